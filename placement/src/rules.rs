@@ -1,0 +1,140 @@
+//! Rules (what every replica set must look like) and limits (how much may be under way at once).
+//!
+//! Both are replicated settings: the same command is accepted or refused by the same numbers on every replica.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+/// The largest replication factor accepted.
+pub const REPLICATION_FACTOR_MAX: u32 = 7;
+
+/// Which fault domain the voters of a shard are spread over. One replica a host holds in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spread {
+    /// Distinct hosts only.
+    Host,
+    /// As evenly over zones as the hosts allow.
+    Zone,
+    /// As evenly over regions as the hosts allow.
+    Region,
+}
+
+/// What a shard's replica set must look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Voters a shard, 1 to [`REPLICATION_FACTOR_MAX`].
+    pub replication_factor: u32,
+    /// What they are spread over.
+    pub spread: Spread,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { replication_factor: 3, spread: Spread::Zone }
+    }
+}
+
+/// Who asks for a change, most urgent first: the order of the variants is the priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Origin {
+    /// A voter is lost or missing.
+    Repair,
+    /// A host is being emptied.
+    Drain,
+    /// A rule does not hold.
+    Rule,
+    /// An operator asked.
+    Manual,
+    /// Load is uneven, judged by what was.
+    Balance,
+    /// A forecast says so.
+    Model,
+}
+
+impl Origin {
+    /// Whether the change is a bet on the future: dwell applies, and half of the slots are kept from it.
+    pub fn is_speculative(self) -> bool {
+        matches!(self, Origin::Balance | Origin::Model)
+    }
+}
+
+/// How long a migration may stay in a state before its controller gives up, in milliseconds of mechanism time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Adding: until the new replica is a learner.
+    pub adding_ms: u64,
+    /// Catching up, in all.
+    pub catching_up_ms: u64,
+    /// Catching up without any progress of the new replica.
+    pub no_progress_ms: u64,
+    /// Handing leadership over.
+    pub transferring_ms: u64,
+    /// Changing the voters.
+    pub switching_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            adding_ms: 30_000,
+            catching_up_ms: 600_000,
+            no_progress_ms: 60_000,
+            transferring_ms: 15_000,
+            switching_ms: 30_000,
+        }
+    }
+}
+
+/// How much may be under way at once, and how cautiously.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Replicas on their way to one host.
+    pub moves_in_max: u32,
+    /// Replicas on their way from one host.
+    pub moves_out_max: u32,
+    /// Home moves in the cluster: they move no bytes, so they have their own, wider limit.
+    pub homes_max: u32,
+    /// Windows between two speculative replica moves of a shard.
+    pub move_dwell_windows: u64,
+    /// Windows between two speculative home moves of a shard; 1 = at most one a window.
+    pub home_dwell_windows: u64,
+    /// Largest lag that counts as caught up, in log entries.
+    pub catch_up_lag_max: u64,
+    /// Least time between the two samples that show it.
+    pub catch_up_gap_ms: u64,
+    /// Largest lag of a replica that leadership is handed to, in flushed log entries: a failed transfer costs an
+    /// election.
+    pub transfer_lag_max: u64,
+    /// A host that is down this long is declared dead.
+    pub dead_after_ms: u64,
+    /// Deadlines of the states.
+    pub timeouts: Timeouts,
+    /// Origins whose proposals are refused for now.
+    pub paused: BTreeSet<Origin>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            moves_in_max: 2,
+            moves_out_max: 2,
+            homes_max: 64,
+            move_dwell_windows: 4,
+            home_dwell_windows: 1,
+            catch_up_lag_max: 256,
+            catch_up_gap_ms: 1_000,
+            transfer_lag_max: 64,
+            dead_after_ms: 300_000,
+            timeouts: Timeouts::default(),
+            paused: BTreeSet::new(),
+        }
+    }
+}
+
+impl Limits {
+    /// How many of `slots` an origin may fill: speculative ones get half, but at least one.
+    pub fn slots_for(origin: Origin, slots: u32) -> u32 {
+        if origin.is_speculative() { (slots / 2).max(slots.min(1)) } else { slots }
+    }
+}
