@@ -1,0 +1,5 @@
+//! The `godwit` binary's parts: configuration, command line, network seam, profiler, trace replay and
+//! reports.
+
+pub mod cli;
+pub mod config;

@@ -1,0 +1,188 @@
+//! `godwit admin`: look at a cluster and move shards.
+
+use clap::{Args, Subcommand};
+
+/// Flags shared by the admin verbs, and the verb.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct AdminArgs {
+    /// Answer as JSON, for scripts
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: AdminVerb,
+}
+
+/// The admin verbs.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum AdminVerb {
+    /// The cluster as the host reached sees it
+    Status,
+    /// Hosts: locality, state, load and the shards with the highest host affinity
+    Hosts,
+    /// Shards: range, epoch, home, replicas and host affinity scores
+    Shards(ShardsArgs),
+    /// Migrations under way, with the reasons given for each
+    Migrations(MigrationsArgs),
+    /// Move one replica of a shard to another host; answers once the migration is in the log
+    Move(MoveArgs),
+    /// Move a shard's home to a host that has a voting replica of it
+    Home(MoveHomeArgs),
+    /// What the placement log decided, newest last
+    History(HistoryArgs),
+}
+
+/// Flags of `admin shards`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ShardsArgs {
+    /// This shard alone
+    pub shard: Option<u64>,
+}
+
+/// Flags of `admin migrations`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MigrationsArgs {
+    /// Also those that have ended
+    #[arg(long)]
+    pub all: bool,
+    /// At most this many, newest first
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
+/// Flags of `admin move`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MoveArgs {
+    /// Shard id
+    pub shard: u64,
+    /// Host id that gives its replica up
+    #[arg(long, value_name = "HOST")]
+    pub from: u64,
+    /// Host id that receives the replica
+    #[arg(long, value_name = "HOST")]
+    pub to: u64,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// Flags of `admin home`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MoveHomeArgs {
+    /// Shard id
+    pub shard: u64,
+    /// Host id of the new home
+    #[arg(long, value_name = "HOST")]
+    pub to: u64,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// Flags of `admin history`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct HistoryArgs {
+    /// Events of this shard
+    #[arg(long, value_name = "ID", conflicts_with_all = ["host", "migration"])]
+    pub shard: Option<u64>,
+    /// Events of this host
+    #[arg(long, value_name = "ID", conflicts_with = "migration")]
+    pub host: Option<u64>,
+    /// Events of this migration
+    #[arg(long, value_name = "ID")]
+    pub migration: Option<u64>,
+    /// At most this many, the newest
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn admin(line: &[&str]) -> Result<AdminArgs, ErrorKind> {
+        match Cli::try_parse_from([&["godwit", "admin"], line].concat()) {
+            Ok(Cli {
+                command: Command::Admin(args),
+                ..
+            }) => Ok(args),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.kind()),
+        }
+    }
+
+    #[test]
+    fn json_stands_before_or_after_the_verb() {
+        assert!(admin(&["--json", "status"]).unwrap().json);
+        assert!(admin(&["hosts", "--json"]).unwrap().json);
+        assert_eq!(
+            admin(&["status"]),
+            Ok(AdminArgs {
+                json: false,
+                verb: AdminVerb::Status
+            })
+        );
+    }
+
+    #[test]
+    fn moves_name_their_hosts() {
+        let args = admin(&["move", "7", "--from", "1", "--to", "4", "--reason", "drain"]).unwrap();
+        let expected = MoveArgs {
+            shard: 7,
+            from: 1,
+            to: 4,
+            reason: "drain".into(),
+        };
+        assert_eq!(args.verb, AdminVerb::Move(expected));
+        let home = MoveHomeArgs {
+            shard: 7,
+            to: 4,
+            reason: String::new(),
+        };
+        assert_eq!(
+            admin(&["home", "7", "--to", "4"]).unwrap().verb,
+            AdminVerb::Home(home)
+        );
+        assert_eq!(
+            admin(&["move", "7", "--to", "4"]),
+            Err(ErrorKind::MissingRequiredArgument)
+        );
+        assert_eq!(
+            admin(&["home", "seven", "--to", "4"]),
+            Err(ErrorKind::ValueValidation)
+        );
+    }
+
+    #[test]
+    fn listings_are_narrowed_and_bounded() {
+        assert_eq!(
+            admin(&["shards", "3"]).unwrap().verb,
+            AdminVerb::Shards(ShardsArgs { shard: Some(3) })
+        );
+        let migrations = MigrationsArgs { all: true, limit: 50 };
+        assert_eq!(
+            admin(&["migrations", "--all"]).unwrap().verb,
+            AdminVerb::Migrations(migrations)
+        );
+        let history = HistoryArgs {
+            shard: None,
+            host: Some(2),
+            migration: None,
+            limit: 9,
+        };
+        let args = admin(&["history", "--host", "2", "--limit", "9"]).unwrap();
+        assert_eq!(args.verb, AdminVerb::History(history));
+        assert_eq!(
+            admin(&["history", "--host", "2", "--shard", "1"]),
+            Err(ErrorKind::ArgumentConflict)
+        );
+        assert_eq!(
+            admin(&["history", "--limit", "0"]),
+            Err(ErrorKind::ValueValidation)
+        );
+    }
+}

@@ -1,0 +1,278 @@
+//! `godwit kv`: one operation on keys.
+//!
+//! Keys and values are the bytes of the argument. A value may also come from a file or, with `-`,
+//! from standard input.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Flags shared by the key verbs, and the verb.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct KvArgs {
+    /// User id to count the access under
+    #[arg(long, global = true, value_name = "ID", default_value = "")]
+    pub user: String,
+    /// Zone the access comes from [default: the zone of the host reached first]
+    #[arg(long, global = true, value_name = "ZONE", default_value = "")]
+    pub origin: String,
+    /// Give up after this long
+    #[arg(long, global = true, value_name = "MS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub deadline_ms: u64,
+    /// Answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The operation.
+    #[command(subcommand)]
+    pub verb: KvVerb,
+}
+
+/// The key verbs. All are linearizable; a retried write is applied once.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum KvVerb {
+    /// Write a key
+    Put(PutArgs),
+    /// Read a key; exits with 2 when it is absent
+    Get(GetArgs),
+    /// Delete a key
+    Delete(DeleteArgs),
+    /// Read the keys in [START, END) in order
+    Scan(ScanArgs),
+    /// Write a key if it still holds what you expect; exits with 2 when it does not
+    Cas(CasArgs),
+}
+
+/// Flags of `kv put`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct PutArgs {
+    /// The key
+    pub key: String,
+    /// The value
+    #[arg(required_unless_present = "value_file")]
+    pub value: Option<String>,
+    /// Read the value from FILE; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    pub value_file: Option<PathBuf>,
+    /// Also print the value that was replaced
+    #[arg(long)]
+    pub previous: bool,
+}
+
+/// Flags of `kv get`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct GetArgs {
+    /// The key
+    pub key: String,
+}
+
+/// Flags of `kv delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DeleteArgs {
+    /// The key
+    pub key: String,
+    /// Also print the value that was deleted
+    #[arg(long)]
+    pub previous: bool,
+}
+
+/// Flags of `kv scan`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ScanArgs {
+    /// First key [default: the first of all]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub start: String,
+    /// Key to stop before [default: to the end]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub end: String,
+    /// All keys that begin with PREFIX
+    #[arg(long, conflicts_with_all = ["start", "end"])]
+    pub prefix: Option<String>,
+    /// At most this many pairs
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+    /// Print keys without values
+    #[arg(long)]
+    pub keys_only: bool,
+}
+
+/// Flags of `kv cas`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CasArgs {
+    /// The key
+    pub key: String,
+    /// The value to write
+    pub value: String,
+    /// What the key must hold.
+    #[command(flatten)]
+    pub expect: CasExpect,
+}
+
+/// What a compare-and-set expects; exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[group(required = true, multiple = false)]
+pub struct CasExpect {
+    /// The key must not exist
+    #[arg(long)]
+    pub if_absent: bool,
+    /// The key must hold this value
+    #[arg(long, value_name = "VALUE")]
+    pub if_value: Option<String>,
+    /// The key's last change must have this revision
+    #[arg(long, value_name = "REVISION")]
+    pub if_revision: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn kv(line: &[&str]) -> Result<KvArgs, ErrorKind> {
+        match Cli::try_parse_from([&["godwit", "kv"], line].concat()) {
+            Ok(Cli {
+                command: Command::Kv(args),
+                ..
+            }) => Ok(args),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.kind()),
+        }
+    }
+
+    fn verb(line: &[&str]) -> KvVerb {
+        kv(line).unwrap().verb
+    }
+
+    #[test]
+    fn put_takes_its_value_from_one_place() {
+        let put = PutArgs {
+            key: "k".into(),
+            value: Some("v".into()),
+            value_file: None,
+            previous: false,
+        };
+        assert_eq!(verb(&["put", "k", "v"]), KvVerb::Put(put.clone()));
+        let from_file = PutArgs {
+            value: None,
+            value_file: Some("-".into()),
+            previous: true,
+            ..put
+        };
+        assert_eq!(
+            verb(&["put", "k", "--value-file", "-", "--previous"]),
+            KvVerb::Put(from_file)
+        );
+        assert_eq!(kv(&["put", "k"]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(
+            kv(&["put", "k", "v", "--value-file", "f"]),
+            Err(ErrorKind::ArgumentConflict)
+        );
+    }
+
+    #[test]
+    fn shared_flags_follow_the_verb() {
+        let args = kv(&[
+            "get",
+            "k",
+            "--user",
+            "u",
+            "--origin",
+            "z",
+            "--deadline-ms",
+            "5",
+            "--json",
+        ])
+        .unwrap();
+        assert_eq!(args.verb, KvVerb::Get(GetArgs { key: "k".into() }));
+        assert_eq!(
+            (
+                args.user.as_str(),
+                args.origin.as_str(),
+                args.deadline_ms,
+                args.json
+            ),
+            ("u", "z", 5, true)
+        );
+        assert_eq!(
+            kv(&["get", "k", "--deadline-ms", "0"]),
+            Err(ErrorKind::ValueValidation)
+        );
+        assert_eq!(
+            verb(&["delete", "k"]),
+            KvVerb::Delete(DeleteArgs {
+                key: "k".into(),
+                previous: false
+            })
+        );
+    }
+
+    #[test]
+    fn scan_takes_a_range_or_a_prefix() {
+        let all = ScanArgs {
+            start: String::new(),
+            end: String::new(),
+            prefix: None,
+            limit: 100,
+            keys_only: false,
+        };
+        assert_eq!(verb(&["scan"]), KvVerb::Scan(all.clone()));
+        let range = ScanArgs {
+            start: "a".into(),
+            end: "b".into(),
+            limit: 7,
+            ..all.clone()
+        };
+        assert_eq!(verb(&["scan", "a", "b", "--limit", "7"]), KvVerb::Scan(range));
+        let prefix = ScanArgs {
+            prefix: Some("p/".into()),
+            keys_only: true,
+            ..all
+        };
+        assert_eq!(
+            verb(&["scan", "--prefix", "p/", "--keys-only"]),
+            KvVerb::Scan(prefix)
+        );
+        assert_eq!(
+            kv(&["scan", "a", "--prefix", "p"]),
+            Err(ErrorKind::ArgumentConflict)
+        );
+    }
+
+    #[test]
+    fn cas_expects_exactly_one_thing() {
+        let expect = |line: &[&str]| match verb(line) {
+            KvVerb::Cas(args) => args.expect,
+            other => panic!("{other:?}"),
+        };
+        let none = CasExpect {
+            if_absent: false,
+            if_value: None,
+            if_revision: None,
+        };
+        assert_eq!(
+            expect(&["cas", "k", "v", "--if-absent"]),
+            CasExpect {
+                if_absent: true,
+                ..none.clone()
+            }
+        );
+        let value = CasExpect {
+            if_value: Some("old".into()),
+            ..none.clone()
+        };
+        assert_eq!(expect(&["cas", "k", "v", "--if-value", "old"]), value);
+        assert_eq!(
+            expect(&["cas", "k", "v", "--if-revision", "9"]),
+            CasExpect {
+                if_revision: Some(9),
+                ..none
+            }
+        );
+        assert_eq!(kv(&["cas", "k", "v"]), Err(ErrorKind::MissingRequiredArgument));
+        let two = kv(&["cas", "k", "v", "--if-absent", "--if-revision", "1"]);
+        assert_eq!(two, Err(ErrorKind::ArgumentConflict));
+    }
+}

@@ -1,0 +1,16 @@
+//! The command line of `godwit`: its verbs, their flags and the help an operator reads.
+//!
+//! Parsing only. Nothing here connects, reads a file or decides; `--connect` falls back to
+//! `GODWIT_CONNECT`, which clap reads. Flags nobody knows end the program before anything happens.
+
+mod admin;
+mod cluster;
+mod demo;
+mod kv;
+mod serve;
+
+pub use admin::{AdminArgs, AdminVerb, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ShardsArgs};
+pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
+pub use demo::DemoArgs;
+pub use kv::{CasArgs, CasExpect, DeleteArgs, GetArgs, KvArgs, KvVerb, PutArgs, ScanArgs};
+pub use serve::ServeArgs;

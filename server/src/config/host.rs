@@ -1,0 +1,255 @@
+//! The configuration of one host, with its defaults.
+//!
+//! Units stand last in every name (`_ms`, `_bytes`, `_ppm`) and ceilings end in `_max`. The type is
+//! what `godwit serve --print-config` prints and what the file holds; the two round-trip. What a
+//! value may be is in [`HostConfig::validate`](HostConfig::validate), not in the types, so that an
+//! error can name the field and its source.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::PolicyName;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// Everything `godwit serve` can be told. Addresses are `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostConfig {
+    /// The folder that holds this host's log, shards and identity. Created when absent.
+    pub data_dir: PathBuf,
+    /// The address to listen on. Port 0 takes a free one.
+    pub listen: String,
+    /// The address other hosts and clients are told to use. Unset: the bound listen address.
+    pub advertise: Option<String>,
+    /// The locality label of the zone (a fault domain) this host stands in.
+    pub zone: String,
+    /// The locality label of the region the zone lies in.
+    pub region: String,
+    /// Hosts of the cluster to join, tried in order. Empty: wait for `godwit init`.
+    pub join: Vec<String>,
+    /// Bytes of shard data the planner may place here.
+    pub capacity_bytes: u64,
+    /// Ceilings on what one client, request or connection may use.
+    pub limits: Limits,
+    /// The clocks of the Raft groups.
+    pub raft: RaftTimings,
+    /// The host's shared Raft log.
+    pub log: LogConfig,
+    /// When shard state is made durable.
+    pub checkpoint: CheckpointConfig,
+    /// How accesses are counted and sampled.
+    pub profiler: ProfilerConfig,
+    /// How placements are proposed.
+    pub balancer: BalancerConfig,
+    /// Emulated network distance, for demonstrations on one machine.
+    pub emulation: EmulationConfig,
+    /// What the host writes about itself.
+    pub tracing: TracingConfig,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        HostConfig {
+            data_dir: PathBuf::from("godwit-data"),
+            listen: "127.0.0.1:7420".to_owned(),
+            advertise: None,
+            zone: "local".to_owned(),
+            region: "local".to_owned(),
+            join: Vec::new(),
+            capacity_bytes: 100 * GIB,
+            limits: Limits::default(),
+            raft: RaftTimings::default(),
+            log: LogConfig::default(),
+            checkpoint: CheckpointConfig::default(),
+            profiler: ProfilerConfig::default(),
+            balancer: BalancerConfig::default(),
+            emulation: EmulationConfig::default(),
+            tracing: TracingConfig::default(),
+        }
+    }
+}
+
+/// Ceilings on what one client, request or connection may use. A request above one is refused before
+/// it is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Longest key, in bytes.
+    pub key_bytes_max: u64,
+    /// Longest value, in bytes.
+    pub value_bytes_max: u64,
+    /// Most bytes of requests in one frame of a client's stream.
+    pub batch_bytes_max: u64,
+    /// Most pairs one page of a scan returns.
+    pub scan_pairs_max: u64,
+    /// Most bytes of keys and values one page of a scan returns.
+    pub scan_bytes_max: u64,
+    /// Most bytes of requests accepted and not yet answered, over all connections of the host.
+    pub in_flight_bytes_max: u64,
+    /// Most connections (clients and peers together); further ones wait in the kernel's backlog.
+    pub connections_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            key_bytes_max: 4 * KIB,
+            value_bytes_max: MIB,
+            batch_bytes_max: 4 * MIB,
+            scan_pairs_max: 1_000,
+            scan_bytes_max: 4 * MIB,
+            in_flight_bytes_max: 64 * MIB,
+            connections_max: 1_024,
+        }
+    }
+}
+
+/// The clocks of the Raft groups. The same on every host of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftTimings {
+    /// Pause between a leader's heartbeats.
+    pub heartbeat_ms: u64,
+    /// Shortest silence after which a voter campaigns.
+    pub election_min_ms: u64,
+    /// Longest silence after which a voter campaigns; each draws between the two.
+    pub election_max_ms: u64,
+}
+
+impl Default for RaftTimings {
+    fn default() -> Self {
+        RaftTimings {
+            heartbeat_ms: 250,
+            election_min_ms: 1_000,
+            election_max_ms: 1_500,
+        }
+    }
+}
+
+/// The host's shared Raft log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A segment is closed once it holds this many bytes.
+    pub segment_bytes: u64,
+    /// Above this many live bytes the groups that pin the oldest segments are checkpointed and purged.
+    pub live_bytes_max: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 32 * MIB,
+            live_bytes_max: 256 * MIB,
+        }
+    }
+}
+
+/// When shard state is made durable. Until then the Raft log is what survives a crash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Longest time between two checkpoints of a shard that changed.
+    pub interval_ms: u64,
+    /// A shard with this many unsaved bytes is checkpointed at once.
+    pub dirty_bytes_max: u64,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        CheckpointConfig {
+            interval_ms: 2_000,
+            dirty_bytes_max: 64 * MIB,
+        }
+    }
+}
+
+/// How accesses are counted and sampled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProfilerConfig {
+    /// Length of a counting window, in workload time. The balancer acts once a window.
+    pub window_ms: u64,
+    /// Most bytes of sampled accesses kept on disk; the oldest file goes first.
+    pub access_log_bytes_max: u64,
+    /// Accesses sampled into the access log, per million. 0: none.
+    pub access_log_sample_ppm: u32,
+}
+
+impl Default for ProfilerConfig {
+    fn default() -> Self {
+        ProfilerConfig {
+            window_ms: 300_000,
+            access_log_bytes_max: 64 * MIB,
+            access_log_sample_ppm: 10_000,
+        }
+    }
+}
+
+/// How placements are proposed. Applies on the host that leads the placement group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BalancerConfig {
+    /// Whether forecasts become proposals. Repair, drain, rules and manual moves work either way.
+    pub enabled: bool,
+    /// What forecasts the next window.
+    pub policy: PolicyName,
+    /// The trained model, for [`PolicyName::BurnModel`] alone.
+    pub model_file: Option<PathBuf>,
+    /// Windows a shard's home stays before the balancer may move it again.
+    pub dwell_windows: u32,
+}
+
+impl Default for BalancerConfig {
+    fn default() -> Self {
+        BalancerConfig {
+            enabled: true,
+            policy: PolicyName::EwmaHysteresis,
+            model_file: None,
+            dwell_windows: 2,
+        }
+    }
+}
+
+/// Emulated network distance. Both files are set or neither; unset, connections are plain TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmulationConfig {
+    /// Round-trip times between zones: CSV `zone,zone,micros` or JSON.
+    pub rtt_matrix: Option<PathBuf>,
+    /// The zone each address stands in: CSV `address,zone`.
+    pub addresses: Option<PathBuf>,
+}
+
+/// What the host writes about itself, to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TracingConfig {
+    /// Lines for people or JSON for machines.
+    pub format: TracingFormat,
+    /// Which events: `info`, or directives such as `info,raft=debug`.
+    pub filter: String,
+}
+
+impl Default for TracingConfig {
+    fn default() -> Self {
+        TracingConfig {
+            format: TracingFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TracingFormat {
+    /// One human-readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}

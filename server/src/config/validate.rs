@@ -1,0 +1,305 @@
+//! The rules a configuration must keep, each tied to the field an operator would change.
+//!
+//! All broken rules are reported at once. A rule between two fields is reported at the one more
+//! likely to be wrong and names the other.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use super::{HostConfig, PolicyName};
+
+const LABEL_BYTES_MAX: usize = 64;
+/// Room for the frame around one mutation: session, sequence, lengths.
+const FRAME_OVERHEAD_BYTES: u64 = 256;
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+const MIB: u64 = 1024 * 1024;
+
+/// A broken rule: the field's path and what is wrong with its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Breach {
+    pub(super) field: &'static str,
+    pub(super) problem: String,
+}
+
+type Checks = Vec<Breach>;
+
+impl HostConfig {
+    /// Every rule this configuration breaks; empty when it may be used.
+    pub(super) fn breaches(&self) -> Vec<Breach> {
+        let mut checks = Checks::new();
+        self.check_identity(&mut checks);
+        self.check_limits(&mut checks);
+        self.check_raft(&mut checks);
+        self.check_durability(&mut checks);
+        self.check_profiling(&mut checks);
+        self.check_emulation(&mut checks);
+        checks
+    }
+
+    fn check_identity(&self, checks: &mut Checks) {
+        require(checks, "data_dir", !is_empty(&self.data_dir), || {
+            "is empty".to_owned()
+        });
+        address(checks, "listen", &self.listen, 0);
+        if let Some(advertise) = &self.advertise {
+            address(checks, "advertise", advertise, 1);
+        }
+        for peer in &self.join {
+            address(checks, "join", peer, 1);
+        }
+        label(checks, "zone", &self.zone);
+        label(checks, "region", &self.region);
+        within(checks, "capacity_bytes", self.capacity_bytes, MIB..=u64::MAX >> 1);
+    }
+
+    fn check_limits(&self, checks: &mut Checks) {
+        let limits = &self.limits;
+        within(
+            checks,
+            "limits.key_bytes_max",
+            limits.key_bytes_max,
+            1..=64 * 1024,
+        );
+        within(
+            checks,
+            "limits.value_bytes_max",
+            limits.value_bytes_max,
+            1..=64 * MIB,
+        );
+        let pair = limits.key_bytes_max.saturating_add(limits.value_bytes_max);
+        let batch_min = pair.saturating_add(FRAME_OVERHEAD_BYTES);
+        within(
+            checks,
+            "limits.batch_bytes_max",
+            limits.batch_bytes_max,
+            batch_min..=256 * MIB,
+        );
+        within(
+            checks,
+            "limits.scan_pairs_max",
+            limits.scan_pairs_max,
+            1..=1_000_000,
+        );
+        within(
+            checks,
+            "limits.scan_bytes_max",
+            limits.scan_bytes_max,
+            pair..=256 * MIB,
+        );
+        let in_flight = limits.batch_bytes_max..=u64::MAX >> 1;
+        within(
+            checks,
+            "limits.in_flight_bytes_max",
+            limits.in_flight_bytes_max,
+            in_flight,
+        );
+        within(
+            checks,
+            "limits.connections_max",
+            limits.connections_max,
+            8..=1_000_000,
+        );
+    }
+
+    fn check_raft(&self, checks: &mut Checks) {
+        let raft = &self.raft;
+        within(checks, "raft.heartbeat_ms", raft.heartbeat_ms, 10..=10_000);
+        let min = raft.heartbeat_ms.saturating_mul(3);
+        within(checks, "raft.election_min_ms", raft.election_min_ms, min..=60_000);
+        let max = raft.election_min_ms.saturating_add(raft.heartbeat_ms);
+        within(
+            checks,
+            "raft.election_max_ms",
+            raft.election_max_ms,
+            max..=120_000,
+        );
+    }
+
+    fn check_durability(&self, checks: &mut Checks) {
+        within(
+            checks,
+            "log.segment_bytes",
+            self.log.segment_bytes,
+            64 * 1024..=4096 * MIB,
+        );
+        let live = self.log.segment_bytes.saturating_mul(2)..=u64::MAX >> 1;
+        within(checks, "log.live_bytes_max", self.log.live_bytes_max, live);
+        within(
+            checks,
+            "checkpoint.interval_ms",
+            self.checkpoint.interval_ms,
+            100..=600_000,
+        );
+        let dirty = self.checkpoint.dirty_bytes_max;
+        within(
+            checks,
+            "checkpoint.dirty_bytes_max",
+            dirty,
+            64 * 1024..=4096 * MIB,
+        );
+    }
+
+    fn check_profiling(&self, checks: &mut Checks) {
+        let profiler = &self.profiler;
+        within(checks, "profiler.window_ms", profiler.window_ms, 100..=DAY_MS);
+        let kept = profiler.access_log_bytes_max;
+        within(
+            checks,
+            "profiler.access_log_bytes_max",
+            kept,
+            64 * 1024..=u64::MAX >> 1,
+        );
+        let ppm = u64::from(profiler.access_log_sample_ppm);
+        within(checks, "profiler.access_log_sample_ppm", ppm, 0..=1_000_000);
+        within(
+            checks,
+            "balancer.dwell_windows",
+            u64::from(self.balancer.dwell_windows),
+            0..=10_000,
+        );
+        let has_model = self.balancer.policy != PolicyName::BurnModel || self.balancer.model_file.is_some();
+        require(checks, "balancer.model_file", has_model, || {
+            "must name the trained model when balancer.policy is burn-model".to_owned()
+        });
+    }
+
+    fn check_emulation(&self, checks: &mut Checks) {
+        let emulation = &self.emulation;
+        let both = emulation.rtt_matrix.is_some() == emulation.addresses.is_some();
+        require(checks, "emulation.rtt_matrix", both, || {
+            "must be set together with emulation.addresses, or neither".to_owned()
+        });
+        let filter = self.tracing.filter.trim();
+        require(checks, "tracing.filter", !filter.is_empty(), || {
+            "is empty; try \"info\"".to_owned()
+        });
+    }
+}
+
+fn require(checks: &mut Checks, field: &'static str, holds: bool, problem: impl FnOnce() -> String) {
+    if !holds {
+        checks.push(Breach {
+            field,
+            problem: problem(),
+        });
+    }
+}
+
+fn within(checks: &mut Checks, field: &'static str, value: u64, allowed: RangeInclusive<u64>) {
+    require(checks, field, allowed.contains(&value), || {
+        format!(
+            "is {value}, must lie between {} and {}",
+            allowed.start(),
+            allowed.end()
+        )
+    });
+}
+
+fn address(checks: &mut Checks, field: &'static str, address: &str, port_min: u16) {
+    let port = address
+        .rsplit_once(':')
+        .filter(|(host, _)| is_host(host))
+        .map(|(_, port)| port.parse::<u16>());
+    let valid = matches!(port, Some(Ok(port)) if port >= port_min);
+    require(checks, field, valid, || {
+        format!("is {address:?}, must be host:port with a port from {port_min} to 65535")
+    });
+}
+
+fn is_host(host: &str) -> bool {
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let plain = !host.contains([':', '[', ']', '/', ' ', ',']);
+    !host.is_empty() && (bracketed || plain)
+}
+
+fn label(checks: &mut Checks, field: &'static str, label: &str) {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let valid = !label.is_empty() && label.len() <= LABEL_BYTES_MAX && label.chars().all(known);
+    require(checks, field, valid, || {
+        format!("is {label:?}, must be 1 to {LABEL_BYTES_MAX} of the characters a-z A-Z 0-9 - _ .")
+    });
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(change: impl FnOnce(&mut HostConfig)) -> Vec<&'static str> {
+        let mut config = HostConfig::default();
+        change(&mut config);
+        config.breaches().into_iter().map(|breach| breach.field).collect()
+    }
+
+    #[test]
+    fn the_defaults_break_no_rule() {
+        assert_eq!(broken(|_| {}), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn each_rule_names_its_field() {
+        assert_eq!(broken(|c| c.listen = "7420".into()), ["listen"]);
+        assert_eq!(broken(|c| c.listen = "127.0.0.1:70000".into()), ["listen"]);
+        assert_eq!(broken(|c| c.listen = "::1:7420".into()), ["listen"]);
+        assert_eq!(broken(|c| c.listen = "[::1]:0".into()), Vec::<&str>::new());
+        assert_eq!(
+            broken(|c| c.advertise = Some("a.example:0".into())),
+            ["advertise"]
+        );
+        assert_eq!(broken(|c| c.join = vec!["a:1".into(), "b".into()]), ["join"]);
+        assert_eq!(broken(|c| c.zone = "a,b".into()), ["zone"]);
+        assert_eq!(broken(|c| c.region = String::new()), ["region"]);
+        assert_eq!(broken(|c| c.limits.key_bytes_max = 0), ["limits.key_bytes_max"]);
+        assert_eq!(
+            broken(|c| c.limits.connections_max = 0),
+            ["limits.connections_max"]
+        );
+        assert_eq!(
+            broken(|c| c.profiler.access_log_sample_ppm = 1_000_001),
+            ["profiler.access_log_sample_ppm"]
+        );
+        assert_eq!(
+            broken(|c| c.balancer.policy = PolicyName::BurnModel),
+            ["balancer.model_file"]
+        );
+        assert_eq!(
+            broken(|c| c.emulation.rtt_matrix = Some("r.csv".into())),
+            ["emulation.rtt_matrix"]
+        );
+        assert_eq!(broken(|c| c.tracing.filter = " ".into()), ["tracing.filter"]);
+    }
+
+    #[test]
+    fn rules_between_fields_hold() {
+        assert_eq!(
+            broken(|c| c.limits.value_bytes_max = 8 * MIB),
+            ["limits.batch_bytes_max", "limits.scan_bytes_max"]
+        );
+        assert_eq!(
+            broken(|c| c.limits.in_flight_bytes_max = MIB),
+            ["limits.in_flight_bytes_max"]
+        );
+        assert_eq!(broken(|c| c.raft.heartbeat_ms = 500), ["raft.election_min_ms"]);
+        assert_eq!(
+            broken(|c| c.raft.election_max_ms = 1_100),
+            ["raft.election_max_ms"]
+        );
+        assert_eq!(
+            broken(|c| c.log.live_bytes_max = 33 * MIB),
+            ["log.live_bytes_max"]
+        );
+    }
+
+    #[test]
+    fn all_breaches_are_told_at_once() {
+        let fields = broken(|c| {
+            c.zone = String::new();
+            c.checkpoint.interval_ms = 0;
+            c.profiler.window_ms = 0;
+        });
+        assert_eq!(fields, ["zone", "checkpoint.interval_ms", "profiler.window_ms"]);
+    }
+}
