@@ -1,0 +1,241 @@
+//! What an entry of a shard's log carries: a batch of clients' mutations under the leader's stamp.
+//!
+//! The messages here are wire-identical to those of the public protocol (`godwit.v1.Mutation` and
+//! what it holds), and a client's encoded mutation goes into the log unchanged. Keys and values are
+//! slices of the payload, not copies.
+//!
+//! Two kinds of the unknown, treated differently:
+//! - a payload whose version or kind is unknown was proposed by a newer program: decoding fails and
+//!   the replica stops, because skipping it would make the replica differ from the others;
+//! - a mutation that does not parse, or names no operation known here, comes from a client: it is
+//!   refused, equally on every replica of this version, since stopping would let one client stop
+//!   the shard for ever. A new operation therefore needs a new batch version.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::record::{BatchBody, Kind, UnsealError, seal, unseal};
+
+/// A change to a shard's data. Applied at most once for each (session, sequence).
+#[derive(Clone, PartialEq, Message)]
+pub struct Mutation {
+    /// The client's identity for deduplication; never 0.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// 1, 2, 3, ... within the session and shard; 0 opens the session.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// Every sequence below this has been answered: its outcome may be forgotten.
+    #[prost(uint64, tag = "3")]
+    pub low_water: u64,
+    /// The range version in the client's map; 0: not known, only the key is checked.
+    #[prost(uint64, tag = "4")]
+    pub r#gen: u64,
+    /// What to do. `None`: an operation that this program does not know.
+    #[prost(oneof = "Operation", tags = "5, 6, 7, 8")]
+    pub operation: Option<Operation>,
+}
+
+/// What a [`Mutation`] does.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Operation {
+    /// Sets a key's value.
+    #[prost(message, tag = "5")]
+    Put(Put),
+    /// Removes a key.
+    #[prost(message, tag = "6")]
+    Delete(Delete),
+    /// Sets a key's value if it is what the client expects.
+    #[prost(message, tag = "7")]
+    CompareAndSet(CompareAndSet),
+    /// Opens the session; no effect on data.
+    #[prost(message, tag = "8")]
+    OpenSession(OpenSession),
+}
+
+/// Sets a key's value.
+#[derive(Clone, PartialEq, Message)]
+pub struct Put {
+    /// The key; not empty.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// The value.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: Bytes,
+    /// Whether the answer brings what the key held before.
+    #[prost(bool, tag = "3")]
+    pub return_previous: bool,
+}
+
+/// Removes a key.
+#[derive(Clone, PartialEq, Message)]
+pub struct Delete {
+    /// The key; not empty.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Whether the answer brings what the key held before.
+    #[prost(bool, tag = "2")]
+    pub return_previous: bool,
+}
+
+/// Sets a key's value if it is what the client expects.
+#[derive(Clone, PartialEq, Message)]
+pub struct CompareAndSet {
+    /// The key; not empty.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// What must hold; without it the mutation is invalid.
+    #[prost(oneof = "Expectation", tags = "2, 3, 4")]
+    pub expect: Option<Expectation>,
+    /// The value to set.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub new_value: Bytes,
+}
+
+/// What a [`CompareAndSet`] expects of its key.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Expectation {
+    /// The key must not exist. `false` is invalid.
+    #[prost(bool, tag = "2")]
+    Absent(bool),
+    /// The key must hold this value.
+    #[prost(bytes = "bytes", tag = "3")]
+    Value(Bytes),
+    /// The key's last change must have this revision.
+    #[prost(uint64, tag = "4")]
+    Revision(u64),
+}
+
+/// Opens the session.
+#[derive(Clone, PartialEq, Message)]
+pub struct OpenSession {}
+
+/// A decoded log payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The leader's time when it proposed the batch, in milliseconds. Drives session expiry and
+    /// retention.
+    pub stamped_ms: u64,
+    /// The mutations in order; `None`: bytes that are not a mutation, which will be refused.
+    pub mutations: Vec<Option<Mutation>>,
+}
+
+/// Why a log payload was not accepted. The replica that meets one stops.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a log payload cannot be decoded: {0}")]
+pub struct DecodeError(#[from] UnsealError);
+
+/// A log payload of clients' encoded mutations. `stamped_ms` is the leader's time.
+pub fn encode_batch(stamped_ms: u64, mutations: impl IntoIterator<Item = Bytes>) -> Bytes {
+    let mutations = mutations.into_iter().collect();
+    let body = BatchBody {
+        stamped_ms,
+        mutations,
+    };
+    seal(Kind::Batch, b"", &body)
+}
+
+/// The batch in a log payload.
+pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
+    let body: BatchBody = unseal(Kind::Batch, b"", payload)?;
+    let decode = |encoded: Bytes| Mutation::decode(encoded).ok();
+    Ok(Batch {
+        stamped_ms: body.stamped_ms,
+        mutations: body.mutations.into_iter().map(decode).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mutation(operation: Operation) -> Mutation {
+        Mutation {
+            session: 300,
+            sequence: 2,
+            low_water: 1,
+            r#gen: 7,
+            operation: Some(operation),
+        }
+    }
+
+    fn golden(operation: Operation) -> String {
+        let bytes = mutation(operation).encode_to_vec();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The bytes are those of `godwit.v1.Mutation`, worked out by hand from the protobuf encoding.
+    #[test]
+    fn the_wire_form_is_that_of_the_public_protocol() {
+        let header = "08ac02100218012007";
+        let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
+        let put = Put {
+            key: key.clone(),
+            value: value.clone(),
+            return_previous: true,
+        };
+        assert_eq!(
+            golden(Operation::Put(put)),
+            format!("{header}2a080a016b1201761801")
+        );
+        let delete = Delete {
+            key: key.clone(),
+            return_previous: true,
+        };
+        assert_eq!(
+            golden(Operation::Delete(delete)),
+            format!("{header}32050a016b1001")
+        );
+        for (expect, encoded) in [
+            (Expectation::Absent(true), "3a080a016b10012a0176"),
+            (Expectation::Value(value.clone()), "3a090a016b1a01762a0176"),
+            (Expectation::Revision(9), "3a080a016b20092a0176"),
+        ] {
+            let swap = CompareAndSet {
+                key: key.clone(),
+                expect: Some(expect),
+                new_value: value.clone(),
+            };
+            assert_eq!(
+                golden(Operation::CompareAndSet(swap)),
+                format!("{header}{encoded}")
+            );
+        }
+        assert_eq!(
+            golden(Operation::OpenSession(OpenSession {})),
+            format!("{header}4200")
+        );
+    }
+
+    #[test]
+    fn a_batch_keeps_order_and_tells_what_is_no_mutation() {
+        let open = mutation(Operation::OpenSession(OpenSession {}));
+        let encoded = [
+            Bytes::from(open.encode_to_vec()),
+            Bytes::from_static(b"\xff\xff"),
+            Bytes::new(),
+        ];
+        let batch = decode_batch(encode_batch(12, encoded)).unwrap();
+        assert_eq!(batch.stamped_ms, 12);
+        assert_eq!(batch.mutations, vec![Some(open), None, Some(Mutation::default())]);
+    }
+
+    #[test]
+    fn an_unknown_version_or_kind_is_an_error() {
+        let payload = encode_batch(1, []);
+        let altered = |at: usize, to: u8| {
+            let mut bytes = payload.to_vec();
+            bytes[at] = to;
+            decode_batch(bytes.into()).unwrap_err().0
+        };
+        assert_eq!(altered(0, 2), UnsealError::UnknownFormat { found: 2 });
+        assert_eq!(
+            altered(1, 9),
+            UnsealError::UnknownKind {
+                found: 9,
+                expected: 1
+            }
+        );
+        assert_eq!(altered(3, payload[3] ^ 1), UnsealError::Checksum);
+    }
+}

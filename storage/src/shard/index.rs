@@ -1,0 +1,312 @@
+//! The key index: which revisions each key has, in memory, and the newest version's particulars.
+//!
+//! Rows lie in the file by revision, so that a checkpoint appends; this index is what finds a key.
+//! It is rebuilt at open by recording every row in the order of revisions, the same call as `apply`
+//! makes. A key costs about 150 bytes and its own length: values stay out, and the keys with more
+//! than one version keep the older ones in a second map.
+//!
+//! A version leaves when nobody can see it: superseded at or before the retention's floor, or a
+//! deletion itself that old. [`KeyIndex::reclaim`] finds those in the order in which they died
+//! without visiting any other key.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::fingerprint::Fingerprint;
+use super::record::Row;
+
+/// A key, shared by all that refer to it.
+pub(crate) type Key = Arc<[u8]>;
+
+/// A key's newest version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) mod_revision: u64,
+    pub(crate) create_revision: u64,
+    /// 0: the newest version is a deletion.
+    pub(crate) version: u64,
+    pub(crate) value_len: u32,
+    pub(crate) value_crc: u32,
+}
+
+impl Head {
+    pub(crate) fn new(mod_revision: u64, row: &Row) -> Head {
+        Head {
+            mod_revision,
+            create_revision: row.create_revision,
+            version: row.version,
+            value_len: u32::try_from(row.value.len()).unwrap_or(u32::MAX),
+            value_crc: crc32c::crc32c(&row.value),
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.version > 0
+    }
+}
+
+/// A version that nobody sees once the floor reaches `died_at`.
+#[derive(Debug, Clone)]
+struct Dying {
+    died_at: u64,
+    revision: u64,
+    key: Key,
+}
+
+/// All keys of a shard and their revisions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyIndex {
+    heads: BTreeMap<Key, Head>,
+    /// Superseded revisions, ascending, of the keys that have any.
+    older: BTreeMap<Key, Vec<u64>>,
+    /// Ascending in `died_at`.
+    dying: VecDeque<Dying>,
+    versions: u64,
+    live_keys: u64,
+    live_bytes: u64,
+    /// The sum of the live heads' fingerprints: independent of the order of changes.
+    print_sum: u64,
+}
+
+impl KeyIndex {
+    /// The newest version of a key, a deletion included.
+    pub(crate) fn head(&self, key: &[u8]) -> Option<&Head> {
+        self.heads.get(key)
+    }
+
+    /// The newest version of a key that exists.
+    pub(crate) fn live(&self, key: &[u8]) -> Option<&Head> {
+        self.head(key).filter(|head| head.is_live())
+    }
+
+    /// The index's own copy of a key, or a new one. Never a slice of a log payload, which would keep
+    /// the whole payload in memory.
+    pub(crate) fn intern(&self, key: &[u8]) -> Key {
+        match self.heads.get_key_value(key) {
+            Some((known, _)) => known.clone(),
+            None => Key::from(key),
+        }
+    }
+
+    /// Makes `head` the newest version of `key`. Its revision must be above every one recorded.
+    pub(crate) fn record(&mut self, key: Key, head: Head) {
+        if !head.is_live() {
+            self.expect_death(head.mod_revision, head.mod_revision, &key);
+        }
+        self.versions += 1;
+        self.count(&key, &head, 1);
+        if let Some(superseded) = self.heads.insert(key.clone(), head) {
+            self.count(&key, &superseded, -1);
+            self.supersede(key, &superseded, head.mod_revision);
+        }
+    }
+
+    /// The revision of the version that was the newest at `revision`.
+    pub(crate) fn revision_at(&self, key: &[u8], revision: u64) -> Option<u64> {
+        let newest = self.heads.get(key)?.mod_revision;
+        if newest <= revision {
+            return Some(newest);
+        }
+        let older = self.older.get(key)?;
+        let after = older.partition_point(|candidate| *candidate <= revision);
+        after.checked_sub(1).map(|at| older[at])
+    }
+
+    /// The keys that exist in `[start, end)` and their newest versions, in key order.
+    pub(crate) fn live_range<'a>(
+        &'a self,
+        start: &'a [u8],
+        end: Option<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Head)> {
+        let empty = end.is_some_and(|end| end <= start);
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let bounds = if empty {
+            // BTreeMap refuses a range that runs backwards; this one holds nothing.
+            (Bound::Included(start), Bound::Excluded(start))
+        } else {
+            (Bound::Included(start), end)
+        };
+        self.heads
+            .range::<[u8], _>(bounds)
+            .filter(|(_, head)| head.is_live())
+    }
+
+    /// Drops the versions that nobody sees at `floor` or above, and names them.
+    pub(crate) fn reclaim(&mut self, floor: u64) -> Vec<(u64, Key)> {
+        let mut gone = Vec::new();
+        while let Some(dying) = self.dying.pop_front_if(|dying| dying.died_at <= floor) {
+            if self.remove(&dying.key, dying.revision) {
+                gone.push((dying.revision, dying.key));
+            }
+        }
+        gone
+    }
+
+    /// How many versions are recorded: as many rows as a checkpoint's file holds.
+    pub(crate) fn versions(&self) -> u64 {
+        self.versions
+    }
+
+    pub(crate) fn live_keys(&self) -> u64 {
+        self.live_keys
+    }
+
+    /// Bytes of the keys that exist and their values.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    pub(crate) fn fingerprint(&self, print: Fingerprint) -> Fingerprint {
+        print.number(self.live_keys).number(self.print_sum)
+    }
+
+    fn supersede(&mut self, key: Key, superseded: &Head, by: u64) {
+        // A deletion has been dying since it was recorded.
+        if superseded.is_live() {
+            self.expect_death(by, superseded.mod_revision, &key);
+        }
+        self.older.entry(key).or_default().push(superseded.mod_revision);
+    }
+
+    fn expect_death(&mut self, died_at: u64, revision: u64, key: &Key) {
+        let key = key.clone();
+        self.dying.push_back(Dying {
+            died_at,
+            revision,
+            key,
+        });
+    }
+
+    fn remove(&mut self, key: &Key, revision: u64) -> bool {
+        let removed = if self
+            .heads
+            .get(key)
+            .is_some_and(|head| head.mod_revision == revision)
+        {
+            self.heads.remove(key);
+            true
+        } else {
+            self.remove_older(key, revision)
+        };
+        self.versions -= u64::from(removed);
+        removed
+    }
+
+    fn remove_older(&mut self, key: &Key, revision: u64) -> bool {
+        let Some(older) = self.older.get_mut(key) else {
+            return false;
+        };
+        let Ok(at) = older.binary_search(&revision) else {
+            return false;
+        };
+        older.remove(at);
+        if older.is_empty() {
+            self.older.remove(key);
+        }
+        true
+    }
+
+    fn count(&mut self, key: &[u8], head: &Head, sign: i64) {
+        if !head.is_live() {
+            return;
+        }
+        let bytes = key.len() as i64 + i64::from(head.value_len);
+        self.live_keys = self.live_keys.wrapping_add_signed(sign);
+        self.live_bytes = self.live_bytes.wrapping_add_signed(sign * bytes);
+        let print = head_fingerprint(key, head) as i64;
+        self.print_sum = self.print_sum.wrapping_add_signed(print.wrapping_mul(sign));
+    }
+}
+
+fn head_fingerprint(key: &[u8], head: &Head) -> u64 {
+    Fingerprint::new()
+        .bytes(key)
+        .number(head.mod_revision)
+        .number(head.create_revision)
+        .number(head.version)
+        .number(u64::from(head.value_len))
+        .number(u64::from(head.value_crc))
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(revision: u64, version: u64) -> Head {
+        let row = Row {
+            create_revision: 1,
+            version,
+            value: bytes::Bytes::from_static(b"val"),
+        };
+        Head::new(revision, &row)
+    }
+
+    fn index(changes: &[(&str, u64)]) -> KeyIndex {
+        let mut index = KeyIndex::default();
+        for (at, (key, version)) in changes.iter().enumerate() {
+            index.record(index.intern(key.as_bytes()), head(at as u64 + 1, *version));
+        }
+        index
+    }
+
+    fn names(gone: Vec<(u64, Key)>) -> Vec<u64> {
+        gone.into_iter().map(|(revision, _)| revision).collect()
+    }
+
+    #[test]
+    fn each_revision_sees_its_version() {
+        let index = index(&[("a", 1), ("a", 2), ("b", 1), ("a", 0), ("a", 1)]);
+        let seen: Vec<_> = (0..=6)
+            .map(|revision| index.revision_at(b"a", revision))
+            .collect();
+        assert_eq!(seen, [None, Some(1), Some(2), Some(2), Some(4), Some(5), Some(5)]);
+        assert_eq!(index.revision_at(b"absent", 9), None);
+        assert_eq!(
+            (index.versions(), index.live_keys(), index.live_bytes()),
+            (5, 2, 8)
+        );
+    }
+
+    #[test]
+    fn the_dead_leave_in_order_and_the_visible_stay() {
+        let mut index = index(&[("a", 1), ("a", 2), ("b", 1), ("a", 0), ("a", 1), ("b", 0)]);
+        assert_eq!(names(index.reclaim(1)), []);
+        assert_eq!(names(index.reclaim(2)), [1]);
+        assert_eq!(names(index.reclaim(5)), [4, 2]);
+        assert_eq!(index.revision_at(b"a", 5), Some(5));
+        let mut gone = names(index.reclaim(6));
+        gone.sort();
+        assert_eq!(gone, [3, 6]);
+        assert_eq!(index.head(b"b"), None);
+        assert!(index.older.is_empty() && index.dying.is_empty());
+        assert_eq!((index.versions(), index.live_keys()), (1, 1));
+    }
+
+    #[test]
+    fn the_fingerprint_is_that_of_what_is_live() {
+        let print = |index: &KeyIndex| index.fingerprint(Fingerprint::new()).finish();
+        let mut deleted = index(&[("b", 1), ("a", 1), ("b", 0)]);
+        let mut never = KeyIndex::default();
+        never.record(Key::from(b"a".as_slice()), head(2, 1));
+        assert_eq!(print(&deleted), print(&never));
+        deleted.reclaim(9);
+        assert_eq!(print(&deleted), print(&never));
+        never.record(Key::from(b"a".as_slice()), head(3, 2));
+        assert_ne!(print(&deleted), print(&never));
+    }
+
+    #[test]
+    fn a_range_that_runs_backwards_is_empty() {
+        let index = index(&[("a", 1), ("b", 1), ("c", 0), ("d", 1)]);
+        let keys = |start: &str, end: Option<&str>| {
+            let range = index.live_range(start.as_bytes(), end.map(str::as_bytes));
+            range.map(|(key, _)| key[0] as char).collect::<String>()
+        };
+        assert_eq!(keys("", None), "abd");
+        assert_eq!(keys("b", Some("d")), "b");
+        assert_eq!(keys("d", Some("a")), "");
+        assert_eq!(keys("a", Some("a")), "");
+    }
+}

@@ -1,0 +1,490 @@
+//! The key-value machine: what a batch of mutations does to a shard's state. Pure.
+//!
+//! How a mutation is taken, in this order: does it make sense; is its session open; was it executed
+//! before (then the remembered outcome answers); does the shard still have the range the client
+//! believed in; is the key in the range; are key and value within the limits. Only then is it
+//! executed. Every mutation that changes something gets the next revision of the shard, and no other
+//! does, as in etcd.
+//!
+//! What must hold:
+//! - nothing but the state, the position and the batch decides an outcome: time is the leader's
+//!   stamp, made monotone; limits are part of the state and travel with it;
+//! - nothing that a command brings panics: it is refused, equally on every replica.
+//!
+//! Values that lie in the file are not part of the state in memory. [`values_needed`] names those a
+//! batch will look at, its caller reads them, and [`apply_batch`] gets them as [`StoredValues`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::command::{Batch, CompareAndSet, Delete, Expectation, Mutation, Operation, Put};
+use super::fingerprint::Fingerprint;
+use super::fresh::{FreshRow, FreshRows};
+use super::index::{Head, Key, KeyIndex};
+use super::record::{LimitsBody, Row};
+use super::retention::Retention;
+use super::session::{Effect, Remembered, Sessions, Standing};
+
+/// A position in the shard's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The term of the leader that proposed the entry.
+    pub term: u64,
+    /// The entry's index.
+    pub index: u64,
+}
+
+/// The keys a shard holds, and the version of that range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardRange {
+    /// The first key.
+    pub start: Bytes,
+    /// The first key beyond; `None`: to the end of the key space.
+    pub end: Option<Bytes>,
+    /// The range's version: a mutation that names another is refused.
+    pub r#gen: u64,
+}
+
+impl ShardRange {
+    /// Whether the range holds a key.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.start <= key && self.end.as_ref().is_none_or(|end| key < end)
+    }
+}
+
+/// What a shard accepts and how long it remembers. Part of the replicated state, because outcomes
+/// depend on it: set when the shard is created, the same on every replica, and carried by snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest key, in bytes.
+    pub key_bytes_max: u64,
+    /// The longest value, in bytes.
+    pub value_bytes_max: u64,
+    /// How long a session may be idle, in milliseconds of stamped time, before it is closed. At
+    /// least ten times the longest deadline.
+    pub session_idle_ms: u64,
+    /// How many sessions may be open; one more closes the idlest.
+    pub sessions_max: u64,
+    /// How many outcomes a session remembers at most; more than a client has in flight at once.
+    pub outcomes_max: u64,
+    /// How long superseded versions stay readable, in milliseconds of stamped time.
+    pub retention_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            key_bytes_max: 4 << 10,
+            value_bytes_max: 1 << 20,
+            session_idle_ms: 10 * 60 * 1_000,
+            sessions_max: 4_096,
+            outcomes_max: 1_024,
+            retention_ms: 5 * 60 * 1_000,
+        }
+    }
+}
+
+/// A key that exists, and its newest version at the time of reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// The revision at which the key came into being.
+    pub create_revision: u64,
+    /// The revision of its last change.
+    pub mod_revision: u64,
+    /// 1 at creation, 1 more each change.
+    pub version: u64,
+}
+
+/// What became of a mutation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The shard's revision when the mutation took effect, or was refused.
+    pub revision: u64,
+    /// What it did.
+    pub kind: OutcomeKind,
+    /// It was executed earlier, and this is what is remembered of it: pairs are not.
+    pub replayed: bool,
+}
+
+/// What a mutation did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutcomeKind {
+    /// It was executed.
+    Applied {
+        /// The key existed before.
+        existed: bool,
+        /// What it held, if the mutation asked and this is no replay.
+        previous: Option<KeyValue>,
+    },
+    /// The compare-and-set met something else than it expected, and changed nothing.
+    CasFailed {
+        /// What the key holds; `None`: it is absent, or this is a replay.
+        current: Option<KeyValue>,
+    },
+    /// The session is open.
+    SessionOpened,
+    /// It was not executed.
+    Refused(Refusal),
+}
+
+/// Why a mutation was not executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such session is open on this shard.
+    SessionExpired,
+    /// The shard's range has another version than the client believes.
+    StaleRange,
+    /// The sequence lies below the session's low-water mark, and its outcome was forgotten. The one
+    /// refusal that does not mean that the mutation never was executed.
+    SequenceForgotten,
+    /// The key or the value is longer than the limit.
+    TooLarge,
+    /// The key lies outside the shard's range.
+    OutOfRange,
+    /// The mutation makes no sense: undecodable, no operation known here, no key, no expectation,
+    /// session 0, or a sequence that contradicts the operation or the low-water mark.
+    Invalid,
+}
+
+/// Values read from the file for one batch, by revision.
+pub(crate) type StoredValues = BTreeMap<u64, Bytes>;
+
+/// A shard's state, but for the values that lie in its file.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) range: ShardRange,
+    pub(crate) limits: Limits,
+    pub(crate) keys: KeyIndex,
+    pub(crate) sessions: Sessions,
+    pub(crate) retention: Retention,
+    /// Rows since the last checkpoint was captured.
+    pub(crate) fresh: FreshRows,
+    pub(crate) revision: u64,
+    /// The greatest stamp so far.
+    pub(crate) clock_ms: u64,
+    pub(crate) applied: Option<Position>,
+}
+
+/// What to do with a mutation that is to be neither refused nor opened.
+enum Admission<'m> {
+    Open,
+    Replay(Remembered),
+    Execute(Change<'m>),
+}
+
+/// A mutation of data, checked.
+enum Change<'m> {
+    Put(&'m Put),
+    Delete(&'m Delete),
+    CompareAndSet(&'m CompareAndSet, &'m Expectation),
+}
+
+/// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order.
+pub(crate) fn apply_batch(
+    state: &mut State,
+    at: Position,
+    batch: &Batch,
+    stored: &StoredValues,
+) -> Vec<Outcome> {
+    state.clock_ms = state.clock_ms.max(batch.stamped_ms);
+    state
+        .sessions
+        .expire(state.clock_ms, state.limits.session_idle_ms);
+    let apply = |mutation: &Option<Mutation>| match mutation {
+        Some(mutation) => state.apply_mutation(mutation, stored),
+        None => state.refused(Refusal::Invalid),
+    };
+    let outcomes = batch.mutations.iter().map(apply).collect();
+    state.retention.observe(state.clock_ms, state.revision);
+    state.applied = Some(at);
+    outcomes
+}
+
+/// The versions whose values `batch` will look at, as far as they exist before it.
+pub(crate) fn values_needed(state: &State, batch: &Batch) -> Vec<(Key, Head)> {
+    let keys = batch.mutations.iter().flatten().filter_map(looks_at);
+    let live = |key: &Bytes| state.keys.live(key).map(|head| (state.keys.intern(key), *head));
+    keys.filter_map(live).collect()
+}
+
+/// The key whose value a mutation compares or answers with.
+fn looks_at(mutation: &Mutation) -> Option<&Bytes> {
+    match mutation.operation.as_ref()? {
+        Operation::Put(put) => put.return_previous.then_some(&put.key),
+        Operation::Delete(delete) => delete.return_previous.then_some(&delete.key),
+        Operation::CompareAndSet(swap) => Some(&swap.key),
+        Operation::OpenSession(_) => None,
+    }
+}
+
+impl State {
+    pub(crate) fn new(range: ShardRange, limits: Limits) -> State {
+        State {
+            range,
+            limits,
+            keys: KeyIndex::default(),
+            sessions: Sessions::default(),
+            retention: Retention::new(limits.retention_ms),
+            fresh: FreshRows::default(),
+            revision: 0,
+            clock_ms: 0,
+            applied: None,
+        }
+    }
+
+    /// A fingerprint of all that decides future outcomes; equal on replicas that applied the same
+    /// entries, whenever their checkpoints were.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let print = Fingerprint::new()
+            .bytes(&self.range.start)
+            .bytes(self.range.end.as_deref().unwrap_or_default())
+            .number(self.range.r#gen)
+            .number(self.revision)
+            .number(self.clock_ms)
+            .number(self.retention.floor());
+        let limits = LimitsBody::from(self.limits);
+        let print = print.bytes(&prost::Message::encode_to_vec(&limits));
+        self.sessions.fingerprint(self.keys.fingerprint(print)).finish()
+    }
+
+    fn apply_mutation(&mut self, mutation: &Mutation, stored: &StoredValues) -> Outcome {
+        match self.admit(mutation) {
+            Err(refusal) => self.refused(refusal),
+            Ok(Admission::Replay(remembered)) => replay(remembered),
+            Ok(Admission::Open) => self.open_session(mutation.session),
+            Ok(Admission::Execute(change)) => {
+                let kind = self.execute(&change, stored);
+                self.remember(mutation, &kind);
+                self.executed(kind)
+            }
+        }
+    }
+
+    fn admit<'m>(&mut self, mutation: &'m Mutation) -> Result<Admission<'m>, Refusal> {
+        let operation = mutation.operation.as_ref().ok_or(Refusal::Invalid)?;
+        if mutation.session == 0 {
+            return Err(Refusal::Invalid);
+        }
+        if let Operation::OpenSession(_) = operation {
+            self.check_range_version(mutation)?;
+            return match mutation.sequence {
+                0 => Ok(Admission::Open),
+                _ => Err(Refusal::Invalid),
+            };
+        }
+        if mutation.sequence == 0 || mutation.low_water > mutation.sequence {
+            return Err(Refusal::Invalid);
+        }
+        self.sessions
+            .hear(mutation.session, mutation.low_water, self.clock_ms);
+        match self.sessions.standing(mutation.session, mutation.sequence) {
+            Standing::Closed => Err(Refusal::SessionExpired),
+            Standing::Forgotten => Err(Refusal::SequenceForgotten),
+            Standing::Executed(remembered) => Ok(Admission::Replay(remembered)),
+            Standing::New => {
+                self.check_range_version(mutation)?;
+                self.check_change(operation).map(Admission::Execute)
+            }
+        }
+    }
+
+    fn check_range_version(&self, mutation: &Mutation) -> Result<(), Refusal> {
+        match mutation.r#gen {
+            0 => Ok(()),
+            believed if believed == self.range.r#gen => Ok(()),
+            _ => Err(Refusal::StaleRange),
+        }
+    }
+
+    fn check_change<'m>(&self, operation: &'m Operation) -> Result<Change<'m>, Refusal> {
+        let (key, value, change) = match operation {
+            Operation::Put(put) => (&put.key, Some(&put.value), Change::Put(put)),
+            Operation::Delete(delete) => (&delete.key, None, Change::Delete(delete)),
+            Operation::CompareAndSet(swap) => {
+                let expect = swap.expect.as_ref().ok_or(Refusal::Invalid)?;
+                if *expect == Expectation::Absent(false) {
+                    return Err(Refusal::Invalid);
+                }
+                (
+                    &swap.key,
+                    Some(&swap.new_value),
+                    Change::CompareAndSet(swap, expect),
+                )
+            }
+            Operation::OpenSession(_) => return Err(Refusal::Invalid),
+        };
+        let value_bytes = value.map_or(0, |value| value.len() as u64);
+        if key.is_empty() {
+            return Err(Refusal::Invalid);
+        }
+        if key.len() as u64 > self.limits.key_bytes_max || value_bytes > self.limits.value_bytes_max {
+            return Err(Refusal::TooLarge);
+        }
+        match self.range.contains(key) {
+            true => Ok(change),
+            false => Err(Refusal::OutOfRange),
+        }
+    }
+
+    fn execute(&mut self, change: &Change<'_>, stored: &StoredValues) -> OutcomeKind {
+        match change {
+            Change::Put(put) => {
+                let previous = self.pair_if(put.return_previous, &put.key, stored);
+                let existed = self.set(&put.key, put.value.clone());
+                OutcomeKind::Applied { existed, previous }
+            }
+            Change::Delete(delete) => {
+                let previous = self.pair_if(delete.return_previous, &delete.key, stored);
+                let existed = self.remove(&delete.key);
+                OutcomeKind::Applied { existed, previous }
+            }
+            Change::CompareAndSet(swap, expect) => {
+                let current = self.pair(&swap.key, stored);
+                if !holds(expect, current.as_ref()) {
+                    return OutcomeKind::CasFailed { current };
+                }
+                let existed = self.set(&swap.key, swap.new_value.clone());
+                OutcomeKind::Applied {
+                    existed,
+                    previous: None,
+                }
+            }
+        }
+    }
+
+    /// Sets a key's value at the next revision; true if the key existed.
+    fn set(&mut self, key: &[u8], value: Bytes) -> bool {
+        self.revision += 1;
+        let before = self.keys.live(key).copied();
+        let row = Row {
+            create_revision: before.map_or(self.revision, |head| head.create_revision),
+            version: before.map_or(1, |head| head.version + 1),
+            value,
+        };
+        self.record(key, row);
+        before.is_some()
+    }
+
+    /// Removes a key at the next revision; false, and no revision, if there was none.
+    fn remove(&mut self, key: &[u8]) -> bool {
+        if self.keys.live(key).is_none() {
+            return false;
+        }
+        self.revision += 1;
+        self.record(key, Row::default());
+        true
+    }
+
+    fn record(&mut self, key: &[u8], row: Row) {
+        let key = self.keys.intern(key);
+        self.keys.record(key.clone(), Head::new(self.revision, &row));
+        self.fresh.insert(self.revision, FreshRow { key, row });
+    }
+
+    fn pair_if(&self, wanted: bool, key: &Bytes, stored: &StoredValues) -> Option<KeyValue> {
+        if wanted { self.pair(key, stored) } else { None }
+    }
+
+    fn pair(&self, key: &Bytes, stored: &StoredValues) -> Option<KeyValue> {
+        let head = self.keys.live(key)?;
+        let fresh = self.fresh.get(head.mod_revision).map(|row| &row.value);
+        // Broken only by a caller that skipped `values_needed`; going on would part the replicas.
+        let value = fresh
+            .or_else(|| stored.get(&head.mod_revision))
+            .expect("the batch's values were read before it is applied");
+        Some(KeyValue {
+            key: key.clone(),
+            value: value.clone(),
+            create_revision: head.create_revision,
+            mod_revision: head.mod_revision,
+            version: head.version,
+        })
+    }
+
+    fn open_session(&mut self, session: u64) -> Outcome {
+        self.sessions
+            .open(session, self.clock_ms, self.limits.sessions_max);
+        self.executed(OutcomeKind::SessionOpened)
+    }
+
+    fn remember(&mut self, mutation: &Mutation, outcome: &OutcomeKind) {
+        let effect = match outcome {
+            OutcomeKind::Applied { existed, .. } => Effect::Applied { existed: *existed },
+            OutcomeKind::CasFailed { .. } => Effect::CasFailed,
+            OutcomeKind::SessionOpened | OutcomeKind::Refused(_) => return,
+        };
+        let remembered = Remembered {
+            effect,
+            revision: self.revision,
+        };
+        let outcomes_max = self.limits.outcomes_max;
+        self.sessions
+            .remember(mutation.session, mutation.sequence, remembered, outcomes_max);
+    }
+
+    fn refused(&self, refusal: Refusal) -> Outcome {
+        self.executed(OutcomeKind::Refused(refusal))
+    }
+
+    fn executed(&self, kind: OutcomeKind) -> Outcome {
+        Outcome {
+            revision: self.revision,
+            kind,
+            replayed: false,
+        }
+    }
+}
+
+fn holds(expect: &Expectation, current: Option<&KeyValue>) -> bool {
+    match expect {
+        Expectation::Absent(_) => current.is_none(),
+        Expectation::Value(value) => current.is_some_and(|pair| pair.value == value),
+        Expectation::Revision(revision) => current.is_some_and(|pair| pair.mod_revision == *revision),
+    }
+}
+
+fn replay(remembered: Remembered) -> Outcome {
+    let kind = match remembered.effect {
+        Effect::Applied { existed } => OutcomeKind::Applied {
+            existed,
+            previous: None,
+        },
+        Effect::CasFailed => OutcomeKind::CasFailed { current: None },
+    };
+    Outcome {
+        revision: remembered.revision,
+        kind,
+        replayed: true,
+    }
+}
+
+impl From<Limits> for LimitsBody {
+    fn from(limits: Limits) -> LimitsBody {
+        LimitsBody {
+            key_bytes_max: limits.key_bytes_max,
+            value_bytes_max: limits.value_bytes_max,
+            session_idle_ms: limits.session_idle_ms,
+            sessions_max: limits.sessions_max,
+            outcomes_max: limits.outcomes_max,
+            retention_ms: limits.retention_ms,
+        }
+    }
+}
+
+impl From<&LimitsBody> for Limits {
+    fn from(body: &LimitsBody) -> Limits {
+        Limits {
+            key_bytes_max: body.key_bytes_max,
+            value_bytes_max: body.value_bytes_max,
+            session_idle_ms: body.session_idle_ms,
+            sessions_max: body.sessions_max,
+            outcomes_max: body.outcomes_max,
+            retention_ms: body.retention_ms,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The key-value machine and the durable state of one shard replica.
+//!
+//! The Raft log is the write-ahead log: applying an entry changes memory only, and a checkpoint
+//! writes what changed since the last one, together with the applied position, in one durable
+//! transaction. After a crash the replica stands at its newest checkpoint and the log is replayed
+//! from there.
+//!
+//! - [`command`]: what an entry of a shard's log carries, as bytes.
+//! - [`machine`]: `apply`, pure: mutations, revisions, range checks. Sessions make a retried
+//!   mutation apply once.
+//! - [`store`]: [`ShardStore`], the machine over a file: open, apply, read.
+//! - [`checkpoint`]: writing the state down while entries are still applied.
+//! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
+//!
+//! It does not know who proposes, what a host is, or what the caller's mark means.
+
+pub mod checkpoint;
+pub mod command;
+pub mod export;
+mod file;
+mod fingerprint;
+mod frame;
+mod fresh;
+pub mod import;
+mod index;
+pub mod machine;
+mod read;
+mod record;
+mod retention;
+mod session;
+pub mod store;
+
+pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
+pub use command::{Batch, DecodeError, decode_batch, encode_batch};
+pub use export::{Export, ExportError};
+pub use file::OpenShardError;
+pub use frame::FrameError;
+pub use import::{Import, ImportError, ImportedFile, InstallError};
+pub use machine::{KeyValue, Limits, Outcome, OutcomeKind, Position, Refusal, ShardRange};
+pub use read::{ReadError, ScanPage, ShardStats};
+pub use record::UnsealError;
+pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};

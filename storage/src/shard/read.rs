@@ -1,0 +1,240 @@
+//! Reads of a shard's applied state.
+//!
+//! A read finds versions in the index under the lock, and their values after it: a version never
+//! changes, and the view of the file that belongs to the index keeps it readable. Every row is
+//! verified; one that does not pass is an error, never data.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::machine::KeyValue;
+use super::record::{Kind, Row, UnsealError, row_key, unseal};
+use super::store::{Inner, ShardStore};
+use crate::engine::{ReadEngineError, TableView};
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk failed.
+    #[error("the shard's file cannot be read: {0}")]
+    Io(#[source] std::io::Error),
+    /// The file is damaged; the replica must be rebuilt from its peers.
+    #[error("the shard's file is corrupt: {0}")]
+    Corrupt(String),
+    /// Versions that old were forgotten.
+    #[error("revision {revision} is compacted, the oldest readable is {oldest}")]
+    Compacted {
+        /// The revision asked for.
+        revision: u64,
+        /// The oldest revision that can be read.
+        oldest: u64,
+    },
+    /// The shard has not come that far.
+    #[error("revision {revision} lies ahead of the shard, which is at {newest}")]
+    Future {
+        /// The revision asked for.
+        revision: u64,
+        /// The shard's revision.
+        newest: u64,
+    },
+}
+
+/// Pairs of a range, in key order, all as of one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanPage {
+    /// The pairs.
+    pub pairs: Vec<KeyValue>,
+    /// Where to go on; `None`: the range is exhausted in this shard.
+    pub next: Option<Bytes>,
+    /// The shard's revision that the page shows.
+    pub revision: u64,
+}
+
+/// How much a shard holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Keys that exist.
+    pub keys: u64,
+    /// Bytes of those keys and their newest values.
+    pub bytes: u64,
+    /// Versions of all keys, deletions and superseded ones included.
+    pub versions: u64,
+    /// Bytes of rows that no durable checkpoint holds, roughly.
+    pub dirty_bytes: u64,
+    /// Open sessions.
+    pub sessions: u64,
+}
+
+/// A version and where its row lies.
+pub(crate) struct Located {
+    pub(crate) key: Bytes,
+    pub(crate) revision: u64,
+    place: Place,
+}
+
+enum Place {
+    Memory(Row),
+    File(Arc<TableView>),
+}
+
+impl ShardStore {
+    /// The newest version of a key; `None`: it does not exist.
+    pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, ReadError> {
+        let located = {
+            let inner = self.shared.read();
+            let head = inner.state.keys.live(key);
+            head.map(|head| inner.locate(key, head.mod_revision))
+        };
+        located.map(Located::pair).transpose().map(Option::flatten)
+    }
+
+    /// A key as it was at a revision.
+    pub fn get_at(&self, key: &[u8], revision: u64) -> Result<Option<KeyValue>, ReadError> {
+        let located = {
+            let inner = self.shared.read();
+            inner.check_readable(revision)?;
+            let found = inner.state.keys.revision_at(key, revision);
+            found.map(|found| inner.locate(key, found))
+        };
+        located.map(Located::pair).transpose().map(Option::flatten)
+    }
+
+    /// Pairs of `[start, end)` within the shard's range, in key order: at most `limit`, and no more
+    /// once keys and values reach `bytes_max`, but one at least. An `end` of `None` means the
+    /// range's.
+    pub fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<ScanPage, ReadError> {
+        let (located, next, revision) = {
+            let inner = self.shared.read();
+            let (located, next) = inner.locate_range(start, end, limit, bytes_max);
+            (located, next, inner.state.revision)
+        };
+        let mut pairs = Vec::with_capacity(located.len());
+        for version in located {
+            pairs.extend(version.pair()?);
+        }
+        Ok(ScanPage {
+            pairs,
+            next,
+            revision,
+        })
+    }
+
+    /// The revision of the newest change.
+    pub fn revision(&self) -> u64 {
+        self.shared.read().state.revision
+    }
+
+    /// The oldest revision that [`ShardStore::get_at`] can read.
+    pub fn oldest_revision(&self) -> u64 {
+        self.shared.read().state.retention.floor()
+    }
+
+    /// How much the shard holds.
+    pub fn stats(&self) -> ShardStats {
+        let inner = self.shared.read();
+        let frozen_bytes = inner.frozen.as_ref().map_or(0, |frozen| frozen.bytes());
+        ShardStats {
+            keys: inner.state.keys.live_keys(),
+            bytes: inner.state.keys.live_bytes(),
+            versions: inner.state.keys.versions(),
+            dirty_bytes: inner.state.fresh.bytes() + frozen_bytes,
+            sessions: inner.state.sessions.count(),
+        }
+    }
+}
+
+impl Inner {
+    /// Where a version in the index lies. See the invariant in [`super::store`].
+    pub(crate) fn locate(&self, key: &[u8], revision: u64) -> Located {
+        let frozen = || self.frozen.as_ref()?.get(revision);
+        let place = match self.state.fresh.get(revision).or_else(frozen) {
+            Some(row) => Place::Memory(row.clone()),
+            None => Place::File(self.rows.clone()),
+        };
+        Located {
+            key: Bytes::copy_from_slice(key),
+            revision,
+            place,
+        }
+    }
+
+    fn locate_range(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> (Vec<Located>, Option<Bytes>) {
+        let (mut located, mut bytes) = (Vec::new(), 0);
+        for (key, head) in self.state.keys.live_range(start, end) {
+            if located.len() >= limit || bytes >= bytes_max {
+                return (located, Some(Bytes::copy_from_slice(key)));
+            }
+            bytes += key.len() + head.value_len as usize;
+            located.push(self.locate(key, head.mod_revision));
+        }
+        (located, None)
+    }
+
+    fn check_readable(&self, revision: u64) -> Result<(), ReadError> {
+        let (oldest, newest) = (self.state.retention.floor(), self.state.revision);
+        if revision < oldest {
+            return Err(ReadError::Compacted { revision, oldest });
+        }
+        if revision > newest {
+            return Err(ReadError::Future { revision, newest });
+        }
+        Ok(())
+    }
+}
+
+impl Located {
+    /// The version's row, verified.
+    pub(crate) fn read(self) -> Result<Row, ReadError> {
+        let view = match self.place {
+            Place::Memory(row) => return Ok(row),
+            Place::File(view) => view,
+        };
+        let row_key = row_key(self.revision, &self.key);
+        let record = view
+            .get(&row_key)?
+            .ok_or_else(|| ReadError::Corrupt(format!("the row of revision {} is missing", self.revision)))?;
+        Ok(unseal(Kind::Row, &row_key, record)?)
+    }
+
+    /// The version as its reader gets it; `None`: a deletion.
+    fn pair(self) -> Result<Option<KeyValue>, ReadError> {
+        let (key, mod_revision) = (self.key.clone(), self.revision);
+        let row = self.read()?;
+        let pair = KeyValue {
+            key,
+            value: row.value,
+            create_revision: row.create_revision,
+            mod_revision,
+            version: row.version,
+        };
+        Ok((pair.version > 0).then_some(pair))
+    }
+}
+
+impl From<ReadEngineError> for ReadError {
+    fn from(error: ReadEngineError) -> ReadError {
+        match error {
+            ReadEngineError::Io(error) => ReadError::Io(error),
+            ReadEngineError::Corrupt(why) => ReadError::Corrupt(why),
+        }
+    }
+}
+
+impl From<UnsealError> for ReadError {
+    fn from(error: UnsealError) -> ReadError {
+        ReadError::Corrupt(error.to_string())
+    }
+}
