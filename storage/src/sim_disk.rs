@@ -1,0 +1,654 @@
+//! A simulated disk: files in memory that lose, tear and corrupt what real disks do.
+//!
+//! Each file has two images: what a reader sees now, and what is durable. Between them lie the
+//! writes that no sync has covered. A power cut ([`SimDisk::crash`], or one armed ahead with
+//! [`SimDisk::cut_power_after`]) decides each of those on its own: kept, dropped, or torn at
+//! [`SECTOR_BYTES`]. So writes are also reordered with respect to each other, as a disk cache does.
+//!
+//! What must hold: equal seeds and equal calls give equal outcomes; a file handle opened before a
+//! crash never works again (its process is dead); a failed sync behaves as Linux's does: its dirty
+//! writes are marked clean, so some never reach the disk although readers still see them, and a
+//! second sync reports success for data that is gone.
+//!
+//! Left out: failing reads, and durability of names apart from content (the [`Disk`] operations on
+//! names are atomic and durable by contract).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::disk::{BlockFile, Disk, OpenMode};
+use crate::seed::SplitMix64;
+
+/// The unit in which an interrupted write is torn.
+pub const SECTOR_BYTES: usize = 512;
+
+/// Free space reported when no limit is set.
+const UNLIMITED_BYTES: u64 = 1 << 40;
+
+/// A simulated disk. A cheap handle: clones are the same disk.
+#[derive(Debug, Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<SimState>>,
+}
+
+/// What `sync_data` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// A sync that returned Ok made the file durable.
+    Honest,
+    /// A sync returns Ok and does nothing: to show that a test notices.
+    Lying,
+}
+
+/// Counts since the disk was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SimDiskStats {
+    /// Operations that change the disk; the unit of [`SimDisk::cut_power_after`].
+    pub operations: u64,
+    /// Calls of `sync_data`, and the sync inside each [`Disk::replace`].
+    pub syncs: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+}
+
+#[derive(Debug)]
+struct SimState {
+    chance: SplitMix64,
+    files: BTreeMap<PathBuf, u64>,
+    dirs: BTreeSet<PathBuf>,
+    images: BTreeMap<u64, Image>,
+    next_file: u64,
+    locks: BTreeMap<PathBuf, u64>,
+    /// Grows with each crash; handles and locks of an earlier boot are dead.
+    boot: u64,
+    power_off: bool,
+    operations_left: Option<u64>,
+    bytes_left: Option<u64>,
+    syncs_until_error: Option<u64>,
+    sync_mode: SyncMode,
+    stats: SimDiskStats,
+}
+
+#[derive(Debug, Default)]
+struct Image {
+    durable: Vec<u8>,
+    current: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+impl SimDisk {
+    /// An empty disk with a root folder.
+    pub fn new(seed: u64) -> SimDisk {
+        let state = SimState {
+            chance: SplitMix64::new(seed),
+            files: BTreeMap::new(),
+            dirs: BTreeSet::from([PathBuf::from("/")]),
+            images: BTreeMap::new(),
+            next_file: 0,
+            locks: BTreeMap::new(),
+            boot: 0,
+            power_off: false,
+            operations_left: None,
+            bytes_left: None,
+            syncs_until_error: None,
+            sync_mode: SyncMode::Honest,
+            stats: SimDiskStats::default(),
+        };
+        SimDisk {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Cuts the power now, decides the fate of every unsynced write, and starts the host anew:
+    /// open handles and locks are dead, new ones work.
+    pub fn crash(&self) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        for image in state.images.values_mut() {
+            image.lose_power(&mut state.chance);
+        }
+        state.boot += 1;
+        state.locks.clear();
+        state.power_off = false;
+        state.operations_left = None;
+    }
+
+    /// Cuts the power after `operations` more operations: that many succeed, all later ones fail
+    /// until [`SimDisk::crash`] starts the host anew.
+    pub fn cut_power_after(&self, operations: u64) {
+        self.lock().operations_left = Some(operations);
+    }
+
+    /// Lets `bytes` more bytes be written, then refuses with `StorageFull`; None lifts the limit.
+    pub fn limit_writes(&self, bytes: Option<u64>) {
+        self.lock().bytes_left = bytes;
+    }
+
+    /// Makes the `nth` sync from now on, counted from one, fail with EIO.
+    pub fn fail_sync(&self, nth: u64) {
+        self.lock().syncs_until_error = Some(nth);
+    }
+
+    /// Sets what syncs do from now on.
+    pub fn set_sync_mode(&self, mode: SyncMode) {
+        self.lock().sync_mode = mode;
+    }
+
+    /// Flips one bit of a file at rest.
+    pub fn flip(&self, path: &Path, byte: u64, bit: u8) -> io::Result<()> {
+        self.lock().with_image(path, |image| {
+            let at = usize_of(byte);
+            for bytes in [&mut image.durable, &mut image.current] {
+                let target = bytes.get_mut(at).ok_or(io::ErrorKind::UnexpectedEof)?;
+                *target ^= 1 << (bit % 8);
+            }
+            Ok(())
+        })
+    }
+
+    /// The durable image of a file, to be put back later.
+    pub fn image(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.lock().with_image(path, |image| Ok(image.durable.clone()))
+    }
+
+    /// Replaces a file's content at rest: an older image is a rolled-back disk.
+    pub fn put_image(&self, path: &Path, content: Vec<u8>) -> io::Result<()> {
+        self.lock().with_image(path, |image| {
+            *image = Image {
+                durable: content.clone(),
+                current: content,
+                pending: Vec::new(),
+            };
+            Ok(())
+        })
+    }
+
+    /// Cuts a file at rest.
+    pub fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        let mut content = self.image(path)?;
+        content.truncate(usize_of(len));
+        self.put_image(path, content)
+    }
+
+    /// Counts since the disk was made.
+    pub fn stats(&self) -> SimDiskStats {
+        self.lock().stats
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SimState> {
+        self.state
+            .lock()
+            .expect("no code panics while it holds the simulated disk")
+    }
+}
+
+impl SimState {
+    /// Counts an operation; fails when the power is off or goes off with it.
+    fn operate(&mut self) -> io::Result<()> {
+        self.stats.operations += 1;
+        if let Some(left) = &mut self.operations_left {
+            if *left == 0 {
+                self.power_off = true;
+            }
+            *left = left.saturating_sub(1);
+        }
+        self.check_power()
+    }
+
+    fn check_power(&self) -> io::Result<()> {
+        if self.power_off {
+            Err(io::Error::other("the simulated power is off"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn with_image<T>(
+        &mut self,
+        path: &Path,
+        change: impl FnOnce(&mut Image) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let file = self.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        change(self.images.entry(*file).or_default())
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<u64> {
+        if !self.dirs.contains(path.parent().unwrap_or(Path::new("/"))) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let file = self.next_file;
+        self.next_file += 1;
+        self.files.insert(path.to_owned(), file);
+        self.images.insert(file, Image::default());
+        Ok(file)
+    }
+
+    /// Takes `bytes` from the space that is left; the count that still fits.
+    fn take_space(&mut self, bytes: usize) -> usize {
+        let Some(left) = &mut self.bytes_left else {
+            return bytes;
+        };
+        let fitting = (*left).min(bytes as u64);
+        *left -= fitting;
+        usize_of(fitting)
+    }
+
+    /// Counts a sync; Err is the EIO armed for it.
+    fn count_sync(&mut self) -> io::Result<()> {
+        self.stats.syncs += 1;
+        let Some(left) = &mut self.syncs_until_error else {
+            return Ok(());
+        };
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return Ok(());
+        }
+        self.syncs_until_error = None;
+        Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()))
+    }
+
+    fn sync(&mut self, file: u64) -> io::Result<()> {
+        self.operate()?;
+        let counted = self.count_sync();
+        let image = self.images.entry(file).or_default();
+        match (&counted, self.sync_mode) {
+            (Err(_), _) => image.fail_sync(&mut self.chance),
+            (Ok(()), SyncMode::Honest) => image.sync(),
+            (Ok(()), SyncMode::Lying) => {}
+        }
+        counted
+    }
+
+    fn write(&mut self, file: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.operate()?;
+        let fitting = self.take_space(bytes.len());
+        self.stats.bytes_written += fitting as u64;
+        let change = Change::Write {
+            offset: usize_of(offset),
+            bytes: bytes[..fitting].to_vec(),
+        };
+        self.images.entry(file).or_default().change(change);
+        if fitting < bytes.len() {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.operate()?;
+        if self.take_space(content.len()) < content.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.count_sync()?;
+        self.stats.bytes_written += content.len() as u64;
+        let file = self.create(path)?;
+        self.images.insert(
+            file,
+            Image {
+                durable: content.to_vec(),
+                current: content.to_vec(),
+                pending: Vec::new(),
+            },
+        );
+        Ok(())
+    }
+}
+
+impl Image {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.current);
+        self.pending.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.pending.drain(..) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    /// A failed sync: what did not reach the disk is no longer dirty, so no later sync writes it.
+    fn fail_sync(&mut self, chance: &mut SplitMix64) {
+        for change in std::mem::take(&mut self.pending) {
+            change.survive(&mut self.durable, chance);
+        }
+    }
+
+    fn lose_power(&mut self, chance: &mut SplitMix64) {
+        self.fail_sync(chance);
+        self.current = self.durable.clone();
+    }
+}
+
+impl Change {
+    fn apply(&self, image: &mut Vec<u8>) {
+        match self {
+            Change::SetLen(len) => image.resize(*len, 0),
+            Change::Write { offset, bytes } => overwrite(image, *offset, bytes),
+        }
+    }
+
+    /// Applies the part of an unsynced change that reached the disk: half of the changes whole, a
+    /// quarter in some of their sectors, the rest not at all.
+    fn survive(&self, image: &mut Vec<u8>, chance: &mut SplitMix64) {
+        match (chance.below(4), self) {
+            (0 | 1, _) => self.apply(image),
+            (2, Change::Write { offset, bytes }) => {
+                for (at, sector) in sectors(*offset, bytes) {
+                    if chance.one_in(2) {
+                        overwrite(image, at, sector);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockFile>> {
+        let mut state = self.lock();
+        state.check_power()?;
+        let file = match (state.files.get(path), mode) {
+            (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (None, OpenMode::Existing) => return Err(io::ErrorKind::NotFound.into()),
+            (Some(file), _) => *file,
+            (None, _) => {
+                state.operate()?;
+                state.create(path)?
+            }
+        };
+        Ok(Box::new(SimFile {
+            disk: self.clone(),
+            file,
+            boot: state.boot,
+        }))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut state = self.lock();
+        state.check_power()?;
+        state.with_image(path, |image| Ok(image.current.clone()))
+    }
+
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.lock().replace(path, content)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.operate()?;
+        let file = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.operate()?;
+        state
+            .files
+            .remove(path)
+            .map(|_| ())
+            .ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let state = self.lock();
+        state.check_power()?;
+        if !state.dirs.contains(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let paths = state
+            .files
+            .keys()
+            .chain(&state.dirs)
+            .filter(|path| path.parent() == Some(dir));
+        Ok(paths
+            .cloned()
+            .collect::<BTreeSet<PathBuf>>()
+            .into_iter()
+            .collect())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        let state = self.lock();
+        state.check_power()?;
+        Ok(state.files.contains_key(path) || state.dirs.contains(path))
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.operate()?;
+        state.dirs.extend(dir.ancestors().map(Path::to_owned));
+        Ok(())
+    }
+
+    fn lock_exclusive(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut state = self.lock();
+        state.check_power()?;
+        if state.locks.contains_key(path) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let boot = state.boot;
+        state.locks.insert(path.to_owned(), boot);
+        Ok(Box::new(SimLock {
+            disk: self.clone(),
+            path: path.to_owned(),
+            boot,
+        }))
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.lock().bytes_left.unwrap_or(UNLIMITED_BYTES))
+    }
+}
+
+/// A handle on a simulated file; dead once the disk crashed.
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    file: u64,
+    boot: u64,
+}
+
+impl SimFile {
+    fn alive(&self) -> io::Result<MutexGuard<'_, SimState>> {
+        let state = self.disk.lock();
+        state.check_power()?;
+        if state.boot != self.boot {
+            return Err(io::Error::other(
+                "the simulated host that opened this file is gone",
+            ));
+        }
+        Ok(state)
+    }
+}
+
+impl BlockFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.alive()?.images.entry(self.file).or_default().current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut state = self.alive()?;
+        let current = &state.images.entry(self.file).or_default().current;
+        let start = usize_of(offset);
+        let bytes = current
+            .get(start..start + out.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.alive()?.write(self.file, offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.alive()?;
+        state.operate()?;
+        state
+            .images
+            .entry(self.file)
+            .or_default()
+            .change(Change::SetLen(usize_of(len)));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.alive()?.sync(self.file)
+    }
+}
+
+struct SimLock {
+    disk: SimDisk,
+    path: PathBuf,
+    boot: u64,
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.lock();
+        if state.locks.get(&self.path) == Some(&self.boot) {
+            state.locks.remove(&self.path);
+        }
+    }
+}
+
+fn overwrite(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if image.len() < end {
+        image.resize(end, 0);
+    }
+    image[offset..end].copy_from_slice(bytes);
+}
+
+/// Splits a write at the disk's sector boundaries.
+fn sectors(offset: usize, bytes: &[u8]) -> Vec<(usize, &[u8])> {
+    let mut split = Vec::new();
+    let (mut at, mut rest) = (offset, bytes);
+    while !rest.is_empty() {
+        let (sector, tail) = rest.split_at(rest.len().min(SECTOR_BYTES - at % SECTOR_BYTES));
+        split.push((at, sector));
+        at += sector.len();
+        rest = tail;
+    }
+    split
+}
+
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a simulated file fits into memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(disk: &SimDisk) -> Box<dyn BlockFile> {
+        let file = disk.open(Path::new("/f"), OpenMode::CreateIfMissing).unwrap();
+        file.write(0, &[1; 4096]).unwrap();
+        file.sync_data().unwrap();
+        file.write(0, &[2; 4096]).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_crash_keeps_synced_bytes_and_keeps_drops_or_tears_the_rest() {
+        let mut outcomes = BTreeSet::new();
+        for seed in 0..64 {
+            let disk = SimDisk::new(seed);
+            let file = written(&disk);
+            disk.crash();
+            file.read(0, &mut [0; 1]).unwrap_err();
+            let content = disk.read(Path::new("/f")).unwrap();
+            let fresh = content.chunks(SECTOR_BYTES).map(|sector| {
+                assert!(
+                    sector.iter().all(|byte| *byte == sector[0]),
+                    "torn inside a sector, seed {seed}"
+                );
+                sector[0] == 2
+            });
+            outcomes.insert(fresh.filter(|fresh| *fresh).count());
+            let again = SimDisk::new(seed);
+            written(&again);
+            again.crash();
+            assert_eq!(
+                again.read(Path::new("/f")).unwrap(),
+                content,
+                "seed {seed} is not repeatable"
+            );
+        }
+        assert!(
+            outcomes.contains(&0) && outcomes.contains(&8) && outcomes.len() > 3,
+            "{outcomes:?}"
+        );
+    }
+
+    #[test]
+    fn a_failed_sync_loses_writes_that_a_later_sync_reports_as_durable() {
+        let lost = (0..64).any(|seed| {
+            let disk = SimDisk::new(seed);
+            let file = written(&disk);
+            disk.fail_sync(1);
+            assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5));
+            file.sync_data().unwrap();
+            let mut seen = [0; 1];
+            file.read(0, &mut seen).unwrap();
+            disk.crash();
+            seen == [2] && disk.read(Path::new("/f")).unwrap()[0] == 1
+        });
+        assert!(lost);
+    }
+
+    #[test]
+    fn space_runs_out_and_power_goes_off_when_told() {
+        let disk = SimDisk::new(1);
+        let file = written(&disk);
+        disk.limit_writes(Some(10));
+        assert_eq!(
+            file.write(0, &[3; 11]).unwrap_err().kind(),
+            io::ErrorKind::StorageFull
+        );
+        assert_eq!(disk.free_bytes(Path::new("/")).unwrap(), 0);
+        disk.limit_writes(None);
+        disk.cut_power_after(1);
+        file.write(0, &[4; 1]).unwrap();
+        file.write(0, &[5; 1]).unwrap_err();
+        disk.open(Path::new("/f"), OpenMode::Existing).unwrap_err();
+        disk.crash();
+        disk.open(Path::new("/f"), OpenMode::Existing).unwrap();
+    }
+
+    #[test]
+    fn names_locks_and_images_behave_as_the_contract_says() {
+        let disk = SimDisk::new(2);
+        let (dir, path) = (Path::new("/data"), Path::new("/data/a"));
+        assert_eq!(
+            disk.replace(path, b"x").unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        disk.create_dir_all(dir).unwrap();
+        disk.replace(path, b"old").unwrap();
+        let old = disk.image(path).unwrap();
+        disk.replace(path, b"new").unwrap();
+        disk.put_image(path, old).unwrap();
+        disk.flip(path, 0, 0).unwrap();
+        assert_eq!(disk.read(path).unwrap(), b"nld");
+        disk.truncate(path, 1).unwrap();
+        disk.rename(path, Path::new("/data/b")).unwrap();
+        assert_eq!(disk.list(dir).unwrap(), [PathBuf::from("/data/b")]);
+        let held = disk.lock_exclusive(Path::new("/data/lock")).unwrap();
+        disk.lock_exclusive(Path::new("/data/lock")).err().unwrap();
+        drop(held);
+        disk.lock_exclusive(Path::new("/data/lock")).unwrap();
+    }
+}
