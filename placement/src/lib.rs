@@ -3,6 +3,7 @@
 mod ids;
 mod migration;
 mod model;
+pub mod planner;
 mod rules;
 
 pub use ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
