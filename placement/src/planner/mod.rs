@@ -18,6 +18,27 @@
 //! Left out: repairs, splits and merges (the placement machine proposes repairs itself), follower reads (no access
 //! mode reports them yet), and bytes still to be written by the shards.
 
+mod alternatives;
+mod cost;
+mod explain;
 mod forecast;
+mod homes;
+mod input;
+mod loads;
+mod memory;
+mod output;
+mod replicas;
+mod rtt;
+mod search;
+mod solve;
+mod topology;
 
 pub use forecast::{Forecast, ForecastError, PPM, ShardForecast};
+pub use input::{
+    HostView, Hysteresis, Mode, Objective, PlacementView, PlanCosts, PlanInput, PlanOptions, ReplicaView, ShardView,
+    SkiRental,
+};
+pub use memory::PlanMemory;
+pub use output::{Blocked, Constraint, MoveCause, MoveKind, Plan, PlannedMove, RunnerUp};
+pub use rtt::RttMatrix;
+pub use solve::plan;
