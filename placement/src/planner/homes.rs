@@ -5,8 +5,8 @@
 //! choosing among the open options under the hosts' capacities is left to `search`.
 
 use super::cost::{Gain, Nanos, gain_micros, micros};
-use super::input::{Hysteresis, HostView};
-use super::memory::{PlanMemory, ShardMemory};
+use super::input::HostView;
+use super::memory::{PlanMemory, Regret, ShardMemory};
 use super::output::Constraint;
 use super::topology::{DenseShard, HostIx, Problem};
 
@@ -68,12 +68,11 @@ impl Seat {
     }
 }
 
-/// One seat for each shard that the forecast or a drain gives a reason to look at. Regret grows where `counts`.
-pub(super) fn seats(problem: &Problem, memory: &mut PlanMemory, taken: &[bool], counts: bool) -> Vec<Seat> {
+/// One seat for each shard that the forecast or a drain gives a reason to look at. Seats of `taken` shards are left out.
+pub(super) fn seats(problem: &Problem, memory: &mut PlanMemory, taken: &[bool], regret: Regret) -> Vec<Seat> {
     let mut seats = Vec::new();
     for (number, shard) in problem.shards.iter().enumerate() {
-        let track = memory.shard(shard.id);
-        let seat = seat(problem, number, track, counts);
+        let seat = seat(problem, number, memory.shard(shard.id), regret);
         if !taken[number] {
             seats.push(seat);
         }
@@ -81,7 +80,7 @@ pub(super) fn seats(problem: &Problem, memory: &mut PlanMemory, taken: &[bool], 
     seats
 }
 
-fn seat(problem: &Problem, number: usize, memory: &mut ShardMemory, counts: bool) -> Seat {
+fn seat(problem: &Problem, number: usize, memory: &mut ShardMemory, regret: Regret) -> Seat {
     let shard = &problem.shards[number];
     let drains = problem.topology.hosts[shard.home].1.drains() && !shard.view.busy;
     let hosts = shard.voter_hosts();
@@ -91,7 +90,7 @@ fn seat(problem: &Problem, number: usize, memory: &mut ShardMemory, counts: bool
         .map(|&host| {
             let cost = shard.demand.cost(&problem.topology, host, &hosts);
             let gain = shard.demand.trusted(now - cost);
-            option(problem, shard, memory, Candidate { host, cost, gain, counts, drains })
+            option(problem, shard, memory, Candidate { host, cost, gain, regret, drains })
         })
         .collect();
     options.sort_by_key(|option| (-option.gain, option.cost, option.host));
@@ -103,16 +102,16 @@ struct Candidate {
     host: HostIx,
     cost: Nanos,
     gain: Gain,
-    counts: bool,
+    regret: Regret,
     drains: bool,
 }
 
 fn option(problem: &Problem, shard: &DenseShard, memory: &mut ShardMemory, candidate: Candidate) -> SeatOption {
-    let Candidate { host, cost, gain, counts, drains } = candidate;
+    let Candidate { host, cost, gain, regret, drains } = candidate;
     let (id, view) = problem.topology.hosts[host];
     let (window, rule) = (problem.input.forecast.window, problem.input.options.hysteresis);
     let bar_micros = memory.homes.bar(rule, &id, problem.input.costs.home_move_micros, window);
-    if counts && host != shard.home && rule != Hysteresis::None {
+    if regret == Regret::Grows && host != shard.home {
         memory.homes.add(id, gain_micros(gain), bar_micros.saturating_mul(2).max(1));
     }
     let regret_micros = memory.homes.regret(&id);

@@ -2,9 +2,10 @@
 //!
 //! For each shard and each place it could go, the memory sums what staying has cost against being there: a window in
 //! which the other place would have been better adds, a window in which it would have been worse takes away, never
-//! below zero. A move waits until that regret has reached the move's cost. It is the ski-rental rule, and for two
-//! places the work-function algorithm: whatever the accesses do, latency and moves together cost at most three times
-//! what the best plan in hindsight would have, plus a constant. Going straight back has a higher bar for a while.
+//! below zero. A move waits until that regret has reached the move's cost. It is the ski-rental rule; between two
+//! places and with one bar for both ways it is the work-function algorithm: whatever the accesses do, latency and
+//! moves together cost at most three times what the best plan in hindsight would have, plus a constant. By default
+//! going straight back has a higher bar for a while: fewer moves, for a larger factor.
 //!
 //! The memory follows what happened, not what was proposed: regret is forgotten when the placement is seen to have
 //! changed, by a planned move or by any other, and kept when a proposed move was refused. Planning a window a second
@@ -29,6 +30,15 @@ const PLACES_MAX: usize = 8;
 pub struct PlanMemory {
     window: Option<WindowId>,
     shards: BTreeMap<ShardId, ShardMemory>,
+}
+
+/// Whether a plan adds its window's gains to the regret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Regret {
+    /// The window is new to the memory.
+    Grows,
+    /// The window was planned before, or there is no hysteresis to need it.
+    Stays,
 }
 
 /// The planner's memory of one shard.
@@ -58,6 +68,12 @@ impl PlanMemory {
     /// The regret, in microseconds, of keeping the home of `shard` where it is rather than on `host`.
     pub fn home_regret_micros(&self, shard: ShardId, host: HostId) -> u64 {
         self.shards.get(&shard).map_or(0, |memory| memory.homes.regret(&host))
+    }
+
+    /// Whether planning `window` adds to the regret.
+    pub(super) fn regret_in(&self, window: WindowId, rule: Hysteresis) -> Regret {
+        let is_new = self.window.is_none_or(|seen| seen < window);
+        if is_new && rule != Hysteresis::None { Regret::Grows } else { Regret::Stays }
     }
 
     /// The memory brought up to the placement as it is now, for planning `window`.

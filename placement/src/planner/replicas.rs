@@ -9,9 +9,8 @@ use crate::rules::{Limits, Origin};
 
 use super::alternatives::{Alternative, Room, Survey};
 use super::cost::{Gain, VOTERS_MAX, gain_micros};
-use super::input::Hysteresis;
 use super::loads::Loads;
-use super::memory::{PlanMemory, ShardMemory};
+use super::memory::{PlanMemory, Regret, ShardMemory};
 use super::output::{Blocked, Constraint, MoveCause};
 use super::topology::{DenseShard, HostIx, Problem, ZoneIx};
 
@@ -36,17 +35,17 @@ pub(super) struct Replacements {
     pub(super) blocked: Vec<Blocked>,
 }
 
-/// Decides the replica moves of a plan and counts them in `loads`. Regret grows where `counts`.
+/// Decides the replica moves of a plan and counts them in `loads`.
 pub(super) fn replacements(
     problem: &Problem,
     loads: &mut Loads,
     memory: &mut PlanMemory,
-    counts: bool,
+    regret: Regret,
 ) -> Replacements {
     let mut wanted = Vec::new();
     let mut outcome = Replacements::default();
     for number in 0..problem.shards.len() {
-        match wish(problem, loads, memory.shard(problem.shards[number].id), number, counts) {
+        match wish(problem, loads, memory.shard(problem.shards[number].id), number, regret) {
             Some(Ok(replacement)) => wanted.push(replacement),
             Some(Err(blocked)) => outcome.blocked.push(blocked),
             None => {}
@@ -69,7 +68,7 @@ fn wish(
     loads: &Loads,
     memory: &mut ShardMemory,
     number: usize,
-    counts: bool,
+    regret: Regret,
 ) -> Option<Result<Replacement, Blocked>> {
     let shard = &problem.shards[number];
     if shard.voters.len() < problem.input.rules.replication_factor as usize || shard.voters.len() > VOTERS_MAX {
@@ -79,7 +78,7 @@ fn wish(
         return Some(forced);
     }
     let (best, by_zone) = Survey::of(problem, loads, shard, Room::Needed).best();
-    if counts && problem.input.options.hysteresis != Hysteresis::None {
+    if regret == Regret::Grows {
         remember(problem, memory, best, &by_zone);
     }
     let Some(alternative) = best else { return full(problem, loads, shard).map(Err) };

@@ -1,16 +1,16 @@
 //! One plan: replica sets first, then homes of the shards that no replica move takes.
 
-use super::cost::{Demand, gain_micros};
+use super::cost::{gain_micros, micros};
 use super::explain::{Line, host_scores};
 use super::forecast::ShardForecast;
 use super::homes::{Seat, seats, totals};
 use super::input::{Mode, PlanInput};
 use super::loads::Loads;
-use super::memory::PlanMemory;
+use super::memory::{PlanMemory, Regret};
 use super::output::{Blocked, MoveCause, MoveKind, Plan, PlannedMove, RunnerUp};
 use super::replicas::{Replacement, Replacements, replacements};
 use super::search::Search;
-use super::topology::Problem;
+use super::topology::{HostIx, Problem};
 
 /// Plans one window. Pure: the same input and memory give the same plan.
 ///
@@ -18,18 +18,18 @@ use super::topology::Problem;
 /// the same window again with the returned memory adds no regret, and once the moves are made it proposes none.
 pub fn plan(input: &PlanInput, previous: &PlanMemory) -> Plan {
     let window = input.forecast.window;
-    let counts = previous.window().is_none_or(|seen| seen < window);
+    let regret = previous.regret_in(window, input.options.hysteresis);
     let mut memory = previous.observed(input.placement, window);
     let problem = Problem::of(*input);
     let mut loads = Loads::of(&problem);
     let slow = match input.options.mode {
         Mode::Homes => Replacements::default(),
-        Mode::HomesAndReplicas => replacements(&problem, &mut loads, &mut memory, counts),
+        Mode::HomesAndReplicas => replacements(&problem, &mut loads, &mut memory, regret),
     };
     let mut plan = Plan { window, memory, ..Plan::default() };
     let mut taken = vec![false; problem.shards.len()];
     slow.made.iter().for_each(|replacement| taken[replacement.shard] = true);
-    let homes = home_level(&problem, &mut plan, &mut loads, &taken, counts);
+    let homes = home_level(&problem, &mut plan, &mut loads, &taken, regret);
     add_replacements(&problem, &mut plan, &slow.made);
     plan.proposals.extend(homes);
     plan.proposals.sort_by_key(|planned| (planned.cause, std::cmp::Reverse(planned.gain_micros), planned.shard));
@@ -43,9 +43,9 @@ fn home_level(
     plan: &mut Plan,
     loads: &mut Loads,
     taken: &[bool],
-    counts: bool,
+    regret: Regret,
 ) -> Vec<PlannedMove> {
-    let mut seats = seats(problem, &mut plan.memory, taken, counts);
+    let mut seats = seats(problem, &mut plan.memory, taken, regret);
     let moves_max = problem.input.options.home_moves_max;
     let relieved = Search::of(&mut seats, loads, problem.topology.hosts.len(), moves_max).run();
     (plan.expected_cost_before_micros, plan.expected_cost_after_micros) = totals(&seats);
@@ -91,32 +91,31 @@ fn home_move(problem: &Problem, seat: &Seat, cause: MoveCause) -> PlannedMove {
     .planned(problem)
 }
 
-/// Adds replica moves: the window's cost counts them as if their gain came at once.
+/// Adds replica moves; their gain counts as if they were made at the window's start.
 fn add_replacements(problem: &Problem, plan: &mut Plan, made: &[Replacement]) {
     for replacement in made {
-        let shard = &problem.shards[replacement.shard];
-        let cost = |demand: &Demand| {
-            let hosts = shard.voter_hosts();
-            super::cost::micros(demand.cost(&problem.topology, shard.home, &hosts))
-        };
-        let before = cost(&shard.demand);
-        let after = replaced_cost(problem, replacement);
+        let (before, after) = replaced_cost(problem, replacement);
         plan.expected_cost_before_micros = plan.expected_cost_before_micros.saturating_add(before);
         plan.expected_cost_after_micros = plan.expected_cost_after_micros.saturating_add(after);
         plan.proposals.push(replica_move(problem, replacement));
     }
 }
 
-/// The window's cost of a shard after the first step of its replacement, in microseconds.
-fn replaced_cost(problem: &Problem, replacement: &Replacement) -> u64 {
+/// The window's cost of a shard before and after the first step of its replacement, in microseconds. The home moves
+/// only with the step: to the new voter, or off the old one.
+fn replaced_cost(problem: &Problem, replacement: &Replacement) -> (u64, u64) {
     let shard = &problem.shards[replacement.shard];
     let step = &replacement.alternative;
-    let mut hosts = shard.voter_hosts();
-    hosts[step.removed] = step.to;
-    let stays = hosts.contains(&shard.home) && !step.take_home;
-    let homes = hosts.iter().filter(|host| if stays { **host == shard.home } else { **host == step.to || !step.take_home });
-    let costs = homes.map(|home| shard.demand.cost(&problem.topology, *home, &hosts));
-    super::cost::micros(costs.min().unwrap_or(0))
+    let before = shard.voter_hosts();
+    let mut after = before.clone();
+    after[step.removed] = step.to;
+    let cost = |home: HostIx, hosts: &[HostIx]| shard.demand.cost(&problem.topology, home, hosts);
+    let led = match (step.take_home, after.contains(&shard.home)) {
+        (true, _) => cost(step.to, &after),
+        (false, true) => cost(shard.home, &after),
+        (false, false) => after.iter().map(|home| cost(*home, &after)).min().unwrap_or(0),
+    };
+    (micros(cost(shard.home, &before)), micros(led))
 }
 
 fn replica_move(problem: &Problem, replacement: &Replacement) -> PlannedMove {
@@ -146,8 +145,8 @@ struct Move {
     shard: usize,
     kind: MoveKind,
     cause: MoveCause,
-    from: usize,
-    to: usize,
+    from: HostIx,
+    to: HostIx,
     gain_micros: i64,
     cost_micros: u64,
     runner_up: Option<RunnerUp>,
