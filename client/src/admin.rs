@@ -1,0 +1,210 @@
+//! Operators' calls: a thin layer over the `Admin` service, with the client's connector and fail-over.
+//!
+//! A call that only looks is asked of one endpoint after another until one answers. A call that changes something
+//! goes to the next endpoint only while it is certain that it had no effect; once it may have been received, a lost
+//! connection is reported as [`AdminError::UnknownOutcome`], because asking again could do it twice.
+
+use std::{error::Error, future::Future, sync::Arc};
+
+use tonic::{Code, Response, Status, transport::Channel};
+
+use crate::{
+    config::ClientConfig,
+    error::AdminError,
+    proto::{
+        HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
+        JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
+        ShardsReply, ShardsRequest, StatusReply, StatusRequest, admin_client,
+    },
+    seam::within,
+    setback::Kind,
+    shared::Shared,
+    transport::{connected, describe},
+};
+
+type Admin = admin_client::AdminClient<Channel>;
+
+/// A client of the operators' service. Connects anew for each call: operators call rarely, and from scripts.
+#[derive(Clone)]
+pub struct AdminClient {
+    shared: Arc<Shared>,
+}
+
+/// Whether a call may be repeated when its outcome is not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    Looks,
+    Changes,
+}
+
+impl AdminClient {
+    /// A client that will use the configuration's endpoints in their order, and its deadline for each endpoint.
+    pub fn new(config: ClientConfig) -> Result<Self, AdminError> {
+        if config.endpoints.is_empty() {
+            return Err(AdminError::Invalid {
+                message: "no endpoints".into(),
+            });
+        }
+        Ok(Self {
+            shared: Shared::new(config),
+        })
+    }
+
+    /// Makes the endpoint the first host of a new cluster.
+    pub async fn init(&self, request: InitRequest) -> Result<InitReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.init(request).await
+        })
+        .await
+    }
+
+    /// Has a host join, or announce itself again.
+    pub async fn join(&self, request: JoinRequest) -> Result<JoinReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.join(request).await
+        })
+        .await
+    }
+
+    /// How the host that answers, and the cluster as it sees it, are doing.
+    pub async fn status(&self) -> Result<StatusReply, AdminError> {
+        let request = StatusRequest {};
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.status(request).await
+        })
+        .await
+    }
+
+    /// All hosts.
+    pub async fn hosts(&self) -> Result<HostsReply, AdminError> {
+        let request = HostsRequest {};
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.hosts(request).await
+        })
+        .await
+    }
+
+    /// One shard, or all.
+    pub async fn shards(&self, request: ShardsRequest) -> Result<ShardsReply, AdminError> {
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.shards(request).await
+        })
+        .await
+    }
+
+    /// The migrations under way, and those that have ended if asked for.
+    pub async fn migrations(&self, request: MigrationsRequest) -> Result<MigrationsReply, AdminError> {
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.migrations(request).await
+        })
+        .await
+    }
+
+    /// Moves a replica of a shard to another host. Answers once the migration is logged.
+    pub async fn move_replica(&self, request: MoveReplicaRequest) -> Result<MigrationReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.move_replica(request).await
+        })
+        .await
+    }
+
+    /// Moves a shard's home to a host that has a voting replica. Answers once the move is logged.
+    pub async fn move_home(&self, request: MoveHomeRequest) -> Result<MigrationReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.move_home(request).await
+        })
+        .await
+    }
+
+    /// What happened to a shard, a host or a migration.
+    pub async fn history(&self, request: HistoryRequest) -> Result<HistoryReply, AdminError> {
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.history(request).await
+        })
+        .await
+    }
+
+    async fn call<Q, R, F>(
+        &self,
+        effect: Effect,
+        request: Q,
+        ask: impl Fn(Admin, Q) -> F,
+    ) -> Result<R, AdminError>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut cause = String::new();
+        for endpoint in &self.shared.config.endpoints {
+            match self
+                .ask_one(endpoint, effect, ask_with(&ask, request.clone()))
+                .await
+            {
+                Ok(reply) => return Ok(reply),
+                Err(AdminError::Unreachable { cause: next }) => cause = next,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(AdminError::Unreachable { cause })
+    }
+
+    /// `Unreachable`: the next endpoint may be asked.
+    async fn ask_one<R, F>(
+        &self,
+        endpoint: &str,
+        effect: Effect,
+        ask: impl FnOnce(Admin) -> F,
+    ) -> Result<R, AdminError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let config = &self.shared.config;
+        let channel = connected(endpoint, &self.shared)
+            .await
+            .map_err(|setback| match setback.kind {
+                Kind::Refused(_) => AdminError::Invalid {
+                    message: setback.cause,
+                },
+                _ => AdminError::Unreachable { cause: setback.cause },
+            })?;
+        let admin = Admin::new(channel).max_decoding_message_size(config.limits.reply_bytes_max);
+        match within(&config.clock, config.deadline, ask(admin)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(failure_of(endpoint, effect, &status)),
+            Err(_) => Err(lost(effect, format!("{endpoint}: no answer before the deadline"))),
+        }
+    }
+}
+
+impl std::fmt::Debug for AdminClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminClient")
+            .field("endpoints", &self.shared.config.endpoints)
+            .finish()
+    }
+}
+
+fn ask_with<Q, F>(ask: impl Fn(Admin, Q) -> F, request: Q) -> impl FnOnce(Admin) -> F {
+    move |admin| ask(admin, request)
+}
+
+/// A status that a host sent is its word; one that the connection made up leaves the outcome open.
+fn failure_of(endpoint: &str, effect: Effect, status: &Status) -> AdminError {
+    let cause = format!("{endpoint}: {}", describe(status));
+    match status.code() {
+        _ if status.source().is_some() => lost(effect, cause),
+        Code::Unavailable => AdminError::Unreachable { cause },
+        Code::Unimplemented => AdminError::Incompatible { message: cause },
+        Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal => lost(effect, cause),
+        _ => AdminError::Refused {
+            message: status.message().to_owned(),
+        },
+    }
+}
+
+fn lost(effect: Effect, cause: String) -> AdminError {
+    match effect {
+        Effect::Looks => AdminError::Unreachable { cause },
+        Effect::Changes => AdminError::UnknownOutcome { cause },
+    }
+}

@@ -1,0 +1,262 @@
+//! The handle an application holds.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    cluster::Cluster,
+    config::{ClientConfig, RequestOptions},
+    dispatch::{Answer, Call, Operation},
+    error::{ConnectError, End, Failure, MutationError, ReadError},
+    operation::{Expect, Fetched, KeyRange, Previous, Swapped, Written},
+    proto::{CompareAndSet, Delete, Get, MutationResult, Put, mutation, reply},
+    scan::Scan,
+    setback::Refusal,
+    stats::Stats,
+};
+
+/// A client of a godwit cluster.
+///
+/// Cloning is cheap, and all clones share connections, shard map, sessions and counts; they differ at most in their
+/// [`RequestOptions`]. When the last one is dropped the connections close. Every operation is retried until its
+/// deadline, within the limits of [`RetryPolicy`](crate::RetryPolicy). Reads are linearizable; a mutation takes effect
+/// at most once, however often it is sent. The first mutation on a shard costs a round more than the others: it opens
+/// the session.
+///
+/// An operation ends when its future is dropped; a mutation that was already sent may still take effect.
+#[derive(Clone)]
+pub struct Client {
+    cluster: Arc<Cluster>,
+    options: RequestOptions,
+}
+
+impl Client {
+    /// Asks the endpoints for the shard map, in a random order, until one answers or `config.deadline` passes.
+    pub async fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
+        let options = RequestOptions {
+            deadline: config.deadline,
+            user_id: None,
+        };
+        let cluster = Arc::new(Cluster::connect(config).await?);
+        Ok(Self { cluster, options })
+    }
+
+    /// A handle whose operations may take `deadline`, retries included.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        self.with_options(RequestOptions {
+            deadline,
+            ..self.options.clone()
+        })
+    }
+
+    /// A handle whose operations are made on behalf of `user_id`.
+    #[must_use]
+    pub fn with_user(&self, user_id: &str) -> Self {
+        self.with_options(RequestOptions {
+            user_id: Some(Arc::from(user_id)),
+            ..self.options.clone()
+        })
+    }
+
+    /// A handle with these options.
+    #[must_use]
+    pub fn with_options(&self, options: RequestOptions) -> Self {
+        Self {
+            cluster: Arc::clone(&self.cluster),
+            options,
+        }
+    }
+
+    /// Reads a key, linearizably.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Fetched, ReadError> {
+        self.cluster.shared.counters.gets.add(1);
+        let answer = self.run(Operation::Get(Get { key: key.into() })).await?;
+        match answer.result {
+            reply::Result::Get(found) => Ok(Fetched {
+                revision: answer.revision,
+                pair: found.pair,
+            }),
+            _ => Err(self.failed(misread()).into()),
+        }
+    }
+
+    /// Reads up to `limit` pairs of a range, in key order, a page at a time.
+    pub fn scan(&self, range: KeyRange, limit: usize) -> Scan {
+        Scan::new(self.clone(), range, limit)
+    }
+
+    /// Sets a key.
+    pub async fn put(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Written, MutationError> {
+        self.put_with(key, value, Previous::Existence).await
+    }
+
+    /// Sets a key, and says what it was.
+    pub async fn put_with(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        previous: Previous,
+    ) -> Result<Written, MutationError> {
+        self.cluster.shared.counters.puts.add(1);
+        let return_previous = previous == Previous::Value;
+        let put = Put {
+            key: key.into(),
+            value: value.into(),
+            return_previous,
+        };
+        self.write(mutation::Op::Put(put)).await
+    }
+
+    /// Removes a key. Removing one that does not exist is no error.
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Written, MutationError> {
+        self.delete_with(key, Previous::Existence).await
+    }
+
+    /// Removes a key, and says what it was.
+    pub async fn delete_with(
+        &self,
+        key: impl Into<Bytes>,
+        previous: Previous,
+    ) -> Result<Written, MutationError> {
+        self.cluster.shared.counters.deletes.add(1);
+        let return_previous = previous == Previous::Value;
+        self.write(mutation::Op::Delete(Delete {
+            key: key.into(),
+            return_previous,
+        }))
+        .await
+    }
+
+    /// Sets a key to `new_value` if it is as expected.
+    pub async fn compare_and_set(
+        &self,
+        key: impl Into<Bytes>,
+        expect: Expect,
+        new_value: impl Into<Bytes>,
+    ) -> Result<Swapped, MutationError> {
+        self.cluster.shared.counters.compare_and_sets.add(1);
+        let swap = CompareAndSet {
+            key: key.into(),
+            expect: Some(expect.into()),
+            new_value: new_value.into(),
+        };
+        let (revision, outcome) = self.mutate(mutation::Op::CompareAndSet(swap)).await?;
+        let MutationResult {
+            applied,
+            previous,
+            existed,
+        } = outcome;
+        Ok(Swapped {
+            applied,
+            revision,
+            current: previous.filter(|_| !applied),
+            existed,
+        })
+    }
+
+    /// Where a key lives, as far as this client knows: for those who place work near data. May be out of date.
+    #[must_use]
+    pub fn locate(&self, key: &[u8]) -> Location {
+        let (shard, _) = self.cluster.routes.shard_of(key);
+        Location {
+            shard_id: shard.id,
+            range: KeyRange {
+                start: shard.start.clone(),
+                end: shard.end.clone(),
+            },
+            home: shard.home.as_deref().map(str::to_owned),
+        }
+    }
+
+    /// What this client did so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.cluster.shared.counters.read()
+    }
+
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.cluster.shared.config
+    }
+
+    /// One page of a scan.
+    pub(crate) async fn page(&self, scan: crate::proto::Scan) -> Result<Answer, Failure> {
+        self.cluster.shared.counters.scan_pages.add(1);
+        self.run(Operation::Scan(scan)).await
+    }
+
+    async fn write(&self, op: mutation::Op) -> Result<Written, MutationError> {
+        let (revision, outcome) = self.mutate(op).await?;
+        Ok(Written {
+            revision,
+            existed: outcome.existed,
+            previous: outcome.previous,
+        })
+    }
+
+    async fn mutate(&self, op: mutation::Op) -> Result<(u64, MutationResult), MutationError> {
+        let answer = self.run(Operation::Mutation(op)).await?;
+        match answer.result {
+            reply::Result::Mutation(outcome) => Ok((answer.revision, outcome)),
+            _ => {
+                let cause = "a mutation was answered with the result of a read".to_owned();
+                Err(self
+                    .failed(Failure {
+                        end: End::UnknownOutcome,
+                        attempts: 1,
+                        cause,
+                    })
+                    .into())
+            }
+        }
+    }
+
+    async fn run(&self, operation: Operation) -> Result<Answer, Failure> {
+        let call = Call::new(&self.cluster, &self.options, operation);
+        call.run().await.map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: Failure) -> Failure {
+        let counters = &self.cluster.shared.counters;
+        counters.failures.add(1);
+        if matches!(failure.end, End::UnknownOutcome | End::SessionExpired) {
+            counters.unknown_outcomes.add(1);
+        }
+        failure
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoints", &self.config().endpoints)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a key lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The shard.
+    pub shard_id: u64,
+    /// The shard's keys.
+    pub range: KeyRange,
+    /// The address of the host that leads it, if known.
+    pub home: Option<String>,
+}
+
+/// A host answered a read with the result of something else.
+pub(crate) fn misread() -> Failure {
+    let cause = "a read was answered with another operation's result".to_owned();
+    Failure {
+        end: End::Refused(Refusal::Incompatible),
+        attempts: 1,
+        cause,
+    }
+}
