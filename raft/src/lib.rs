@@ -1,0 +1,40 @@
+//! Replicates a [`Machine`] with Raft: many groups in one process.
+//!
+//! A group is one shard's consensus, or the placement group's. Each replica keeps its log in the host's shared
+//! [`storage::log::LogHub`] and its state in a machine. All groups of a host share one stream to each peer; reads
+//! are confirmed by ReadIndex; membership changes carry the decision that made them in the same entry.
+//!
+//! This is the only crate that names openraft; what it learned about that library's limits stands in `config.rs`
+//! and beside each call it binds. It does **not** know what a command means, where a shard should live, or who may
+//! ask: it knows groups, replicas and hosts by id.
+
+mod change;
+mod config;
+mod convert;
+mod env;
+mod failover;
+mod group;
+mod host;
+mod log_store;
+mod machine;
+mod peer;
+mod runtime;
+mod state_machine;
+mod types;
+
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    //! Generated from `proto/peer.proto`.
+    tonic::include_proto!("godwit.peer");
+}
+
+pub use change::{ChangeError, MemberChange};
+pub use config::{RaftOptions, RaftOptionsError};
+pub use env::{Connector, Env, Executor, IoStream, TokioExecutor};
+pub use group::{Group, GroupStatus, ProposeError, ReadError, ReplicaProgress, TransferError};
+pub use host::{DestroyError, HostIdentity, OpenGroupError, RaftHost, StartGroup};
+pub use machine::{Captured, Imported, Machine, MachineFault, Response, SnapshotSink, SnapshotSource};
+pub use peer::PeerService;
+pub use runtime::{ClockSkew, HostContext};
+pub use types::{ConfStamp, Position};
+

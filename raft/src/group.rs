@@ -1,0 +1,363 @@
+//! One group's replica on this host: proposing, reading, leadership, and what is known about the group.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::raft::responder::ProgressResponder;
+use openraft::raft::{ClientWriteResult, ReadPolicy};
+use placement::{HostId, ReplicaId, ShardId};
+
+use crate::env::Env;
+use crate::host::{RaftHost, Registered};
+use crate::machine::{MachineFault, Response};
+use crate::types::{Command, ConfStamp, LeaderId, Member, Position, TypeConfig};
+
+/// A transfer is only asked for towards a voter at most this many entries behind: openraft never cancels one, so a
+/// transfer that cannot succeed costs an election.
+const TRANSFER_LAG_MAX: u64 = 64;
+
+/// Why a command was not applied, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// It was not proposed: another replica leads.
+    #[error("not the leader (it is {leader:?})")]
+    NotLeader {
+        /// The leader's replica and host, as far as they are known.
+        leader: Option<(ReplicaId, HostId)>,
+    },
+    /// It was proposed, and may or may not take effect.
+    #[error("unknown outcome: {0}")]
+    Unknown(String),
+    /// It was not proposed: the replica has stopped.
+    #[error("the replica has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why a read cannot be served here now.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Another replica leads.
+    #[error("not the leader (it is {leader:?})")]
+    NotLeader {
+        /// The leader's replica and host, as far as they are known.
+        leader: Option<(ReplicaId, HostId)>,
+    },
+    /// A quorum did not confirm leadership in time.
+    #[error("no quorum: {0}")]
+    NoQuorum(String),
+    /// The replica has stopped.
+    #[error("the replica has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why leadership was not handed over.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// Only the leader can hand over.
+    #[error("not the leader (it is {leader:?})")]
+    NotLeader {
+        /// The leader, as far as it is known.
+        leader: Option<ReplicaId>,
+    },
+    /// The target has no vote.
+    #[error("replica {0} is not a voter")]
+    NotVoter(ReplicaId),
+    /// The target did not answer lately or is too far behind.
+    #[error("replica {replica} is not ready: {reason}")]
+    NotReady {
+        /// The target.
+        replica: ReplicaId,
+        /// What is missing.
+        reason: String,
+    },
+    /// It was asked for and did not happen in time; another election may follow.
+    #[error("the target did not take over in {0:?}")]
+    TimedOut(Duration),
+}
+
+/// How far one replica has come, as its leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaProgress {
+    /// The last entry that is durable there; `None` before the first.
+    pub matched: Option<u64>,
+    /// When it last acknowledged the leader; `None` if not in this term.
+    pub acknowledged_ago: Option<Duration>,
+}
+
+/// What this replica knows about its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// This replica.
+    pub replica: ReplicaId,
+    /// The leader, as far as it is known.
+    pub leader: Option<ReplicaId>,
+    /// The current term.
+    pub term: u64,
+    /// The voters of each configuration in force: one, or two during a joint change.
+    pub voters: Vec<BTreeSet<ReplicaId>>,
+    /// The members without a vote.
+    pub learners: BTreeSet<ReplicaId>,
+    /// Every member's host.
+    pub hosts: BTreeMap<ReplicaId, HostId>,
+    /// The index of the entry that set this membership.
+    pub membership_index: Option<u64>,
+    /// Whether that entry is committed.
+    pub membership_committed: bool,
+    /// The decision behind the last applied membership.
+    pub stamp: ConfStamp,
+    /// The last entry in this replica's log.
+    pub last_index: Option<u64>,
+    /// The last entry applied here.
+    pub applied: Option<Position>,
+    /// On the leader: how far each replica has come.
+    pub progress: BTreeMap<ReplicaId, ReplicaProgress>,
+    /// Why the replica stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// A handle to a group's replica on this host.
+#[derive(Clone)]
+pub struct Group {
+    id: ShardId,
+    host: RaftHost,
+    registered: Arc<Registered>,
+}
+
+impl Group {
+    pub(crate) fn new(id: ShardId, host: RaftHost, registered: Arc<Registered>) -> Self {
+        Self { id, host, registered }
+    }
+
+    /// The shard that this group replicates.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// This host's replica.
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId(self.registered.replica)
+    }
+
+    /// Makes the first members of a group that has none; a group that has some is left as it is.
+    pub async fn initialize(&self, members: &BTreeMap<ReplicaId, HostId>) -> Result<(), ProposeError> {
+        let members: BTreeMap<u64, Member> =
+            members.iter().map(|(replica, host)| (replica.0, Member { host: host.0 })).collect();
+        match self.scoped(self.registered.raft.initialize(members)).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(e)) => Err(ProposeError::Stopped(e.to_string())),
+            Err(RaftError::Fatal(e)) => Err(ProposeError::Stopped(e.to_string())),
+        }
+    }
+
+    /// Commits and applies a command, and returns the machine's answer.
+    pub async fn propose(&self, command: Bytes) -> Result<(Position, Response), ProposeError> {
+        self.propose_fenced(command, None).await
+    }
+
+    /// The same, but only if this replica still leads in `term`: a deposed leader's command is never proposed.
+    pub async fn propose_in_term(&self, command: Bytes, term: u64) -> Result<(Position, Response), ProposeError> {
+        self.propose_fenced(command, Some(term)).await
+    }
+
+    async fn propose_fenced(&self, command: Bytes, term: Option<u64>) -> Result<(Position, Response), ProposeError> {
+        let (responder, result) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+        let mut request = self.registered.raft.write(Command(command)).responder(responder);
+        if let Some(term) = term {
+            request = request.with_leader(LeaderId { term, node_id: self.registered.replica });
+        }
+        request.await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
+        match result.await {
+            Ok(Ok(written)) => {
+                let at = Position { term: written.log_id.committed_leader_id().term, index: written.log_id.index() };
+                Ok((at, written.data))
+            }
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
+                Err(ProposeError::NotLeader { leader: self.leader_with_host() })
+            }
+            Ok(Err(e)) => Err(ProposeError::Unknown(e.to_string())),
+            Err(_) => Err(ProposeError::Unknown("the replica stopped before it answered".into())),
+        }
+    }
+
+    /// Waits until this replica may serve a linearizable read: it led at some moment after the call, and has applied
+    /// all that was committed before. One call serves every read that was received before it.
+    pub async fn read_index(&self) -> Result<(), ReadError> {
+        match self.scoped(self.registered.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                Err(ReadError::NotLeader { leader: self.leader_with_host() })
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => {
+                Err(ReadError::NoQuorum(e.to_string()))
+            }
+            Err(RaftError::Fatal(e)) => Err(ReadError::Stopped(e.to_string())),
+        }
+    }
+
+    /// Hands leadership to `target` and waits until it leads.
+    pub async fn transfer(&self, target: ReplicaId, timeout: Duration) -> Result<(), TransferError> {
+        let status = self.status();
+        if status.leader == Some(target) {
+            return Ok(());
+        }
+        self.check_target(&status, target)?;
+        let stopped = || TransferError::NotLeader { leader: None };
+        self.registered.raft.trigger().transfer_leader(target.0).await.map_err(|_| stopped())?;
+        let led_by_target = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.current_leader == Some(target.0);
+        let wait = self.registered.raft.wait(Some(timeout));
+        let waiting = wait.metrics(led_by_target, "leadership transfer");
+        self.scoped(waiting).await.map(|_| ()).map_err(|_| TransferError::TimedOut(timeout))
+    }
+
+    fn check_target(&self, status: &GroupStatus, target: ReplicaId) -> Result<(), TransferError> {
+        if status.leader != Some(self.replica()) {
+            return Err(TransferError::NotLeader { leader: status.leader });
+        }
+        if !status.voters.iter().all(|voters| voters.contains(&target)) {
+            return Err(TransferError::NotVoter(target));
+        }
+        let not_ready = |reason: String| Err(TransferError::NotReady { replica: target, reason });
+        let Some(progress) = status.progress.get(&target) else { return not_ready("no progress known".into()) };
+        let lag = status.last_index.map_or(0, |last| last + 1) - progress.matched.map_or(0, |matched| matched + 1);
+        let fresh = self.host.options().heartbeat * 2;
+        match progress.acknowledged_ago {
+            Some(ago) if ago <= fresh && lag <= TRANSFER_LAG_MAX => Ok(()),
+            Some(ago) if ago <= fresh => not_ready(format!("{lag} entries behind")),
+            Some(ago) => not_ready(format!("silent for {} ms", ago.as_millis())),
+            None => not_ready("it has not answered yet".into()),
+        }
+    }
+
+    /// The leader, as far as it is known.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.registered.raft.metrics().borrow_watched().current_leader.map(ReplicaId)
+    }
+
+    /// Whether this replica leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.replica())
+    }
+
+    /// The leader's host, as far as it is known.
+    pub fn leader_host(&self) -> Option<HostId> {
+        self.leader_with_host().map(|(_, host)| host)
+    }
+
+    fn leader_with_host(&self) -> Option<(ReplicaId, HostId)> {
+        let metrics = self.registered.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        let member = metrics.membership_config.membership().get_node(&leader)?;
+        Some((ReplicaId(leader), HostId(member.host)))
+    }
+
+    /// Whether this replica has a vote in every configuration in force.
+    pub fn is_voter(&self) -> bool {
+        let metrics = self.registered.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let mut configs = metrics.membership_config.membership().get_joint_config().iter();
+        configs.all(|voters| voters.contains(&self.registered.replica))
+    }
+
+    /// What this replica knows about its group.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.registered.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let hosts: BTreeMap<ReplicaId, HostId> =
+            membership.nodes().map(|(id, member)| (ReplicaId(*id), HostId(member.host))).collect();
+        GroupStatus {
+            replica: self.replica(),
+            leader: metrics.current_leader.map(ReplicaId),
+            term: metrics.current_term,
+            voters: membership
+                .get_joint_config()
+                .iter()
+                .map(|voters| voters.iter().copied().map(ReplicaId).collect())
+                .collect(),
+            learners: membership.learner_ids().map(ReplicaId).collect(),
+            progress: progress(&metrics, &hosts),
+            hosts,
+            membership_index: metrics.membership_config.log_id().map(|id| id.index()),
+            membership_committed: metrics.membership_config.log_id()
+                == metrics.committed_membership_config.log_id(),
+            stamp: self.registered.cell.mark().stamp,
+            last_index: metrics.last_log_index,
+            applied: metrics
+                .last_applied
+                .map(|id| Position { term: id.committed_leader_id().term, index: id.index() }),
+            stopped: metrics.running_state.err().map(|e| e.to_string()),
+        }
+    }
+
+    /// Waits until anything in [`status`](Self::status) may have changed; `false` when the replica has stopped.
+    pub fn changes(&self) -> impl Future<Output = bool> + Send + use<> {
+        let mut metrics = self.registered.raft.server_metrics();
+        let _ = metrics.borrow_and_update();
+        async move { metrics.changed().await.is_ok() }
+    }
+
+    /// Makes the applied state durable, so that a restart replays little.
+    pub async fn checkpoint(&self) -> Result<(), MachineFault> {
+        self.registered.cell.checkpoint().await.map(|_| ())
+    }
+
+    /// Takes a snapshot and purges the log behind it, to free the log space that an idle group holds.
+    pub async fn release_log(&self) -> Result<(), ProposeError> {
+        let stopped = |e: openraft::errors::Fatal<TypeConfig>| ProposeError::Stopped(e.to_string());
+        self.registered.raft.trigger().snapshot().await.map_err(stopped)?;
+        let snapshot = self.registered.raft.metrics().borrow_watched().snapshot.map(|id| id.index());
+        match snapshot {
+            Some(index) => self.registered.raft.trigger().purge_log(index).await.map_err(stopped),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes applied since the last checkpoint.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.registered.cell.machine().dirty_bytes()
+    }
+
+    pub(crate) async fn stop(&self) {
+        if let Err(e) = self.registered.raft.shutdown().await {
+            tracing::warn!(group = %self.id, error = %e, "a replica did not stop cleanly");
+        }
+    }
+
+    pub(crate) fn registered(&self) -> &Arc<Registered> {
+        &self.registered
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        self.host.env()
+    }
+
+    fn scoped<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        self.env().context.scope(call)
+    }
+}
+
+fn progress(
+    metrics: &openraft::RaftMetrics<TypeConfig>,
+    hosts: &BTreeMap<ReplicaId, HostId>,
+) -> BTreeMap<ReplicaId, ReplicaProgress> {
+    let Some(replication) = &metrics.replication else { return BTreeMap::new() };
+    let acknowledged = |replica: u64| {
+        let at = metrics.heartbeat.as_ref()?.get(&replica).copied()??;
+        Some(openraft_rt::Instant::elapsed(&*at))
+    };
+    let of = |replica: &ReplicaId| {
+        let matched = replication.get(&replica.0).copied().flatten().map(|id| id.index());
+        ReplicaProgress { matched, acknowledged_ago: acknowledged(replica.0) }
+    };
+    hosts.keys().map(|replica| (*replica, of(replica))).collect()
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("id", &self.id).field("replica", &self.replica()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,275 @@
+//! All groups of one host.
+//!
+//! The registry knows which replica of which group is here, and which replicas were destroyed for good: a message
+//! for one of those is refused with a tombstone, so a replica that missed its own removal learns of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use openraft::Raft;
+use placement::{HostId, ReplicaId, ShardId};
+use storage::log::{LogGroup, LogHub};
+use tokio::sync::oneshot;
+
+use crate::config::{RaftOptions, RaftOptionsError};
+use crate::env::Env;
+use crate::failover;
+use crate::group::Group;
+use crate::log_store::LogStore;
+use crate::machine::Machine;
+use crate::peer::{NetworkFactory, Peers};
+use crate::runtime::HostInstant;
+use crate::state_machine::{Cell, FlushGate, StateMachine};
+use crate::types::TypeConfig;
+
+pub(crate) type GodwitRaft = Raft<TypeConfig, StateMachine>;
+
+/// How long an append may stay unanswered before its stream is started afresh.
+const APPEND_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Who this host is; peers refuse a host of another cluster or under another id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// The cluster's unique id.
+    pub cluster_id: String,
+    /// This host.
+    pub host: u64,
+}
+
+/// A group to be run on this host.
+pub struct StartGroup {
+    /// The shard; `ShardId(0)` for the placement group.
+    pub group: ShardId,
+    /// This host's replica of it.
+    pub replica: ReplicaId,
+    /// Its state.
+    pub machine: Arc<dyn Machine>,
+}
+
+/// Why a group cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenGroupError {
+    /// Another replica of the group is here already, or this one is.
+    #[error("group {group} already has replica {present} on this host")]
+    AlreadyOpen {
+        /// The group.
+        group: u64,
+        /// The replica that is here.
+        present: u64,
+    },
+    /// This replica was destroyed on this host.
+    #[error("replica {0} was destroyed on this host")]
+    Destroyed(u64),
+    /// The options make no sense.
+    #[error(transparent)]
+    Options(#[from] RaftOptionsError),
+    /// The log or the state cannot be used.
+    #[error("cannot start replica {replica} of group {group}: {reason}")]
+    Storage {
+        /// The group.
+        group: u64,
+        /// The replica.
+        replica: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a replica could not be destroyed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot delete the log of replica {replica}: {reason}")]
+pub struct DestroyError {
+    replica: u64,
+    reason: String,
+}
+
+/// A replica that runs here.
+pub(crate) struct Registered {
+    pub(crate) replica: u64,
+    pub(crate) raft: GodwitRaft,
+    pub(crate) cell: Arc<Cell>,
+    heard: Mutex<Option<HostInstant>>,
+}
+
+impl Registered {
+    /// Notes that the leader spoke just now.
+    pub(crate) fn heard(&self) {
+        *self.heard.lock().expect("no panic under this lock") = Some(openraft_rt::Instant::now());
+    }
+
+    pub(crate) fn last_heard(&self) -> Option<HostInstant> {
+        *self.heard.lock().expect("no panic under this lock")
+    }
+}
+
+/// What the registry says about a replica.
+pub(crate) enum Lookup {
+    Here(Arc<Registered>),
+    Unknown,
+    Destroyed,
+}
+
+struct Shared {
+    identity: HostIdentity,
+    options: RaftOptions,
+    env: Env,
+    log: LogHub,
+    peers: Peers,
+    snapshots: crate::peer::Throttle,
+    groups: RwLock<BTreeMap<u64, Group>>,
+    destroyed: RwLock<BTreeSet<u64>>,
+}
+
+/// Runs the groups of one host. A cheap handle.
+#[derive(Clone)]
+pub struct RaftHost {
+    shared: Arc<Shared>,
+}
+
+impl RaftHost {
+    /// A host without groups.
+    pub fn new(identity: HostIdentity, options: RaftOptions, env: Env, log: LogHub) -> Self {
+        let snapshots = crate::peer::Throttle::new(options.snapshots_max, options.snapshot_bytes_per_s);
+        let shared = Shared {
+            peers: Peers::new(identity.clone(), env.clone()),
+            identity,
+            options,
+            env,
+            log,
+            snapshots,
+            groups: RwLock::default(),
+            destroyed: RwLock::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Who this host is.
+    pub fn identity(&self) -> &HostIdentity {
+        &self.shared.identity
+    }
+
+    /// What this host was handed by its composition root.
+    pub fn env(&self) -> &Env {
+        &self.shared.env
+    }
+
+    /// Tells where a peer can be reached.
+    pub fn set_address(&self, host: HostId, address: String) {
+        self.shared.peers.set_address(host.0, address);
+    }
+
+    /// Starts a replica. Its group must have been initialised by one of its first members, or add it later.
+    pub async fn open_group(&self, start: StartGroup) -> Result<Group, OpenGroupError> {
+        let (group, replica) = (start.group.0, start.replica.0);
+        self.check_absent(group, replica)?;
+        let failed = |reason: String| OpenGroupError::Storage { group, replica, reason };
+        let log = LogStore::new(self.shared.log.group(LogGroup(replica)));
+        let gate = FlushGate::Closed(log.flushed());
+        let cell = Cell::open(start.machine, gate, self.shared.env.clone()).map_err(|e| failed(e.to_string()))?;
+        let config = self.shared.options.to_openraft(group)?;
+        let network = NetworkFactory {
+            peers: self.shared.peers.clone(),
+            group,
+            replica,
+            cell: cell.clone(),
+            reply_timeout: APPEND_REPLY_TIMEOUT,
+            snapshots: self.shared.snapshots.clone(),
+        };
+        let opening = Raft::new(replica, config, network, log, StateMachine(cell.clone()));
+        let raft = self.shared.env.context.scope(opening).await.map_err(|e| failed(e.to_string()))?;
+        let registered = Arc::new(Registered { replica, raft, cell, heard: Mutex::default() });
+        let handle = Group::new(start.group, self.clone(), registered);
+        self.write_groups().insert(group, handle.clone());
+        Ok(handle)
+    }
+
+    fn check_absent(&self, group: u64, replica: u64) -> Result<(), OpenGroupError> {
+        if self.is_destroyed(replica) {
+            return Err(OpenGroupError::Destroyed(replica));
+        }
+        match self.group(ShardId(group)) {
+            Some(open) => Err(OpenGroupError::AlreadyOpen { group, present: open.replica().0 }),
+            None => Ok(()),
+        }
+    }
+
+    /// The group's replica on this host.
+    pub fn group(&self, group: ShardId) -> Option<Group> {
+        self.shared.groups.read().expect("no panic under this lock").get(&group.0).cloned()
+    }
+
+    /// Every group with a replica on this host.
+    pub fn groups(&self) -> Vec<Group> {
+        self.shared.groups.read().expect("no panic under this lock").values().cloned().collect()
+    }
+
+    /// Remembers that a replica was destroyed here: it is never started again, and its peers are told.
+    /// The caller makes that durable first.
+    pub fn bury(&self, replica: ReplicaId) {
+        self.shared.destroyed.write().expect("no panic under this lock").insert(replica.0);
+    }
+
+    /// Stops a replica, whether or not it will be started again.
+    pub async fn close_group(&self, group: ShardId) {
+        let removed = self.write_groups().remove(&group.0);
+        if let Some(open) = removed {
+            open.stop().await;
+        }
+    }
+
+    /// Stops a replica and deletes its log. Its state is deleted by the caller, who also made its tombstone durable.
+    pub async fn destroy_replica(&self, group: ShardId, replica: ReplicaId) -> Result<(), DestroyError> {
+        self.bury(replica);
+        if self.group(group).is_some_and(|open| open.replica() == replica) {
+            self.close_group(group).await;
+        }
+        let (done, result) = oneshot::channel();
+        self.shared.log.group(LogGroup(replica.0)).destroy(Box::new(move |outcome| drop(done.send(outcome))));
+        let failed = |reason: String| DestroyError { replica: replica.0, reason };
+        match result.await {
+            Ok(outcome) => outcome.map_err(|e| failed(e.to_string())),
+            Err(_) => Err(failed("the log's writer stopped".into())),
+        }
+    }
+
+    /// Stops every replica and every link.
+    pub async fn shutdown(&self) {
+        let groups = std::mem::take(&mut *self.write_groups());
+        for group in groups.into_values() {
+            group.stop().await;
+        }
+        self.shared.peers.close();
+    }
+
+    pub(crate) fn options(&self) -> &RaftOptions {
+        &self.shared.options
+    }
+
+    pub(crate) fn lookup(&self, group: u64, replica: u64) -> Lookup {
+        match self.group(ShardId(group)) {
+            Some(open) if open.replica().0 == replica => Lookup::Here(open.registered().clone()),
+            _ if self.is_destroyed(replica) => Lookup::Destroyed,
+            _ => Lookup::Unknown,
+        }
+    }
+
+    /// Called when a peer's stream ended: groups that it leads may need another leader.
+    pub(crate) fn peer_lost(&self, host: u64) {
+        failover::peer_lost(self, host);
+    }
+
+    fn is_destroyed(&self, replica: u64) -> bool {
+        self.shared.destroyed.read().expect("no panic under this lock").contains(&replica)
+    }
+
+    fn write_groups(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<u64, Group>> {
+        self.shared.groups.write().expect("no panic under this lock")
+    }
+}
+
+impl std::fmt::Debug for RaftHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftHost").field("identity", &self.shared.identity).finish_non_exhaustive()
+    }
+}

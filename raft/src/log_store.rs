@@ -1,0 +1,187 @@
+//! openraft's log, kept in the host's shared log.
+//!
+//! Entries can be read as soon as `append` returns; `IOFlushed` fires after the one sync that made them durable,
+//! in the order of submission (it is a watermark: firing for N says that everything before N is durable).
+//! `save_committed` only enqueues, since openraft awaits it on every batch.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::OptionalSend;
+use prost::Message;
+use storage::log::{GroupLog, LogFault, LogRecord};
+use tokio::sync::{oneshot, watch};
+
+use crate::convert;
+use crate::proto;
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+
+/// Bytes of log read at once; an append larger than this is sent in parts.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// One group's log, and how far it is durable.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: GroupLog,
+    flushed: Arc<watch::Sender<Option<u64>>>,
+}
+
+impl LogStore {
+    pub(crate) fn new(log: GroupLog) -> Self {
+        let flushed = Arc::new(watch::Sender::new(log.flushed_index()));
+        Self { log, flushed }
+    }
+
+    /// Follows the index up to which the log is durable.
+    pub(crate) fn flushed(&self) -> watch::Receiver<Option<u64>> {
+        self.flushed.subscribe()
+    }
+
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let records = self.log.read(from..to, bytes_max).map_err(io::Error::other)?;
+        records.into_iter().map(|record| Ok(convert::decode_record(record.payload)?)).collect()
+    }
+}
+
+fn range_ends<R: RangeBounds<u64>>(range: &R, after_last: u64) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index + 1,
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(index) => index.saturating_add(1),
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, to.min(after_last))
+}
+
+fn flush_error(fault: LogFault) -> io::Error {
+    io::Error::other(fault)
+}
+
+async fn durable(start: impl FnOnce(storage::log::Done)) -> io::Result<()> {
+    let (done, result) = oneshot::channel();
+    start(Box::new(move |outcome| drop(done.send(outcome))));
+    match result.await {
+        Ok(outcome) => outcome.map_err(flush_error),
+        Err(_) => Err(io::Error::other("the log's writer stopped")),
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let after_last = self.log.last_index().map_or(0, |last| last + 1);
+        let (from, to) = range_ends(&range, after_last);
+        let from = from.max(self.log.purged().map_or(0, |(index, _)| index + 1));
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        self.read(from, to, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let Some(vote) = self.log.vote() else { return Ok(None) };
+        let vote = proto::Vote::decode(vote).map_err(convert::Malformed::from)?;
+        Ok(Some(convert::vote_from_proto(&vote)))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let last_purged_log_id = match self.log.purged() {
+            Some((_, mark)) => Some(decode_log_id(mark)?),
+            None => None,
+        };
+        let last_log_id = match self.log.last_index() {
+            Some(last) => self.read(last, last + 1, usize::MAX)?.pop().map(|entry| entry.log_id),
+            None => None,
+        };
+        Ok(LogState { last_log_id: last_log_id.or(last_purged_log_id), last_purged_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let vote: Bytes = convert::vote_to_proto(vote).encode_to_vec().into();
+        durable(|done| self.log.save_vote(vote, done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(committed) = committed {
+            self.log.save_committed(convert::log_id_to_proto(&committed).encode_to_vec().into());
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        self.log.committed().map(decode_log_id).transpose()
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let records: Vec<LogRecord> = entries
+            .into_iter()
+            .map(|entry| LogRecord { index: entry.log_id.index(), payload: convert::encode_record(&entry) })
+            .collect();
+        let Some(last) = records.last().map(|record| record.index) else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        let flushed = self.flushed.clone();
+        let done = Box::new(move |outcome: Result<(), LogFault>| {
+            if outcome.is_ok() {
+                flushed.send_replace(Some(last));
+            }
+            callback.io_completed(outcome.map_err(flush_error));
+        });
+        self.log.append(records, done);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let last_kept = last_log_id.map(|id| id.index());
+        durable(|done| self.log.truncate_after(last_kept, done)).await?;
+        self.flushed.send_replace(last_kept);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        let mark: Bytes = convert::log_id_to_proto(&log_id).encode_to_vec().into();
+        durable(|done| self.log.purge(log_id.index(), mark, done)).await?;
+        // Entries up to here are covered by a durable state, so they count as flushed even if they never were here
+        // (a snapshot was installed over a hole).
+        self.flushed.send_if_modified(|flushed| {
+            let advance = flushed.is_none_or(|index| index < log_id.index());
+            if advance {
+                *flushed = Some(log_id.index());
+            }
+            advance
+        });
+        Ok(())
+    }
+}
+
+fn decode_log_id(encoded: Bytes) -> io::Result<LogId> {
+    let id = proto::LogId::decode(encoded).map_err(convert::Malformed::from)?;
+    Ok(convert::log_id_from_proto(&id))
+}

@@ -1,0 +1,264 @@
+//! openraft's network: one sender for each (group, target replica), all on the target host's link.
+//!
+//! Appends are pipelined: up to [`IN_FLIGHT_MAX`] travel before the first reply. They are queued in order and the
+//! peer feeds them to its replica in order. Heartbeats and votes overtake them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, Stream, StreamExt};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+
+use super::{CallError, Link, Peers, snapshot};
+use crate::convert;
+use crate::proto;
+use crate::proto::message::Body;
+use crate::state_machine::{Cell, RaftSnapshot, SnapshotContent};
+use crate::types::{Member, TypeConfig, Vote};
+use std::sync::Arc;
+
+/// Appends to one replica that travel at once.
+const IN_FLIGHT_MAX: usize = 32;
+
+type RpcError = RPCError<TypeConfig>;
+
+/// Which of a replica's queues an append takes at the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// In order behind earlier appends.
+    Append,
+    /// At once: it carries no entries.
+    Heartbeat,
+}
+
+/// Makes senders for one group.
+pub(crate) struct NetworkFactory {
+    pub(crate) peers: Peers,
+    pub(crate) group: u64,
+    pub(crate) replica: u64,
+    pub(crate) cell: Arc<Cell>,
+    /// How long a reply may take before its stream is given up.
+    pub(crate) reply_timeout: Duration,
+    pub(crate) snapshots: snapshot::Throttle,
+}
+
+impl NetworkFactory {
+    fn sender(&self, target: u64, member: &Member, lane: Lane) -> Sender {
+        Sender {
+            peers: self.peers.clone(),
+            link: self.peers.link(member.host),
+            host: member.host,
+            group: self.group,
+            from: self.replica,
+            to: target,
+            lane,
+            cell: self.cell.clone(),
+            reply_timeout: self.reply_timeout,
+            snapshots: self.snapshots.clone(),
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Sender;
+
+    async fn new_client(&mut self, target: u64, member: &Member) -> Sender {
+        self.sender(target, member, Lane::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, member: &Member) -> Sender {
+        self.sender(target, member, Lane::Heartbeat)
+    }
+}
+
+/// Sends one group's messages to one replica.
+pub(crate) struct Sender {
+    peers: Peers,
+    link: Link,
+    host: u64,
+    group: u64,
+    from: u64,
+    to: u64,
+    lane: Lane,
+    cell: Arc<Cell>,
+    reply_timeout: Duration,
+    snapshots: snapshot::Throttle,
+}
+
+impl Sender {
+    fn message(&self, body: Body) -> proto::Message {
+        proto::Message { call: 0, group: self.group, from_replica: self.from, to_replica: self.to, body: Some(body) }
+    }
+
+    async fn ballot(&self, body: Body, timeout: Duration) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        match self.link.call(self.message(body), timeout).await.map_err(rpc_error)? {
+            Body::BallotReply(reply) => Ok(VoteResponse {
+                vote: convert::required_vote(reply.vote).map_err(|e| NetworkError::from_string(e))?,
+                vote_granted: reply.granted,
+                last_log_id: reply.last.as_ref().map(convert::log_id_from_proto),
+            }),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+fn rpc_error(error: CallError) -> RpcError {
+    match error {
+        CallError::Unreachable { .. } => Unreachable::new(&error).into(),
+        CallError::Broken { .. } | CallError::Full { .. } => NetworkError::new(&error).into(),
+    }
+}
+
+/// A reply of the wrong kind, or a refusal. The replica may not have been made yet, so this backs off and is retried.
+fn unexpected(body: Body) -> RpcError {
+    let reason = match body {
+        Body::Refusal(refusal) => format!("refused: {}", refusal.detail),
+        _ => "a reply of the wrong kind".to_owned(),
+    };
+    Unreachable::from_string(reason).into()
+}
+
+fn append_to_proto(request: &AppendEntriesRequest<TypeConfig>) -> proto::Append {
+    proto::Append {
+        vote: Some(convert::vote_to_proto(&request.vote)),
+        prev: request.prev_log_id.as_ref().map(convert::log_id_to_proto),
+        entries: request.entries.iter().map(convert::entry_to_proto).collect(),
+        commit: request.leader_commit.as_ref().map(convert::log_id_to_proto),
+    }
+}
+
+fn append_result(body: Body) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+    use proto::append_reply::Result as Reply;
+    let Body::AppendReply(reply) = body else { return Err(unexpected(body)) };
+    match reply.result {
+        Some(Reply::Flushed(id)) => Ok(Ok(Some(convert::log_id_from_proto(&id)))),
+        Some(Reply::FlushedNone(_)) => Ok(Ok(None)),
+        Some(Reply::Conflict(id)) => Ok(Err(StreamAppendError::Conflict(convert::log_id_from_proto(&id)))),
+        Some(Reply::Higher(vote)) => Ok(Err(StreamAppendError::HigherVote(convert::vote_from_proto(&vote)))),
+        None => Err(NetworkError::from_string("an append reply of an unknown kind").into()),
+    }
+}
+
+impl NetStreamAppend<TypeConfig> for Sender {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let sender = &*self;
+        let replies = input
+            .map(move |request| {
+                let append = append_to_proto(&request);
+                let body = match sender.lane {
+                    Lane::Append => Body::Append(append),
+                    Lane::Heartbeat => Body::Heartbeat(append),
+                };
+                // Queued here, in the order of the input; only the waiting is concurrent.
+                let reply = sender.link.start(sender.message(body));
+                async move {
+                    let reply = reply.map_err(rpc_error)?;
+                    let body = sender.link.wait(reply, sender.reply_timeout).await.map_err(rpc_error)?;
+                    append_result(body)
+                }
+            })
+            .buffered(IN_FLIGHT_MAX);
+        // The first failure ends the stream: what was queued behind it is void.
+        let until_failure = replies.scan(false, |failed, result| {
+            let item = (!*failed).then_some(result);
+            *failed |= !matches!(item, Some(Ok(Ok(_))));
+            std::future::ready(item)
+        });
+        async move { Ok(until_failure.boxed()) }.boxed()
+    }
+}
+
+impl NetVote<TypeConfig> for Sender {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ballot(Body::Vote(ballot_to_proto(&rpc)), option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ballot(Body::PreVote(ballot_to_proto(&rpc)), option.hard_ttl()).await
+    }
+}
+
+fn ballot_to_proto(rpc: &VoteRequest<TypeConfig>) -> proto::Ballot {
+    proto::Ballot {
+        vote: Some(convert::vote_to_proto(&rpc.vote)),
+        last: rpc.last_log_id.as_ref().map(convert::log_id_to_proto),
+        leadership_transfer: rpc.leadership_transfer,
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for Sender {
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let body = Body::Transfer(proto::Transfer {
+            from_leader: Some(convert::vote_to_proto(req.from_leader())),
+            to_replica: *req.to_node_id(),
+            last: req.last_log_id().map(convert::log_id_to_proto),
+        });
+        match self.link.call(self.message(body), option.hard_ttl()).await.map_err(rpc_error)? {
+            Body::TransferReply(reply) if reply.accepted => Ok(Ok(())),
+            Body::TransferReply(reply) => Err(NetworkError::from_string(reply.reason).into()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+impl NetSnapshot<TypeConfig> for Sender {
+    type SnapshotData = SnapshotContent;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        _snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        // The view is opened now, so it may cover more than the metadata said: its own mark is sent along.
+        let transfer = snapshot::Outgoing {
+            peers: self.peers.clone(),
+            host: self.host,
+            group: self.group,
+            from: self.from,
+            to: self.to,
+            vote,
+            machine: self.cell.machine().clone(),
+            throttle: self.snapshots.clone(),
+        };
+        tokio::select! {
+            sent = transfer.send() => sent,
+            closed = cancel => Err(closed.into()),
+        }
+    }
+}
+
+impl NetBackoff<TypeConfig> for Sender {
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}

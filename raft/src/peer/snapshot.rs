@@ -1,0 +1,162 @@
+//! Sending and receiving a whole state.
+//!
+//! A transfer has a connection of its own. The sender reads its last checkpoint frame by frame on the blocking
+//! executor and never holds the whole in memory; the receiver writes the frames beside its present state, and only
+//! a complete, verified import is handed to the group. At most a few transfers leave a host at once, each at a
+//! limited rate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use openraft::StorageError;
+use openraft::errors::{NetworkError, StreamingError, Unreachable};
+use openraft::raft::SnapshotResponse;
+use openraft::storage::Snapshot;
+use tokio::sync::Semaphore;
+use tonic::{Status, Streaming};
+
+use super::{FRAME_BYTES_MAX, Peers, link};
+use crate::convert::{self, Mark};
+use crate::env::Env;
+use crate::host::Registered;
+use crate::machine::{Imported, Machine, MachineFault, SnapshotSource};
+use crate::proto;
+use crate::proto::peer_client::PeerClient;
+use crate::state_machine::{SnapshotContent, meta_of};
+use crate::types::{TypeConfig, Vote};
+
+/// Limits what snapshots take from a host.
+#[derive(Clone)]
+pub(crate) struct Throttle {
+    slots: Arc<Semaphore>,
+    bytes_per_s: u64,
+}
+
+impl Throttle {
+    /// At most `concurrent` transfers at once, each at most `bytes_per_s` (0: unlimited).
+    pub(crate) fn new(concurrent: usize, bytes_per_s: u64) -> Self {
+        Self { slots: Arc::new(Semaphore::new(concurrent)), bytes_per_s }
+    }
+
+    async fn pace(&self, bytes: usize) {
+        if let Some(nanos) = (bytes as u64).saturating_mul(1_000_000_000).checked_div(self.bytes_per_s) {
+            tokio::time::sleep(Duration::from_nanos(nanos)).await;
+        }
+    }
+}
+
+pub(super) struct Outgoing {
+    pub(super) peers: Peers,
+    pub(super) host: u64,
+    pub(super) group: u64,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) vote: Vote,
+    pub(super) machine: Arc<dyn Machine>,
+    pub(super) throttle: Throttle,
+}
+
+impl Outgoing {
+    pub(super) async fn send(self) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let _slot = self.throttle.slots.acquire().await.map_err(|e| Unreachable::new(&e))?;
+        let address = self.peers.address(self.host);
+        let address = address.ok_or_else(|| Unreachable::from_string("its address is not known"))?;
+        let channel = link::connect(&self.peers, address).await.map_err(Unreachable::from_string)?;
+        let machine = self.machine.clone();
+        let opened = self.peers.env().blocking(move || machine.export()).await;
+        let source = opened.map_err(|e| StorageError::read_snapshot(None, storage_source(&e)))?;
+        tracing::info!(group = self.group, to = self.to, host = self.host, "sending a snapshot");
+        let mut client = PeerClient::new(channel).max_encoding_message_size(FRAME_BYTES_MAX);
+        let reply = client.install_snapshot(self.frames(source)?).await;
+        let reply = reply.map_err(|status| NetworkError::from_string(status.message()))?.into_inner();
+        match (reply.vote, reply.refusal) {
+            (Some(vote), None) => Ok(SnapshotResponse::new(convert::vote_from_proto(&vote))),
+            (_, Some(refusal)) => Err(Unreachable::from_string(refusal.detail).into()),
+            (None, None) => Err(NetworkError::from_string("an empty snapshot reply").into()),
+        }
+    }
+
+    fn head(&self, source: &dyn SnapshotSource) -> Result<proto::SnapshotFrame, NetworkError<TypeConfig>> {
+        let mark = Mark::decode(source.mark()).map_err(|e| NetworkError::new(&e))?;
+        let head = proto::SnapshotHead {
+            hello: Some(self.peers.hello(self.host)),
+            group: self.group,
+            from_replica: self.from,
+            to_replica: self.to,
+            vote: Some(convert::vote_to_proto(&self.vote)),
+            mark: Some(mark.to_proto()),
+        };
+        Ok(proto::SnapshotFrame { head: Some(head), frame: Bytes::new() })
+    }
+
+    /// A failure to read ends the stream early; the receiver notices that the last frame is missing.
+    fn frames(
+        &self,
+        source: Box<dyn SnapshotSource>,
+    ) -> Result<impl Stream<Item = proto::SnapshotFrame> + Send + use<>, NetworkError<TypeConfig>> {
+        let head = self.head(source.as_ref())?;
+        let env = self.peers.env().clone();
+        let throttle = self.throttle.clone();
+        let rest = stream::unfold(Some(source), move |source| {
+            let (env, throttle) = (env.clone(), throttle.clone());
+            async move {
+                let mut source = source?;
+                let (source, read) = env
+                    .blocking(move || {
+                        let read = source.next_frame();
+                        (source, read)
+                    })
+                    .await;
+                let frame = read.inspect_err(|e| tracing::error!(error = %e, "cannot read a snapshot")).ok()??;
+                throttle.pace(frame.len()).await;
+                Some((proto::SnapshotFrame { head: None, frame }, Some(source)))
+            }
+        });
+        Ok(stream::iter([head]).chain(rest))
+    }
+}
+
+fn storage_source(fault: &MachineFault) -> openraft::impls::BoxedErrorSource {
+    <openraft::impls::BoxedErrorSource as openraft::errors::ErrorSource>::from_string(fault)
+}
+
+/// Receives one snapshot for a registered replica.
+pub(super) async fn receive(
+    env: &Env,
+    replica: &Registered,
+    head: proto::SnapshotHead,
+    frames: Streaming<proto::SnapshotFrame>,
+) -> Result<proto::SnapshotReply, Status> {
+    let malformed = |e: convert::Malformed| Status::invalid_argument(e.to_string());
+    let vote = convert::required_vote(head.vote).map_err(malformed)?;
+    let mark = head.mark.ok_or_else(|| Status::invalid_argument("a snapshot without its mark"))?;
+    let mark = Mark::from_proto(mark).map_err(malformed)?;
+    let imported = import(env, replica.cell.machine().clone(), frames).await?;
+    let content = SnapshotContent::Received { imported, stamp: mark.stamp };
+    let snapshot = Snapshot { meta: meta_of(&mark), snapshot: content };
+    let installed = replica.raft.install_full_snapshot(vote, snapshot).await;
+    let response = installed.map_err(|e| Status::aborted(e.to_string()))?;
+    Ok(proto::SnapshotReply { vote: Some(convert::vote_to_proto(&response.vote)), refusal: None })
+}
+
+async fn import(
+    env: &Env,
+    machine: Arc<dyn Machine>,
+    mut frames: Streaming<proto::SnapshotFrame>,
+) -> Result<Imported, Status> {
+    let failed = |e: MachineFault| Status::data_loss(e.to_string());
+    let mut sink = env.blocking(move || machine.begin_import()).await.map_err(failed)?;
+    while let Some(message) = frames.message().await? {
+        let (back, pushed) = env
+            .blocking(move || {
+                let pushed = sink.push(message.frame);
+                (sink, pushed)
+            })
+            .await;
+        pushed.map_err(failed)?;
+        sink = back;
+    }
+    env.blocking(move || sink.finish()).await.map_err(failed)
+}

@@ -1,0 +1,207 @@
+//! openraft's state machine, driving a [`Machine`].
+//!
+//! One openraft task applies entries; checkpoints and snapshots run beside it. `Cell::mark` is the lock between
+//! them: an entry is applied and the mark advanced under it, and a capture is taken under it, so what is captured
+//! and its mark always agree. No I/O happens under the lock.
+//!
+//! The flush gate: a replica may apply an entry before its own log has it on disk, so a checkpoint waits until the
+//! log is flushed up to the captured index. openraft's own storage suite applies entries that were never appended;
+//! it runs with the gate open.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::OptionalSend;
+use tokio::sync::watch;
+
+use crate::convert::Mark;
+use crate::env::Env;
+use crate::machine::{Imported, Machine, MachineFault};
+use crate::types::{ConfStamp, LeaderId, LogId, Member, Position, StoredMembership, TypeConfig};
+
+pub(crate) type RaftSnapshotMeta = SnapshotMeta<LeaderId, u64, Member>;
+pub(crate) type RaftSnapshot = Snapshot<LeaderId, u64, Member, SnapshotContent>;
+
+/// When a checkpoint may be written.
+#[derive(Clone)]
+pub(crate) enum FlushGate {
+    /// Once the log is durable up to the captured index.
+    Closed(watch::Receiver<Option<u64>>),
+    /// At once.
+    Open,
+}
+
+impl FlushGate {
+    async fn pass(&self, applied: Option<u64>) -> Result<(), MachineFault> {
+        let (FlushGate::Closed(flushed), Some(applied)) = (self, applied) else { return Ok(()) };
+        let mut flushed = flushed.clone();
+        let passed = flushed.wait_for(|index| index.is_some_and(|index| index >= applied)).await;
+        passed.map(|_| ()).map_err(|_| MachineFault::Storage("the log is closed".into()))
+    }
+}
+
+/// What a snapshot's bytes are: this replica's last checkpoint, or a finished import.
+pub(crate) enum SnapshotContent {
+    Local,
+    Received { imported: Imported, stamp: ConfStamp },
+}
+
+/// A machine and the mark of what it has applied.
+pub(crate) struct Cell {
+    machine: Arc<dyn Machine>,
+    mark: Mutex<Mark>,
+    /// The mark of the last durable checkpoint: what a snapshot sent from here would bring its receiver to.
+    durable: Mutex<Option<Mark>>,
+    /// Only one checkpoint, snapshot or install at a time.
+    writing: tokio::sync::Mutex<()>,
+    gate: FlushGate,
+    env: Env,
+}
+
+impl Cell {
+    pub(crate) fn open(machine: Arc<dyn Machine>, gate: FlushGate, env: Env) -> io::Result<Arc<Self>> {
+        let durable = machine.mark().map(Mark::decode).transpose()?;
+        Ok(Arc::new(Self {
+            machine,
+            mark: Mutex::new(durable.clone().unwrap_or_default()),
+            durable: Mutex::new(durable),
+            writing: tokio::sync::Mutex::new(()),
+            gate,
+            env,
+        }))
+    }
+
+    fn lock_mark(&self) -> MutexGuard<'_, Mark> {
+        self.mark.lock().expect("an apply does not panic")
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        self.lock_mark().clone()
+    }
+
+    pub(crate) fn machine(&self) -> &Arc<dyn Machine> {
+        &self.machine
+    }
+
+    /// Makes the present state durable and returns the mark it covers.
+    pub(crate) async fn checkpoint(&self) -> Result<Mark, MachineFault> {
+        let _writing = self.writing.lock().await;
+        let (captured, mark) = {
+            let mark = self.lock_mark();
+            (self.machine.capture(mark.encode())?, mark.clone())
+        };
+        self.gate.pass(mark.applied.as_ref().map(LogId::index)).await?;
+        self.env.blocking(move || captured.write()).await?;
+        self.set_durable(&mark);
+        Ok(mark)
+    }
+
+    async fn install(&self, imported: Imported, mark: Mark) -> Result<(), MachineFault> {
+        let _writing = self.writing.lock().await;
+        let machine = self.machine.clone();
+        let encoded = mark.encode();
+        self.env.blocking(move || machine.install(imported, encoded)).await?;
+        self.set_durable(&mark);
+        *self.lock_mark() = mark;
+        Ok(())
+    }
+
+    fn set_durable(&self, mark: &Mark) {
+        *self.durable.lock().expect("no panic while storing a mark") = Some(mark.clone());
+    }
+
+    /// The mark of the last durable checkpoint.
+    pub(crate) fn durable(&self) -> Option<Mark> {
+        self.durable.lock().expect("no panic while storing a mark").clone()
+    }
+
+    fn apply(&self, item: EntryResponder<TypeConfig>) -> Result<(), MachineFault> {
+        let (entry, responder) = item;
+        let mut mark = self.lock_mark();
+        let at = Position { term: entry.log_id.committed_leader_id().term, index: entry.log_id.index() };
+        let response = self.machine.apply(at, entry.payload.command.as_ref().map(|command| &command.0))?;
+        mark.applied = Some(entry.log_id);
+        if let Some(membership) = entry.payload.membership {
+            mark.membership = StoredMembership::new(Some(entry.log_id), membership);
+            // The first step of a joint change carries the decision too, but takes effect with the second.
+            if let Some(stamp) = entry.payload.stamp {
+                mark.stamp = stamp;
+            }
+        }
+        drop(mark);
+        if let Some(responder) = responder {
+            responder.send(response);
+        }
+        Ok(())
+    }
+}
+
+impl From<MachineFault> for io::Error {
+    fn from(fault: MachineFault) -> Self {
+        Self::other(fault)
+    }
+}
+
+/// openraft's view of a [`Cell`].
+#[derive(Clone)]
+pub(crate) struct StateMachine(pub(crate) Arc<Cell>);
+
+pub(crate) fn meta_of(mark: &Mark) -> RaftSnapshotMeta {
+    SnapshotMeta { last_log_id: mark.applied, last_membership: mark.membership.clone() }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotContent;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let mark = self.0.mark();
+        Ok((mark.applied, mark.membership))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            self.0.apply(item?)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder(self.0.clone())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &RaftSnapshotMeta,
+        snapshot: SnapshotContent,
+    ) -> Result<(), io::Error> {
+        let SnapshotContent::Received { imported, stamp } = snapshot else {
+            return Err(io::Error::other("a local checkpoint cannot be installed"));
+        };
+        let mark = Mark { applied: meta.last_log_id, membership: meta.last_membership.clone(), stamp };
+        Ok(self.0.install(imported, mark).await?)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
+        let Some(mark) = self.0.durable() else { return Ok(None) };
+        let meta = meta_of(&mark);
+        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: SnapshotContent::Local }))
+    }
+}
+
+/// Takes a snapshot: a checkpoint, remembered as metadata only. Its view is opened when sending starts.
+pub(crate) struct SnapshotBuilder(Arc<Cell>);
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotContent;
+
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        let mark = self.0.checkpoint().await?;
+        Ok(Snapshot { meta: meta_of(&mark), snapshot: SnapshotContent::Local })
+    }
+}
