@@ -5,7 +5,7 @@
 //! ```text
 //! Move    Proposed -> Adding -> CatchingUp -> [Transferring] -> Switching -> Removing -> Cleaning -> Done
 //! Add     Proposed -> Adding -> CatchingUp -> Switching -> Done
-//! Remove  Proposed -> [Transferring] -> Switching -> Removing -> Cleaning -> Done
+//! Remove  Proposed -> Transferring -> Switching -> Removing -> Cleaning -> Done
 //! Home    Proposed -> Transferring -> Done | Aborted
 //! abort   Adding | CatchingUp | Transferring | Switching -> Aborting -> CleaningDst -> Aborted
 //! ```
@@ -26,6 +26,7 @@ pub const STEPS_MAX: usize = 32;
 
 /// What a proposal asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum ProposalKind {
     /// Replace the replica `from` by a new one on `to`.
     Move {
@@ -55,6 +56,7 @@ pub enum ProposalKind {
 
 /// Why a change was proposed; kept with the migration so that `history` can answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reasons {
     /// The policy that decided.
     pub policy: String,
@@ -74,6 +76,7 @@ pub struct Reasons {
 
 /// A wish to change a shard's replica set or home.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Proposal {
     /// The shard.
     pub shard: ShardId,
@@ -152,16 +155,15 @@ impl MigrationKind {
             (Proposed, Rejected) => true,
             (Proposed, Adding) | (Adding, CatchingUp) => matches!(self, Move | Add),
             (Proposed, Transferring) => matches!(self, Remove | Home),
-            (Proposed, Switching) => self == Remove,
             (CatchingUp, Transferring) => self == Move,
             (CatchingUp, Switching) => matches!(self, Move | Add),
             (Transferring, Switching) | (Switching, Transferring) => matches!(self, Move | Remove),
             (Switching, Removing) | (Removing, Cleaning) | (Cleaning, Done) => matches!(self, Move | Remove),
             (Switching, Done) | (Aborting, Done) => self == Add,
-            (Transferring, Done | Aborted) => self == Home,
+            (Transferring, Done) => self == Home,
             (Adding | CatchingUp | Switching, Aborting) => matches!(self, Move | Add),
             (Transferring, Aborting) => self == Move,
-            (Transferring, Aborted) => self == Remove,
+            (Transferring, Aborted) => matches!(self, Home | Remove),
             (Aborting, Removing) => self == Move,
             (Aborting, CleaningDst) | (CleaningDst, Aborted) => matches!(self, Move | Add),
             _ => false,
@@ -180,6 +182,7 @@ pub struct Placed {
 
 /// One observation of how far a replica is behind its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LagSample {
     /// When it was taken, mechanism time.
     pub at_ms: u64,
@@ -206,6 +209,7 @@ pub enum AbortReason {
 
 /// What was seen in the world that lets a migration leave its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Evidence {
     /// Leaving `Proposed`: rules and limits are judged by `apply` itself.
     Start,
@@ -332,13 +336,20 @@ impl Migration {
     pub fn occupies_in(&self) -> bool {
         use MigrationState::*;
         let moves_bytes = matches!(self.kind, MigrationKind::Move | MigrationKind::Add);
-        moves_bytes && matches!(self.state, Adding | CatchingUp | Transferring | Switching | Aborting)
+        moves_bytes
+            && matches!(
+                self.state,
+                Adding | CatchingUp | Transferring | Switching | Aborting
+            )
     }
 
     /// Whether it holds a slot for outgoing bytes at its source.
     pub fn occupies_out(&self) -> bool {
         use MigrationState::*;
-        let under_way = matches!(self.state, Adding | CatchingUp | Transferring | Switching | Removing | Aborting);
+        let under_way = matches!(
+            self.state,
+            Adding | CatchingUp | Transferring | Switching | Removing | Aborting
+        );
         self.holds_out && under_way
     }
 

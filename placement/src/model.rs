@@ -30,12 +30,18 @@ pub struct KeyRange {
 impl KeyRange {
     /// All keys.
     pub fn full() -> Self {
-        Self { start: Vec::new(), end: None }
+        Self {
+            start: Vec::new(),
+            end: None,
+        }
     }
 
     /// No key at all: the range of the placement group.
     pub fn empty() -> Self {
-        Self { start: Vec::new(), end: Some(Vec::new()) }
+        Self {
+            start: Vec::new(),
+            end: Some(Vec::new()),
+        }
     }
 
     /// Whether `key` lies in the range.
@@ -159,6 +165,8 @@ pub struct Shard {
     pub observed: Option<ObservedHome>,
     /// Whether its Raft group is known to be initialised.
     pub ready: bool,
+    /// The map version of the last change of its route.
+    pub route_version: u64,
     /// Its one active migration (I1).
     pub active: Option<MigrationId>,
     /// Index in the shard's own log of the last membership entry seen in evidence.
@@ -176,7 +184,10 @@ pub struct Shard {
 impl Shard {
     /// The voters, in order of id.
     pub fn voters(&self) -> impl Iterator<Item = (ReplicaId, HostId)> + '_ {
-        self.replicas.iter().filter(|(_, r)| r.role == Role::Voter).map(|(id, r)| (*id, r.host))
+        self.replicas
+            .iter()
+            .filter(|(_, r)| r.role == Role::Voter)
+            .map(|(id, r)| (*id, r.host))
     }
 
     /// How many voters it has.
@@ -191,18 +202,26 @@ impl Shard {
 
     /// The replica on `host`, whatever its role.
     pub fn replica_on(&self, host: HostId) -> Option<ReplicaId> {
-        self.replicas.iter().find(|(_, r)| r.host == host).map(|(id, _)| *id)
+        self.replicas
+            .iter()
+            .find(|(_, r)| r.host == host)
+            .map(|(id, _)| *id)
     }
 
     /// Where requests should go: the observed leader, else the intended one.
     pub fn route_home(&self) -> Option<ReplicaId> {
-        let observed = self.observed.map(|seen| seen.replica).filter(|id| self.is_voter(*id));
+        let observed = self
+            .observed
+            .map(|seen| seen.replica)
+            .filter(|id| self.is_voter(*id));
         observed.or(self.home)
     }
 
     /// The host of [`Shard::route_home`].
     pub fn home_host(&self) -> Option<HostId> {
-        self.route_home().and_then(|id| self.replicas.get(&id)).map(|replica| replica.host)
+        self.route_home()
+            .and_then(|id| self.replicas.get(&id))
+            .map(|replica| replica.host)
     }
 }
 
@@ -251,7 +270,10 @@ mod hex {
     }
 
     pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-        let digits = text.chars().map(|c| c.to_digit(16)).collect::<Option<Vec<u32>>>()?;
+        let digits = text
+            .chars()
+            .map(|c| c.to_digit(16))
+            .collect::<Option<Vec<u32>>>()?;
         let pairs = digits.chunks(2).map(|pair| match pair {
             [high, low] => u8::try_from(high * 16 + low).ok(),
             _ => None,
@@ -280,6 +302,7 @@ mod hex_option {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(input)?;
         let wrong = || D::Error::custom("a key must be an even number of hex digits");
-        text.map(|text| super::hex::decode(&text).ok_or_else(wrong)).transpose()
+        text.map(|text| super::hex::decode(&text).ok_or_else(wrong))
+            .transpose()
     }
 }

@@ -22,6 +22,7 @@ pub enum Spread {
 
 /// What a shard's replica set must look like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rules {
     /// Voters a shard, 1 to [`REPLICATION_FACTOR_MAX`].
     pub replication_factor: u32,
@@ -31,7 +32,10 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { replication_factor: 3, spread: Spread::Zone }
+        Self {
+            replication_factor: 3,
+            spread: Spread::Zone,
+        }
     }
 }
 
@@ -61,6 +65,7 @@ impl Origin {
 
 /// How long a migration may stay in a state before its controller gives up, in milliseconds of mechanism time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// Adding: until the new replica is a learner.
     pub adding_ms: u64,
@@ -88,6 +93,7 @@ impl Default for Timeouts {
 
 /// How much may be under way at once, and how cautiously.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Replicas on their way to one host.
     pub moves_in_max: u32,
@@ -135,6 +141,36 @@ impl Default for Limits {
 impl Limits {
     /// How many of `slots` an origin may fill: speculative ones get half, but at least one.
     pub fn slots_for(origin: Origin, slots: u32) -> u32 {
-        if origin.is_speculative() { (slots / 2).max(slots.min(1)) } else { slots }
+        if origin.is_speculative() {
+            (slots / 2).max(slots.min(1))
+        } else {
+            slots
+        }
+    }
+}
+
+impl Rules {
+    /// What is wrong with the rules, if anything.
+    pub fn fault(&self) -> Option<String> {
+        let within = (1..=REPLICATION_FACTOR_MAX).contains(&self.replication_factor);
+        (!within).then(|| format!("replication_factor must be 1 to {REPLICATION_FACTOR_MAX}"))
+    }
+}
+
+impl Limits {
+    /// What is wrong with the limits, if anything.
+    pub fn fault(&self) -> Option<String> {
+        let at_least_one = [
+            ("moves_in_max", u64::from(self.moves_in_max)),
+            ("moves_out_max", u64::from(self.moves_out_max)),
+            ("homes_max", u64::from(self.homes_max)),
+            ("timeouts.adding_ms", self.timeouts.adding_ms),
+            ("timeouts.catching_up_ms", self.timeouts.catching_up_ms),
+            ("timeouts.no_progress_ms", self.timeouts.no_progress_ms),
+            ("timeouts.transferring_ms", self.timeouts.transferring_ms),
+            ("timeouts.switching_ms", self.timeouts.switching_ms),
+        ];
+        let zero = at_least_one.into_iter().find(|(_, value)| *value == 0);
+        zero.map(|(name, _)| format!("{name} must be at least 1"))
     }
 }

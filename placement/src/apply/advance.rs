@@ -1,0 +1,566 @@
+//! The steps of a migration: compare-and-set on its state, guards by edge, effects by edge.
+//!
+//! `judge` decides from the evidence alone what an edge would do (an [`Effect`]) or why not; nothing is changed until
+//! it has. A guard that fails because the world is not there yet is plain refusal; one that fails because the command
+//! contradicts the state (a `conf_ver` that skips, a source named that is not the source) raises an alarm: a correct
+//! controller never sends it.
+
+use super::Outcome;
+use crate::check::Invariant;
+use crate::command::{Accepted, Advance, Refusal};
+use crate::history::EventKind;
+use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId};
+use crate::migration::{
+    AbortReason, Evidence, LagSample, Migration, MigrationKind, MigrationState, Placed, STEPS_MAX, Step,
+};
+use crate::model::{ObservedHome, Replica, Role, Shard};
+use crate::spread::is_lost;
+use crate::state::{About, ENDED_MAX, Placement, Stamp};
+
+/// What a step changes beside the migration's own state.
+#[derive(Clone, Copy)]
+enum Effect {
+    /// Nothing.
+    None,
+    /// The migration takes its slots.
+    Started,
+    /// The new replica is a learner.
+    LearnerAdded { membership_index: u64 },
+    /// A leader was seen.
+    HomeSeen(ObservedHome),
+    /// The voters changed: the point of no return.
+    Switched { membership_index: u64, conf_ver: u64 },
+    /// A replica left the membership.
+    Dropped {
+        replica: ReplicaId,
+        membership_index: u64,
+    },
+    /// The tombstone will be delivered when the dead host returns.
+    Owed(Placed),
+}
+
+impl Placement {
+    pub(super) fn advance(&mut self, stamp: Stamp, advance: &Advance) -> Outcome {
+        let migration = self.migrations.get(&advance.migration);
+        let migration = migration.ok_or(Refusal::UnknownMigration(advance.migration))?;
+        if advance.controller_term != self.controller_term() {
+            return Err(Refusal::StaleController {
+                current: self.controller_term(),
+            });
+        }
+        if migration.state != advance.expect_state {
+            return Err(Refusal::StateChanged {
+                actual: migration.state,
+            });
+        }
+        let Advance {
+            migration: id,
+            next,
+            controller_term,
+            evidence,
+            ..
+        } = *advance;
+        if !migration.kind.allows(migration.state, next) {
+            let detail = format!(
+                "{id} ({:?}) from {:?} to {next:?}",
+                migration.kind, migration.state
+            );
+            return Err(broken(Invariant::EdgesOnly, detail));
+        }
+        let shard = self
+            .shards
+            .get(&migration.shard)
+            .ok_or(Refusal::UnknownShard(migration.shard))?;
+        let effect = self.judge(stamp, migration, shard, next, evidence)?;
+        self.take_effect(stamp, id, effect);
+        self.enter_state(stamp, id, next, Some(controller_term), evidence);
+        Ok(Accepted::Entered(next))
+    }
+
+    /// The guard of the edge to `next`, and what passing it changes.
+    fn judge(
+        &self,
+        stamp: Stamp,
+        migration: &Migration,
+        shard: &Shard,
+        next: MigrationState,
+        evidence: Evidence,
+    ) -> Result<Effect, Refusal> {
+        use MigrationState::*;
+        match (migration.state, next, evidence) {
+            (Proposed, Rejected, Evidence::GiveUp { .. }) => Ok(Effect::None),
+            (Proposed, _, Evidence::Start) => self
+                .check_start(migration, stamp.now_ms)
+                .map(|()| Effect::Started),
+            (_, CatchingUp, Evidence::Learner { membership_index }) => {
+                check_newer(shard, membership_index)?;
+                Ok(Effect::LearnerAdded { membership_index })
+            }
+            (
+                CatchingUp,
+                _,
+                Evidence::CaughtUp {
+                    leader,
+                    first,
+                    second,
+                },
+            ) => {
+                self.check_caught_up(migration, shard, &[first, second])?;
+                let seen = ObservedHome {
+                    replica: leader,
+                    raft_term: second.raft_term,
+                };
+                check_leader(migration, shard, next, seen)?;
+                Ok(Effect::HomeSeen(seen))
+            }
+            (
+                Transferring | Switching,
+                Switching | Transferring | Done,
+                Evidence::Leads { replica, raft_term },
+            ) => {
+                let seen = ObservedHome { replica, raft_term };
+                check_leader(migration, shard, next, seen)?;
+                Ok(Effect::HomeSeen(seen))
+            }
+            (
+                Switching | Aborting,
+                Removing | Done,
+                Evidence::Switched {
+                    membership_index,
+                    conf_ver,
+                    migration: by,
+                },
+            ) => {
+                check_switch(migration, shard, membership_index, conf_ver, by)?;
+                Ok(Effect::Switched {
+                    membership_index,
+                    conf_ver,
+                })
+            }
+            (
+                Removing,
+                Cleaning,
+                Evidence::Absent {
+                    replica,
+                    membership_index,
+                },
+            ) => {
+                check_newer(shard, membership_index)?;
+                dropped(migration.src, replica, membership_index)
+            }
+            (
+                Aborting,
+                CleaningDst,
+                Evidence::Absent {
+                    replica,
+                    membership_index,
+                },
+            ) => {
+                check_dst_absent(shard, replica, membership_index)?;
+                dropped(migration.dst, replica, membership_index)
+            }
+            (Cleaning, Done, evidence) => self.check_destroyed(shard, migration.src, evidence),
+            (CleaningDst, Aborted, evidence) => self.check_destroyed(shard, migration.dst, evidence),
+            (_, Aborting | Aborted, Evidence::GiveUp { conf_ver, .. }) => {
+                check_give_up(migration, shard, conf_ver)
+            }
+            (from, next, evidence) => Err(weak(format!(
+                "{evidence:?} does not lead from {from:?} to {next:?}"
+            ))),
+        }
+    }
+
+    fn check_caught_up(&self, m: &Migration, shard: &Shard, samples: &[LagSample; 2]) -> Result<(), Refusal> {
+        let [first, second] = samples;
+        let lag_max = self.limits.catch_up_lag_max;
+        let known_term = shard.observed.map_or(0, |seen| seen.raft_term);
+        if first.lag_entries.max(second.lag_entries) > lag_max {
+            return Err(weak(format!("the lag is above {lag_max} entries")));
+        }
+        if second.at_ms < first.at_ms.saturating_add(self.limits.catch_up_gap_ms) {
+            return Err(weak(format!(
+                "the samples are closer than {} ms",
+                self.limits.catch_up_gap_ms
+            )));
+        }
+        // Samples from before the learner was added would be of nothing.
+        if first.at_ms < m.since_ms {
+            return Err(weak("a sample is older than the learner".to_owned()));
+        }
+        if first.raft_term != second.raft_term || second.raft_term < known_term {
+            return Err(weak(format!(
+                "the samples are not of one leader of term {known_term} or later"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_destroyed(
+        &self,
+        shard: &Shard,
+        doomed: Option<Placed>,
+        evidence: Evidence,
+    ) -> Result<Effect, Refusal> {
+        let doomed = doomed.ok_or_else(|| weak("there is nothing to destroy".to_owned()))?;
+        if shard.replicas.contains_key(&doomed.replica) {
+            return Err(broken(
+                Invariant::DestroyAbsentOnly,
+                format!("{} is a member", doomed.replica),
+            ));
+        }
+        match evidence {
+            Evidence::Tombstone { host, replica } if doomed == (Placed { host, replica }) => Ok(Effect::None),
+            Evidence::HostDead { host } if doomed.host == host && self.host_is_lost(host) => {
+                Ok(Effect::Owed(doomed))
+            }
+            evidence => Err(weak(format!(
+                "{evidence:?} does not show {} destroyed",
+                doomed.replica
+            ))),
+        }
+    }
+
+    pub(crate) fn host_is_lost(&self, host: HostId) -> bool {
+        self.hosts.get(&host).is_none_or(is_lost)
+    }
+
+    fn take_effect(&mut self, stamp: Stamp, id: MigrationId, effect: Effect) {
+        let Some(migration) = self.migrations.get(&id).cloned() else {
+            return;
+        };
+        match effect {
+            Effect::None => {}
+            Effect::Started => self.start(id),
+            Effect::LearnerAdded { membership_index } => {
+                self.add_learner(stamp, &migration, membership_index)
+            }
+            Effect::HomeSeen(seen) => self.see_home(stamp, migration.shard, seen),
+            Effect::Switched {
+                membership_index,
+                conf_ver,
+            } => {
+                self.switch(stamp, &migration, membership_index, conf_ver);
+            }
+            Effect::Dropped {
+                replica,
+                membership_index,
+            } => {
+                self.drop_replica(stamp, migration.shard, replica, membership_index);
+            }
+            Effect::Owed(doomed) => {
+                self.owed
+                    .entry(doomed.host)
+                    .or_default()
+                    .insert(doomed.replica, migration.shard);
+            }
+        }
+    }
+
+    fn start(&mut self, id: MigrationId) {
+        let Some(src) = self.migrations.get(&id).map(|migration| migration.src) else {
+            return;
+        };
+        let holds_out = src.is_some_and(|src| self.is_up(src.host));
+        if let Some(migration) = self.migrations.get_mut(&id) {
+            migration.holds_out = holds_out;
+            migration.limits_version = self.limits_version;
+        }
+    }
+
+    fn add_learner(&mut self, stamp: Stamp, migration: &Migration, membership_index: u64) {
+        let Some(dst) = migration.dst else { return };
+        let Some(shard) = self.shards.get_mut(&migration.shard) else {
+            return;
+        };
+        shard.membership_index = membership_index;
+        shard.replicas.insert(
+            dst.replica,
+            Replica {
+                host: dst.host,
+                role: Role::Learner,
+            },
+        );
+        self.route_changed(
+            stamp,
+            migration.shard,
+            format!("{} on {} is a learner", dst.replica, dst.host),
+        );
+    }
+
+    fn switch(&mut self, stamp: Stamp, migration: &Migration, membership_index: u64, conf_ver: u64) {
+        let Some(shard) = self.shards.get_mut(&migration.shard) else {
+            return;
+        };
+        shard.membership_index = membership_index;
+        shard.epoch.conf_ver = conf_ver;
+        let mut words = Vec::new();
+        if let Some(dst) = migration.dst {
+            shard.replicas.insert(
+                dst.replica,
+                Replica {
+                    host: dst.host,
+                    role: Role::Voter,
+                },
+            );
+            words.push(format!("{} on {} votes", dst.replica, dst.host));
+        }
+        if let Some(src) = migration.src {
+            shard.replicas.insert(
+                src.replica,
+                Replica {
+                    host: src.host,
+                    role: Role::Learner,
+                },
+            );
+            words.push(format!("{} on {} no longer votes", src.replica, src.host));
+        }
+        if shard.home.is_none_or(|home| !shard.is_voter(home)) {
+            let leader = shard
+                .observed
+                .map(|seen| seen.replica)
+                .filter(|leader| shard.is_voter(*leader));
+            shard.home = leader.or_else(|| shard.voters().next().map(|(voter, _)| voter));
+        }
+        self.route_changed(stamp, migration.shard, words.join(", "));
+    }
+
+    fn drop_replica(&mut self, stamp: Stamp, shard: ShardId, replica: ReplicaId, membership_index: u64) {
+        let Some(known) = self.shards.get_mut(&shard) else {
+            return;
+        };
+        known.membership_index = known.membership_index.max(membership_index);
+        if known.replicas.remove(&replica).is_some() {
+            self.route_changed(stamp, shard, format!("{replica} left the membership"));
+        }
+    }
+
+    /// Enters a state: the one place where a migration's state changes.
+    pub(super) fn enter_state(
+        &mut self,
+        stamp: Stamp,
+        id: MigrationId,
+        next: MigrationState,
+        controller_term: Option<ControllerTerm>,
+        evidence: Evidence,
+    ) {
+        let Some(migration) = self.migrations.get_mut(&id) else {
+            return;
+        };
+        let detail = format!("{:?} -> {next:?}", migration.state);
+        let timeout_ms = migration.timeout_ms(next, &self.limits.timeouts);
+        migration.enter(stamp, next, controller_term, Some(evidence));
+        migration.deadline_ms = timeout_ms.map(|timeout_ms| stamp.now_ms.saturating_add(timeout_ms));
+        let migration = migration.clone();
+        self.record(stamp, EventKind::Step, About::migration(&migration), detail);
+        if next.is_terminal() {
+            self.end(stamp, &migration);
+        }
+    }
+
+    fn end(&mut self, stamp: Stamp, migration: &Migration) {
+        self.active.remove(&migration.id);
+        self.history.count_end(migration.kind, migration.state);
+        self.ended.push_back(migration.id);
+        if self.ended.len() > ENDED_MAX
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.migrations.remove(&oldest);
+        }
+        let window = self.window;
+        let Some(shard) = self.shards.get_mut(&migration.shard) else {
+            return;
+        };
+        shard.active = None;
+        if migration.state != MigrationState::Done {
+            return;
+        }
+        match (migration.kind, migration.dst) {
+            (MigrationKind::Home, Some(dst)) => {
+                shard.home = Some(dst.replica);
+                shard.home_window = Some(window);
+                self.route_changed(
+                    stamp,
+                    migration.shard,
+                    format!("home is {} on {}", dst.replica, dst.host),
+                );
+            }
+            (_, dst) => {
+                shard.moved_window = Some(window);
+                if let Some(dst) = dst.filter(|_| migration.take_home) {
+                    self.propose_home_after(stamp, migration, dst);
+                }
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self, stamp: Stamp, id: MigrationId) -> Outcome {
+        let migration = self.migrations.get(&id).ok_or(Refusal::UnknownMigration(id))?;
+        let next = match migration.state {
+            MigrationState::Proposed => MigrationState::Rejected,
+            from if migration.kind.allows(from, MigrationState::Aborted) => MigrationState::Aborted,
+            from if migration.kind.allows(from, MigrationState::Aborting) => MigrationState::Aborting,
+            from => return Err(Refusal::PastCancel(from)),
+        };
+        if migration.switch_ordered || migration.state == MigrationState::CleaningDst {
+            return Err(Refusal::PastCancel(migration.state));
+        }
+        let evidence = Evidence::GiveUp {
+            reason: AbortReason::Cancelled,
+            conf_ver: None,
+        };
+        self.enter_state(stamp, id, next, None, evidence);
+        Ok(Accepted::Entered(next))
+    }
+}
+
+impl Migration {
+    pub(super) fn enter(
+        &mut self,
+        stamp: Stamp,
+        state: MigrationState,
+        controller_term: Option<ControllerTerm>,
+        evidence: Option<Evidence>,
+    ) {
+        self.state = state;
+        self.since_ms = stamp.now_ms;
+        self.switch_ordered |= state == MigrationState::Switching;
+        if let Some(Evidence::GiveUp { reason, .. }) = evidence {
+            self.abort_reason = Some(reason);
+        }
+        if self.steps.len() == STEPS_MAX {
+            self.steps.remove(0);
+        }
+        self.steps.push(Step {
+            state,
+            index: stamp.index,
+            at_ms: stamp.now_ms,
+            controller_term,
+            evidence,
+        });
+    }
+}
+
+/// The leader that a step rests on: current, and a voter that stays (or, on the way back, the one that goes).
+fn check_leader(
+    migration: &Migration,
+    shard: &Shard,
+    next: MigrationState,
+    seen: ObservedHome,
+) -> Result<(), Refusal> {
+    let ObservedHome { replica, raft_term } = seen;
+    let known = shard.observed.filter(|known| *known != seen);
+    if let Some(known) = known.filter(|known| known.raft_term >= raft_term) {
+        return Err(Refusal::StaleTerm {
+            known: known.raft_term,
+        });
+    }
+    if !shard.replicas.contains_key(&replica) {
+        return Err(Refusal::UnknownReplica(replica));
+    }
+    let leaves = migration.src.is_some_and(|src| src.replica == replica);
+    let fits = match next {
+        MigrationState::Transferring => leaves,
+        MigrationState::Done => migration.dst.is_some_and(|dst| dst.replica == replica),
+        _ => !leaves && shard.is_voter(replica),
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(weak(format!("with {replica} leading it cannot enter {next:?}")))
+    }
+}
+
+fn check_newer(shard: &Shard, membership_index: u64) -> Result<(), Refusal> {
+    if membership_index > shard.membership_index {
+        return Ok(());
+    }
+    Err(weak(format!(
+        "membership entry {membership_index} is not after {}",
+        shard.membership_index
+    )))
+}
+
+/// I7, I3 and I4 of the configuration that would be taken over.
+fn check_switch(
+    migration: &Migration,
+    shard: &Shard,
+    membership_index: u64,
+    conf_ver: u64,
+    by: MigrationId,
+) -> Result<(), Refusal> {
+    check_newer(shard, membership_index)?;
+    let expected = shard.epoch.conf_ver + 1;
+    if conf_ver != expected || by != migration.id {
+        let detail = format!(
+            "{}: conf_ver {conf_ver} by {by}, expected {expected}",
+            migration.id
+        );
+        return Err(broken(Invariant::ConfVerGrows, detail));
+    }
+    let leaving = migration.src.map(|src| src.replica);
+    let mut hosts: Vec<HostId> = shard
+        .voters()
+        .filter(|(id, _)| Some(*id) != leaving)
+        .map(|(_, host)| host)
+        .collect();
+    hosts.extend(migration.dst.map(|dst| dst.host));
+    let floor = migration.voters_before - u32::from(migration.kind == MigrationKind::Remove);
+    if hosts.len() < usize::try_from(floor).unwrap_or(usize::MAX) {
+        return Err(broken(
+            Invariant::EnoughVoters,
+            format!("{} leaves {} voters", migration.id, hosts.len()),
+        ));
+    }
+    hosts.sort();
+    if hosts.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(broken(
+            Invariant::DistinctHosts,
+            format!("{} puts two voters on a host", migration.id),
+        ));
+    }
+    Ok(())
+}
+
+/// A replica that never became a learner leaves no membership entry behind: then any current one shows it absent.
+fn check_dst_absent(shard: &Shard, replica: ReplicaId, membership_index: u64) -> Result<(), Refusal> {
+    if shard.replicas.contains_key(&replica) || membership_index < shard.membership_index {
+        return check_newer(shard, membership_index);
+    }
+    Ok(())
+}
+
+/// I5: only the replica that this migration is about may be dropped.
+fn dropped(doomed: Option<Placed>, replica: ReplicaId, membership_index: u64) -> Result<Effect, Refusal> {
+    if doomed.is_some_and(|placed| placed.replica == replica) {
+        return Ok(Effect::Dropped {
+            replica,
+            membership_index,
+        });
+    }
+    Err(broken(
+        Invariant::DestroyAbsentOnly,
+        format!("{replica} is not the replica that goes"),
+    ))
+}
+
+fn check_give_up(migration: &Migration, shard: &Shard, conf_ver: Option<u64>) -> Result<Effect, Refusal> {
+    // A removal has no new replica whose absence would fence a switch that is still on its way.
+    if migration.kind == MigrationKind::Remove && migration.switch_ordered {
+        return Err(weak(
+            "a removal is not given up once a switch was ordered".to_owned(),
+        ));
+    }
+    let unchanged = conf_ver == Some(shard.epoch.conf_ver);
+    if migration.state == MigrationState::Switching && !unchanged {
+        return Err(weak("the membership was not seen unchanged".to_owned()));
+    }
+    Ok(Effect::None)
+}
+
+fn weak(what: String) -> Refusal {
+    Refusal::WeakEvidence(what)
+}
+
+fn broken(invariant: Invariant, detail: String) -> Refusal {
+    Refusal::Breaks { invariant, detail }
+}

@@ -1,0 +1,117 @@
+//! Settings and clocks: control, rules, limits, affinities, windows of workload time.
+
+use std::collections::BTreeMap;
+
+use super::Outcome;
+use crate::command::{Accepted, Refusal};
+use crate::history::EventKind;
+use crate::ids::{ControllerTerm, HostId, ShardId, WindowId};
+use crate::model::{AFFINITY_TOTAL_PPM, Affinity, HostAffinityScores};
+use crate::rules::{Limits, Rules};
+use crate::state::{About, Controller, Placement, Stamp};
+
+impl Placement {
+    pub(super) fn take_control(&mut self, stamp: Stamp, host: HostId) -> Outcome {
+        if !self.hosts.contains_key(&host) {
+            return Err(Refusal::UnknownHost(host));
+        }
+        let term = ControllerTerm(self.controller_term().0 + 1);
+        self.controller = Some(Controller { host, term });
+        self.record(
+            stamp,
+            EventKind::ControlTaken,
+            About::host(host),
+            format!("term {term}"),
+        );
+        Ok(Accepted::Control(term))
+    }
+
+    pub(super) fn set_rules(&mut self, stamp: Stamp, rules: Rules) -> Outcome {
+        if let Some(fault) = rules.fault() {
+            return Err(Refusal::Invalid(fault));
+        }
+        if self.rules == rules {
+            return Ok(Accepted::Unchanged);
+        }
+        self.record(stamp, EventKind::RulesSet, About::default(), format!("{rules:?}"));
+        self.rules = rules;
+        Ok(Accepted::Applied)
+    }
+
+    pub(super) fn set_limits(&mut self, stamp: Stamp, limits: Limits) -> Outcome {
+        if let Some(fault) = limits.fault() {
+            return Err(Refusal::Invalid(fault));
+        }
+        if self.limits == limits {
+            return Ok(Accepted::Unchanged);
+        }
+        self.record(
+            stamp,
+            EventKind::LimitsSet,
+            About::default(),
+            format!("{limits:?}"),
+        );
+        self.limits = limits;
+        self.limits_version += 1;
+        Ok(Accepted::Applied)
+    }
+
+    pub(super) fn record_affinities(
+        &mut self,
+        stamp: Stamp,
+        window: WindowId,
+        model: &str,
+        scores: BTreeMap<ShardId, HostAffinityScores>,
+    ) -> Outcome {
+        for (shard, scores) in &scores {
+            self.check_scores(*shard, scores)?;
+        }
+        let detail = format!("{} shards, {model}, {window}", scores.len());
+        for (shard, scores) in scores {
+            let model = model.to_owned();
+            self.affinities.insert(
+                shard,
+                Affinity {
+                    window,
+                    model,
+                    scores,
+                },
+            );
+        }
+        self.record(stamp, EventKind::AffinitiesRecorded, About::default(), detail);
+        Ok(Accepted::Applied)
+    }
+
+    fn check_scores(&self, shard: ShardId, scores: &HostAffinityScores) -> Result<(), Refusal> {
+        if !self.shards.contains_key(&shard) {
+            return Err(Refusal::UnknownShard(shard));
+        }
+        if let Some(host) = scores.0.keys().find(|host| !self.hosts.contains_key(host)) {
+            return Err(Refusal::UnknownHost(*host));
+        }
+        if !scores.is_whole() {
+            return Err(Refusal::Invalid(format!(
+                "the scores of {shard} do not sum to {AFFINITY_TOTAL_PPM}"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_window(&mut self, stamp: Stamp, window: WindowId) -> Outcome {
+        if window < self.window {
+            return Err(Refusal::StaleWindow { current: self.window });
+        }
+        let next = window
+            .0
+            .checked_add(1)
+            .ok_or_else(|| Refusal::Invalid("no window after it".to_owned()))?;
+        self.window = WindowId(next);
+        self.record(
+            stamp,
+            EventKind::WindowClosed,
+            About::default(),
+            format!("{window}"),
+        );
+        Ok(Accepted::Applied)
+    }
+}

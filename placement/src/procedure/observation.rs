@@ -1,0 +1,139 @@
+//! What a controller sees of one shard, at one moment.
+//!
+//! Everything here is about *committed* state: a configuration that may still be replaced shows nothing. What is not
+//! known is absent, never guessed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{HostId, MigrationId, ReplicaId, ShardId};
+use crate::migration::{LagSample, Migration, Placed};
+use crate::model::Shard;
+
+/// One look at a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// The shard.
+    pub shard: ShardId,
+    /// When it was looked at, mechanism time.
+    pub sampled_ms: u64,
+    /// What its leader says; `None` if none answered.
+    pub leader: Option<LeaderView>,
+    /// What the hosts of its replicas (and of replicas to be destroyed) say; a host that did not answer is absent.
+    pub hosts: BTreeMap<HostId, HostView>,
+}
+
+/// What the leader of a shard says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderView {
+    /// The leading replica.
+    pub replica: ReplicaId,
+    /// Its host.
+    pub host: HostId,
+    /// Its Raft term.
+    pub raft_term: u64,
+    /// The committed membership.
+    pub membership: Membership,
+    /// How far each follower and learner is; one that the leader knows nothing of is absent.
+    pub progress: BTreeMap<ReplicaId, ReplicaProgress>,
+}
+
+/// A committed membership entry of a shard's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Index of the entry in the shard's log.
+    pub log_index: u64,
+    /// The voters: one set when uniform, two while joint.
+    pub voters: Vec<BTreeSet<ReplicaId>>,
+    /// The learners.
+    pub learners: BTreeSet<ReplicaId>,
+    /// The `conf_ver` carried by the last switch.
+    pub conf_ver: u64,
+    /// The migration named by the last switch.
+    pub migration: Option<MigrationId>,
+}
+
+/// How far a replica is behind its leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaProgress {
+    /// The latest samples, oldest first; the observer keeps enough of them to span the gap that catch-up needs.
+    pub samples: Vec<LagSample>,
+    /// Whether a snapshot is on its way to it; `None` if that is not known.
+    pub snapshot_in_flight: Option<bool>,
+    /// When its acknowledged index last rose.
+    pub advanced_ms: u64,
+}
+
+/// What a host says of the shard's replicas on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostView {
+    /// Replicas that exist there.
+    pub replicas: BTreeSet<ReplicaId>,
+    /// Replicas that are durably marked as destroyed, and whose files are gone.
+    pub tombstones: BTreeSet<ReplicaId>,
+}
+
+impl Membership {
+    /// Whether one configuration is in force.
+    pub fn is_uniform(&self) -> bool {
+        self.voters.len() == 1
+    }
+
+    /// Whether `replica` is a voter or a learner of any configuration in force.
+    pub fn has(&self, replica: ReplicaId) -> bool {
+        self.learners.contains(&replica) || self.votes(replica)
+    }
+
+    /// Whether `replica` votes in any configuration in force.
+    pub fn votes(&self, replica: ReplicaId) -> bool {
+        self.voters.iter().any(|voters| voters.contains(&replica))
+    }
+
+    /// Whether the switch of `migration` to `conf_ver` is committed as the one configuration in force.
+    pub fn is_switched(&self, migration: MigrationId, conf_ver: u64) -> bool {
+        self.is_uniform() && self.conf_ver == conf_ver && self.migration == Some(migration)
+    }
+
+    /// Every member.
+    pub fn members(&self) -> BTreeSet<ReplicaId> {
+        self.voters
+            .iter()
+            .flatten()
+            .chain(&self.learners)
+            .copied()
+            .collect()
+    }
+}
+
+impl Observation {
+    /// The leader's view, unless it is behind what the log already knows: an old leader that was cut off still
+    /// believes what it last saw.
+    pub(super) fn current_leader(&self, shard: &Shard) -> Option<&LeaderView> {
+        let known_term = shard.observed.map_or(0, |seen| seen.raft_term);
+        let leader = self
+            .leader
+            .as_ref()
+            .filter(|leader| leader.raft_term >= known_term);
+        leader.filter(|leader| leader.membership.log_index >= shard.membership_index)
+    }
+
+    /// Whether `placed` is known to be destroyed for good.
+    pub(super) fn is_destroyed(&self, placed: Placed) -> bool {
+        self.hosts
+            .get(&placed.host)
+            .is_some_and(|host| host.tombstones.contains(&placed.replica))
+    }
+
+    /// Whether `placed` exists on its host.
+    pub(super) fn exists(&self, placed: Placed) -> bool {
+        self.hosts
+            .get(&placed.host)
+            .is_some_and(|host| host.replicas.contains(&placed.replica))
+    }
+}
+
+impl LeaderView {
+    /// Whether the leader is the replica that goes.
+    pub(super) fn is_source_of(&self, migration: &Migration) -> bool {
+        migration.src.is_some_and(|src| src.replica == self.replica)
+    }
+}

@@ -1,0 +1,46 @@
+//! Debris: replicas that exist without being wanted.
+//!
+//! An order that was delayed until after its migration ended can leave a learner or an empty replica behind. While a
+//! shard has no migration under way, everything that the log does not know is debris, because a member enters the log's
+//! copy no later than its migration ends. A voter is never debris: the log is then behind the shard, and must not act.
+
+use super::actions::Action;
+use super::observation::Observation;
+use crate::ids::ReplicaId;
+use crate::migration::MigrationState;
+use crate::state::Placement;
+
+/// Orders that clear a shard's debris away; empty while a migration is under way or the leader is not known.
+pub fn strays(placement: &Placement, observation: &Observation) -> Vec<Action> {
+    let Some(shard) = placement.shard(observation.shard).filter(|shard| shard.ready) else {
+        return Vec::new();
+    };
+    let active = shard.active.and_then(|id| placement.migration(id));
+    if active.is_some_and(|migration| migration.state != MigrationState::Proposed) {
+        return Vec::new();
+    }
+    let Some(leader) = observation.current_leader(shard) else {
+        return Vec::new();
+    };
+    let membership = &leader.membership;
+    if !membership.is_uniform() {
+        return Vec::new();
+    }
+    let unknown = |replica: &&ReplicaId| !shard.replicas.contains_key(replica);
+    let learners = membership
+        .learners
+        .iter()
+        .filter(unknown)
+        .map(|replica| Action::RemoveReplica { replica: *replica });
+    // Only what no membership has may be destroyed (I5); a stray learner goes in two rounds.
+    let held = observation
+        .hosts
+        .iter()
+        .flat_map(|(host, view)| view.replicas.iter().map(move |id| (*host, id)));
+    let orphans = held.filter(|(_, replica)| unknown(replica) && !membership.has(**replica));
+    let orphans = orphans.map(|(host, replica)| Action::DestroyReplica {
+        host,
+        replica: *replica,
+    });
+    learners.chain(orphans).collect()
+}
