@@ -1,0 +1,37 @@
+//! Forecasts where each shard will be accessed from next, from what was accessed before.
+//!
+//! The path of a forecast: an access log ([`AccessLogReader`]) or a host's profiler gives [`WindowCounts`]; a
+//! [`Forecaster`] observes them one by one and forecasts the next window; the forecast leaves this crate as integers
+//! (`placement::planner::Forecast`). The forecasters are the simple rules ([`Ewma`], [`HourOfDay`] and others) and
+//! [`HostAffinityModel`], which [`train`] fits with burn. [`partition`] cuts keys into shards, and [`replay`] scores a
+//! policy offline on windows that have passed.
+//!
+//! What it does not know: hosts, Raft, the wall clock, where files come from. Zones are labels; time is the log's;
+//! chance comes from a seed that is handed in. Nothing that is replicated depends on a float made here.
+
+mod access_log;
+mod affinity;
+mod baselines;
+mod evaluate;
+mod forecaster;
+pub mod partition;
+mod profile;
+mod window;
+mod zone_map;
+
+pub use access_log::{AccessLogEntry, AccessLogError, AccessLogReader, COLUMNS};
+pub use affinity::{
+    Calibration, HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, Scorer, ScorerError,
+    ScorerWeights, TrainConfig, TrainError, TrainedModel, TrainingMetrics, TrainingSpan, train,
+};
+pub use baselines::{
+    Ewma, HourOfDay, LastAccess, LastWindow, Rule, RuleForecaster, SeasonalNaive, StaticHash, StaticMajority,
+};
+pub use evaluate::{Objective, ReplayConfig, ReplayScore, Voters, replay, replay_oracle};
+pub use forecaster::{Expectation, Forecaster, shares_ppm};
+pub use partition::{KeyLoad, KeyRanges};
+pub use profile::{Counts, WindowLength};
+pub use window::{
+    OriginCount, TOUCHES_MAX, Touch, WindowAggregator, WindowCounts, WindowError, digest, windows_of,
+};
+pub use zone_map::{ZoneMap, ZoneMapError, ZoneSite};

@@ -1,0 +1,201 @@
+//! What the model reads of a shard before a window: one row a (shard, origin) pair, and one row for the rate.
+//!
+//! Shares are given as logarithms, each smoothed towards a longer-lived one, so that a shard with no history reads
+//! like the mean shard and no logarithm is infinite. A linear model over them is a product of the rules' opinions.
+//!
+//! Must hold: a row depends on windows before the one asked for, and on nothing else.
+
+use placement::{ShardId, WindowId};
+
+use crate::profile::{AccessProfile, Counts, DecayedCounts, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory};
+
+/// Names of the features of a pair, in order.
+pub const PAIR_FEATURE_NAMES: [&str; PAIR_FEATURES] = [
+    "last-window",
+    "ewma-0.7",
+    "ewma-0.1",
+    "ewma-0.02",
+    "all-history",
+    "hour-of-day",
+    "hour-of-week",
+    "global-hour-of-week",
+    "transition",
+    "is-last",
+    "age",
+    "rate",
+    "renewal-share",
+    "renewal-count",
+];
+/// How many features a pair has.
+pub const PAIR_FEATURES: usize = 14;
+
+/// Names of the features of a shard's rate, in order.
+pub const RATE_FEATURE_NAMES: [&str; RATE_FEATURES] =
+    ["renewal", "ewma-0.2", "ewma-0.02", "hour-of-day", "global-hour-of-week"];
+/// How many features a shard's rate has.
+pub const RATE_FEATURES: usize = 5;
+
+/// Added to a rate before its logarithm, in accesses.
+const RATE_FLOOR: f32 = 0.02;
+/// Windows after which an origin counts as not seen.
+const AGE_MAX: u64 = 2000;
+
+const EWMA_0_7: usize = 0;
+const EWMA_0_2: usize = 2;
+const EWMA_0_1: usize = 3;
+const EWMA_0_02: usize = 5;
+
+/// The rows of one shard before one window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardFeatures {
+    /// [`PAIR_FEATURES`] numbers for each origin, origin after origin.
+    pub pairs: Vec<f32>,
+    /// The shard's own row.
+    pub rate: [f32; RATE_FEATURES],
+}
+
+/// Reads the features of a shard before `window`; `None` for a shard without history.
+pub fn features_of(profile: &AccessProfile, shard: ShardId, window: WindowId) -> Option<ShardFeatures> {
+    let history = profile.shards().get(&shard)?;
+    let expected = profile.expected_touches(shard, window);
+    let reader = Reader { profile, history, window, expected };
+    Some(ShardFeatures { pairs: reader.pairs(), rate: reader.rate() })
+}
+
+struct Reader<'a> {
+    profile: &'a AccessProfile,
+    history: &'a ShardHistory,
+    window: WindowId,
+    expected: Counts,
+}
+
+impl Reader<'_> {
+    fn origins(&self) -> usize {
+        self.profile.zones().len()
+    }
+
+    /// Column by column in the order of the names, then laid out row by row.
+    fn pairs(&self) -> Vec<f32> {
+        let columns = self.columns();
+        let origins = 0..self.origins();
+        origins.flat_map(|origin| columns.iter().map(move |column| column[origin])).collect()
+    }
+
+    fn columns(&self) -> [Vec<f32>; PAIR_FEATURES] {
+        let origins = self.origins();
+        let history = self.history;
+        let uniform = vec![1.0 / origins as f32; origins];
+        let global = self.profile.global().all.shares(origins, &uniform, 1.0);
+        let all = history.all.shares(origins, &global, 4.0);
+        let (hour_of_day, hour_of_week) = self.profiles(&all);
+        let each = |value: &dyn Fn(usize) -> f32| (0..origins).map(value).collect::<Vec<f32>>();
+        [
+            logs(&history.last.shares(origins, &all, 0.5)),
+            logs(&self.ewma(EWMA_0_7, &all)),
+            logs(&self.ewma(EWMA_0_1, &all)),
+            logs(&self.ewma(EWMA_0_02, &all)),
+            logs(&all),
+            logs(&hour_of_day),
+            logs(&hour_of_week),
+            logs(&self.global_hour_of_week(&global)),
+            logs(&self.transition(&all)),
+            each(&|origin| if history.last_origin == Some(origin) { 1.0 } else { 0.0 }),
+            each(&|origin| (history.age_of(origin, self.window).unwrap_or(AGE_MAX).min(AGE_MAX) as f32).ln_1p()),
+            each(&|_| self.ewma_rate(EWMA_0_02).ln_1p()),
+            logs(&self.expected.shares(origins, &all, 0.05)),
+            each(&|origin| (self.expected.at(origin) + RATE_FLOOR).ln()),
+        ]
+    }
+
+    fn ewma(&self, at: usize, prior: &[f32]) -> Vec<f32> {
+        let ewma = &self.history.ewma[at];
+        let weight = crate::profile::EWMA_ALPHAS[at] / ewma.fade_to(self.window.0).max(1e-6);
+        ewma.counts().shares(self.origins(), prior, weight)
+    }
+
+    fn ewma_rate(&self, at: usize) -> f32 {
+        self.history.ewma[at].total_at(self.window.0)
+    }
+
+    /// The shares of this hour of the day, and of this hour of the week smoothed towards them.
+    fn profiles(&self, all: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let origins = self.origins();
+        let day = self.hour_of_day().counts().shares(origins, all, 2.0 * HOUR_OF_DAY_ALPHA);
+        let hour = self.profile.length().hour_of_week(self.window);
+        let week = self.history.hour_of_week[hour].counts().shares(origins, &day, HOUR_OF_WEEK_ALPHA);
+        (day, week)
+    }
+
+    fn hour_of_day(&self) -> &DecayedCounts {
+        &self.history.hour_of_day[self.profile.length().hour_of_day(self.window)]
+    }
+
+    fn global_hour_of_week(&self, prior: &[f32]) -> Vec<f32> {
+        let hour = self.profile.length().hour_of_week(self.window);
+        let counts = self.profile.global().hour_of_week[hour].counts();
+        counts.shares(self.origins(), prior, 10.0 * HOUR_OF_WEEK_ALPHA)
+    }
+
+    fn transition(&self, prior: &[f32]) -> Vec<f32> {
+        let hour = self.profile.length().hour_of_day(self.window);
+        let next = self.history.last_origin.and_then(|from| self.profile.global().next_from(from, hour));
+        next.map_or_else(|| prior.to_vec(), |counts| counts.shares(self.origins(), prior, 5.0))
+    }
+
+    fn rate(&self) -> [f32; RATE_FEATURES] {
+        let length = self.profile.length();
+        let week = length.day(self.window) / 7;
+        let everywhere = &self.profile.global().hour_of_week[length.hour_of_week(self.window)];
+        [
+            self.expected.total(),
+            self.ewma_rate(EWMA_0_2),
+            self.ewma_rate(EWMA_0_02),
+            self.hour_of_day().total_at(length.day(self.window)),
+            everywhere.total_at(week),
+        ]
+        .map(|rate| (rate + RATE_FLOOR).ln())
+    }
+}
+
+fn logs(shares: &[f32]) -> Vec<f32> {
+    shares.iter().map(|share| share.max(1e-6).ln()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use placement::Zone;
+
+    use super::*;
+    use crate::profile::WindowLength;
+    use crate::window::WindowCounts;
+
+    fn profile(windows: &[(u64, &str)]) -> AccessProfile {
+        let mut profile = AccessProfile::new(&[Zone::from("a"), Zone::from("b")], WindowLength::HOUR);
+        for (window, zone) in windows {
+            let mut counts = WindowCounts::empty(WindowId(*window));
+            counts.count(ShardId(1), &Zone::from(*zone), 2, 2);
+            profile.observe(&counts);
+        }
+        profile
+    }
+
+    #[test]
+    fn features_name_the_origin_that_was_seen() {
+        let profile = profile(&[(10, "a"), (11, "b")]);
+        let features = features_of(&profile, ShardId(1), WindowId(12)).unwrap();
+        assert_eq!(features.pairs.len(), 2 * PAIR_FEATURES);
+        let pair = |origin: usize, name: &str| {
+            let at = PAIR_FEATURE_NAMES.iter().position(|known| *known == name).unwrap();
+            features.pairs[origin * PAIR_FEATURES + at]
+        };
+        assert_eq!((pair(0, "is-last"), pair(1, "is-last")), (0.0, 1.0));
+        assert!(pair(1, "last-window") > pair(0, "last-window"));
+        assert!(pair(1, "age") < pair(0, "age"));
+        assert!(features.pairs.iter().chain(&features.rate).all(|value| value.is_finite()));
+    }
+
+    #[test]
+    fn a_shard_never_seen_has_no_features() {
+        assert_eq!(features_of(&profile(&[(1, "a")]), ShardId(9), WindowId(2)), None);
+    }
+}

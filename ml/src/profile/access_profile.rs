@@ -1,0 +1,105 @@
+//! Everything the model reads: histories per shard, the history of all, the keys at rest.
+
+use std::collections::BTreeMap;
+
+use placement::{ShardId, WindowId, Zone};
+
+use super::counts::{Counts, ZoneIndex};
+use super::history::{GlobalHistory, ShardHistory};
+use super::renewal::{NumberedTouch, RenewalBook};
+use super::time::WindowLength;
+use crate::window::{OriginCount, WindowCounts};
+
+const MINUTE_MS: u64 = 60_000;
+
+/// What is remembered of all windows that have ended.
+#[derive(Clone, Debug)]
+pub struct AccessProfile {
+    length: WindowLength,
+    zones: ZoneIndex,
+    shards: BTreeMap<ShardId, ShardHistory>,
+    global: GlobalHistory,
+    renewal: RenewalBook,
+    ended: Option<WindowId>,
+}
+
+impl AccessProfile {
+    /// Nothing seen yet; the zones get their numbers in the order given.
+    pub fn new(zones: &[Zone], length: WindowLength) -> Self {
+        Self {
+            length,
+            zones: ZoneIndex::new(zones),
+            shards: BTreeMap::new(),
+            global: GlobalHistory::default(),
+            renewal: RenewalBook::default(),
+            ended: None,
+        }
+    }
+
+    /// Takes in a window that has ended. Windows come in order; one that does not is ignored.
+    pub fn observe(&mut self, window: &WindowCounts) {
+        if self.ended.is_some_and(|ended| window.window <= ended) {
+            return;
+        }
+        for (shard, by_zone) in &window.shards {
+            self.observe_shard(window.window, *shard, by_zone);
+        }
+        self.follow(window);
+        self.ended = Some(window.window);
+    }
+
+    fn observe_shard(&mut self, window: WindowId, shard: ShardId, by_zone: &BTreeMap<Zone, OriginCount>) {
+        let counts = numbered(by_zone, &mut self.zones);
+        let history = self.shards.entry(shard).or_default();
+        self.global.observe(window, &counts, history.last_origin, self.length);
+        history.observe(window, &counts, self.zones.len(), self.length);
+        history.reads += by_zone.values().map(|count| count.reads as f32).sum::<f32>();
+    }
+
+    fn follow(&mut self, window: &WindowCounts) {
+        let start_ms = self.length.start_ms(window.window);
+        for touch in &window.trail {
+            let origin = self.zones.intern(&touch.origin);
+            let minute = (start_ms + touch.offset_ms) / MINUTE_MS;
+            let (shard, key, user) = (touch.shard, touch.key, touch.user);
+            self.renewal.touch(NumberedTouch { shard, key, user, origin, minute });
+        }
+        self.renewal.forget((start_ms + self.length.as_ms()) / MINUTE_MS);
+    }
+
+    /// The expected touches of a shard in `window` by single keys; none before a first window has ended.
+    pub fn expected_touches(&self, shard: ShardId, window: WindowId) -> Counts {
+        let Some(ended) = self.ended else { return Counts::default() };
+        let minute = |at: u64| at * self.length.as_ms() / MINUTE_MS;
+        self.renewal.expect(shard, minute(ended.0 + 1), minute(window.0), minute(window.0 + 1))
+    }
+
+    /// The shards seen, with their histories.
+    pub fn shards(&self) -> &BTreeMap<ShardId, ShardHistory> {
+        &self.shards
+    }
+
+    /// The history of all shards together.
+    pub fn global(&self) -> &GlobalHistory {
+        &self.global
+    }
+
+    /// The zones by number.
+    pub fn zones(&self) -> &ZoneIndex {
+        &self.zones
+    }
+
+    /// How long a window is.
+    pub fn length(&self) -> WindowLength {
+        self.length
+    }
+}
+
+/// Accesses by the origins' numbers.
+pub(crate) fn numbered(by_zone: &BTreeMap<Zone, OriginCount>, zones: &mut ZoneIndex) -> Counts {
+    let mut counts = Counts::default();
+    for (zone, count) in by_zone {
+        counts.add(zones.intern(zone), count.accesses() as f32);
+    }
+    counts
+}

@@ -1,0 +1,18 @@
+//! What is remembered of the windows seen so far, in bounded memory.
+//!
+//! [`Counts`] and [`DecayedCounts`] are numbers by origin; [`ShardHistory`] keeps them per shard over several spans of
+//! time and [`GlobalHistory`] over all shards; [`RenewalBook`] remembers single keys for a while, and after what
+//! delay and where they were touched again.
+
+mod access_profile;
+mod counts;
+mod history;
+mod renewal;
+mod time;
+
+pub use access_profile::AccessProfile;
+pub(crate) use access_profile::numbered;
+pub use counts::{Counts, DecayedCounts, ZoneIndex};
+pub use history::{EWMA_ALPHAS, GlobalHistory, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory};
+pub use renewal::{CLASSES_MAX, GAP_MAX_MINUTES, KEYS_MAX, NumberedTouch, RenewalBook};
+pub use time::WindowLength;

@@ -1,0 +1,158 @@
+//! Where the origins of an access log lie: each origin's zone, each zone's region and coordinates.
+//!
+//! The file is CSV with the header `origin,zone,region,lat,lon`; the coordinates are the zone's, in degrees, and every
+//! origin of a zone repeats them. A round trip within a zone takes 0.5 ms; between zones 1 ms and 1 ms more for each
+//! 100 km of great circle. These are the study's assumptions, not measurements.
+//!
+//! Must hold: an origin has one zone, a zone one region and one place.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use placement::Zone;
+use serde::Deserialize;
+use thiserror::Error;
+
+const RTT_WITHIN_MICROS: u64 = 500;
+const RTT_BASE_MICROS: f64 = 1000.0;
+const RTT_MICROS_PER_KM: f64 = 10.0;
+const EARTH_RADIUS_KM: f64 = 6371.0;
+
+/// A zone's region and place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ZoneSite {
+    /// The region it belongs to.
+    pub region: String,
+    /// Latitude in degrees.
+    pub lat: f64,
+    /// Longitude in degrees.
+    pub lon: f64,
+}
+
+/// Why a zone file cannot be used.
+#[derive(Debug, Error)]
+pub enum ZoneMapError {
+    /// A line that is no mapping.
+    #[error("line {line} of the zone file: {reason}")]
+    Line {
+        /// Its number, counted from 1, the header included.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The mapping of origins to zones, and the zones' places.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ZoneMap {
+    origins: BTreeMap<String, Zone>,
+    sites: BTreeMap<Zone, ZoneSite>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    origin: String,
+    zone: String,
+    region: String,
+    lat: f64,
+    lon: f64,
+}
+
+impl ZoneMap {
+    /// Reads a zone file.
+    pub fn read(reader: impl Read) -> Result<Self, ZoneMapError> {
+        let mut map = Self::default();
+        let mut csv = csv::Reader::from_reader(reader);
+        for (at, line) in csv.deserialize::<Line>().enumerate() {
+            let line_number = at as u64 + 2;
+            let failed = |reason| ZoneMapError::Line { line: line_number, reason };
+            map.insert(line.map_err(|error| failed(error.to_string()))?).map_err(failed)?;
+        }
+        Ok(map)
+    }
+
+    fn insert(&mut self, line: Line) -> Result<(), String> {
+        let zone = Zone(line.zone);
+        let site = ZoneSite { region: line.region, lat: line.lat, lon: line.lon };
+        if self.sites.get(&zone).is_some_and(|known| *known != site) {
+            return Err(format!("zone {:?} is given another region or place than before", zone.0));
+        }
+        if self.origins.contains_key(&line.origin) {
+            return Err(format!("origin {:?} is mapped twice", line.origin));
+        }
+        self.sites.insert(zone.clone(), site);
+        self.origins.insert(line.origin, zone);
+        Ok(())
+    }
+
+    /// The zone of an origin, if the file names it.
+    pub fn zone_of(&self, origin: &str) -> Option<&Zone> {
+        self.origins.get(origin)
+    }
+
+    /// All zones, in order of their names.
+    pub fn zones(&self) -> Vec<Zone> {
+        self.sites.keys().cloned().collect()
+    }
+
+    /// A zone's region and place.
+    pub fn site(&self, zone: &Zone) -> Option<&ZoneSite> {
+        self.sites.get(zone)
+    }
+
+    /// The round trip between two zones in microseconds; `None` if either is unknown.
+    pub fn rtt_micros(&self, from: &Zone, to: &Zone) -> Option<u64> {
+        let (a, b) = (self.sites.get(from)?, self.sites.get(to)?);
+        if from == to {
+            return Some(RTT_WITHIN_MICROS);
+        }
+        Some((RTT_BASE_MICROS + RTT_MICROS_PER_KM * great_circle_km(a, b)).round() as u64)
+    }
+
+    /// The round trips between all zones in the order of [`ZoneMap::zones`], row by row, in microseconds.
+    pub fn rtt_matrix_micros(&self) -> Vec<Vec<u64>> {
+        let row = |from| self.sites.keys().filter_map(|to| self.rtt_micros(from, to)).collect();
+        self.sites.keys().map(row).collect()
+    }
+}
+
+/// The haversine formula.
+fn great_circle_km(a: &ZoneSite, b: &ZoneSite) -> f64 {
+    let (lat_a, lat_b) = (a.lat.to_radians(), b.lat.to_radians());
+    let (half_lat, half_lon) = ((lat_b - lat_a) / 2.0, (b.lon - a.lon).to_radians() / 2.0);
+    let chord = half_lat.sin().powi(2) + lat_a.cos() * lat_b.cos() * half_lon.sin().powi(2);
+    2.0 * EARTH_RADIUS_KM * chord.sqrt().asin()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "origin,zone,region,lat,lon\newr,a,east,40.6925,-74.1687\njfk,a,east,40.6925,-74.1687\n\
+                        r1,b,west,35.2593,-120.9358\n";
+
+    #[test]
+    fn round_trips_follow_the_rule() {
+        let map = ZoneMap::read(TEXT.as_bytes()).unwrap();
+        let (a, b) = (Zone("a".into()), Zone("b".into()));
+        assert_eq!(map.rtt_micros(&a, &a), Some(500));
+        let far = map.rtt_micros(&a, &b).unwrap();
+        assert!((41_000..42_500).contains(&far), "{far}");
+        assert_eq!(map.rtt_matrix_micros(), vec![vec![500, far], vec![far, 500]]);
+        assert_eq!(map.zone_of("jfk"), Some(&a));
+        assert_eq!(map.zone_of("r9"), None);
+    }
+
+    #[test]
+    fn an_origin_mapped_twice_is_refused_with_its_line() {
+        let text = format!("{TEXT}ewr,b,west,35.2593,-120.9358\n");
+        let error = ZoneMap::read(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "line 5 of the zone file: origin \"ewr\" is mapped twice");
+    }
+
+    #[test]
+    fn a_zone_in_two_places_is_refused() {
+        let text = format!("{TEXT}lga,b,west,1.0,2.0\n");
+        assert!(ZoneMap::read(text.as_bytes()).is_err());
+    }
+}
