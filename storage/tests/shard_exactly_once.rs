@@ -1,0 +1,428 @@
+//! Exactly once: random clients that retry, reorder and time out, against a model of a few lines.
+//!
+//! The store is checkpointed, abandons checkpoints, and is reopened at random, after which the log is
+//! replayed from its applied position, as after a crash. Whatever happens, every outcome equals the
+//! model's, the data is the model's at every readable revision, and the fingerprint equals that of a
+//! store that applied the same log without any of it.
+
+// In a test's own functions, too, an unwrap is an assertion.
+#![allow(clippy::unwrap_used)]
+
+mod shard_support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use shard_support::*;
+use storage::shard::command::{Expectation, Mutation, Operation};
+use storage::shard::{Capture, KeyValue, Outcome, OutcomeKind, Refusal, ShardStore};
+use storage::sim_disk::SimDisk;
+
+const PATH: &str = "/shard";
+
+/// One thing that happens.
+#[derive(Debug, Clone)]
+enum Event {
+    /// An entry with these mutations, this long after the one before.
+    Entry { after_ms: u64, mutations: Vec<Mutation> },
+    /// An entry that is none of the machine's.
+    Blank,
+    /// A checkpoint is captured and written.
+    Checkpoint,
+    /// A checkpoint is captured; it is written, or abandoned, after the next entry.
+    Capture { write: bool },
+    /// The process dies and starts again.
+    Reopen,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let key = prop::sample::select(vec!["b", "c", "d", "z", "toolongkey"]);
+    let value = prop::sample::select(vec!["1", "2", "3"]);
+    let expect = prop_oneof![
+        any::<bool>().prop_map(Expectation::Absent),
+        prop::sample::select(vec!["1", "2"]).prop_map(|value| Expectation::Value(Bytes::from(value))),
+        (0_u64..12).prop_map(Expectation::Revision),
+    ];
+    let swap = (key.clone(), value.clone(), expect)
+        .prop_map(|(key, value, expect)| compare_and_set(0, 0, key, expect, value.as_bytes()));
+    let plain = prop_oneof![
+        1 => Just(open_session(0)),
+        3 => (key.clone(), value).prop_map(|(key, value)| put(0, 0, key, value.as_bytes())),
+        2 => key.prop_map(|key| delete(0, 0, key)),
+        2 => swap,
+    ];
+    plain.prop_map(|mutation| mutation.operation.unwrap())
+}
+
+/// Few sessions and sequences, so that most mutations repeat one that went before.
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let range_version = prop_oneof![8 => Just(3_u64), 1 => Just(0), 1 => Just(2)];
+    let numbers = (0_u64..6, 0_u64..7, 0_u64..5, range_version);
+    (numbers, operation()).prop_map(|((session, sequence, low_water, range_version), operation)| {
+        let opens = matches!(operation, Operation::OpenSession(_));
+        Mutation {
+            session,
+            sequence: if opens { sequence / 6 } else { sequence },
+            low_water,
+            r#gen: range_version,
+            operation: Some(operation),
+        }
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let entry = (0_u64..300, vec(mutation(), 1..5))
+        .prop_map(|(after_ms, mutations)| Event::Entry { after_ms, mutations });
+    prop_oneof![
+        8 => entry,
+        1 => Just(Event::Blank),
+        1 => Just(Event::Checkpoint),
+        1 => any::<bool>().prop_map(|write| Event::Capture { write }),
+        1 => Just(Event::Reopen),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct ModelSession {
+    last_active_ms: u64,
+    low_water: u64,
+    done: BTreeMap<u64, (bool, bool, u64)>,
+}
+
+/// The semantics, as plainly as they can be said.
+#[derive(Default)]
+struct Model {
+    clock_ms: u64,
+    sessions: BTreeMap<u64, ModelSession>,
+    /// The data at each revision from 0.
+    history: Vec<BTreeMap<String, KeyValue>>,
+}
+
+impl Model {
+    fn new() -> Model {
+        Model {
+            history: vec![BTreeMap::new()],
+            ..Model::default()
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        self.history.len() as u64 - 1
+    }
+
+    fn apply(&mut self, stamped_ms: u64, mutations: &[Mutation]) -> Vec<Outcome> {
+        self.clock_ms = self.clock_ms.max(stamped_ms);
+        let clock_ms = self.clock_ms;
+        self.sessions
+            .retain(|_, session| session.last_active_ms + 1_000 >= clock_ms);
+        mutations
+            .iter()
+            .map(|mutation| self.apply_one(mutation))
+            .collect()
+    }
+
+    fn apply_one(&mut self, mutation: &Mutation) -> Outcome {
+        let answer = |revision, kind, replayed| Outcome {
+            revision,
+            kind,
+            replayed,
+        };
+        match self.try_apply(mutation) {
+            Ok((existed, held, revision, replayed)) => {
+                let kind = match held {
+                    Ok(previous) => OutcomeKind::Applied { existed, previous },
+                    Err(current) => OutcomeKind::CasFailed { current },
+                };
+                answer(revision, kind, replayed)
+            }
+            Err(kind) => answer(self.revision(), kind, false),
+        }
+    }
+
+    #[allow(clippy::type_complexity)] // (existed, Ok(previous) or Err(current), revision, replayed)
+    fn try_apply(
+        &mut self,
+        mutation: &Mutation,
+    ) -> Result<(bool, Result<Option<KeyValue>, Option<KeyValue>>, u64, bool), OutcomeKind> {
+        let refuse = |refusal| Err(OutcomeKind::Refused(refusal));
+        let Some(operation) = &mutation.operation else {
+            return refuse(Refusal::Invalid);
+        };
+        let range_fits = mutation.r#gen == 0 || mutation.r#gen == 3;
+        if mutation.session == 0 {
+            return refuse(Refusal::Invalid);
+        }
+        if let Operation::OpenSession(_) = operation {
+            return match (range_fits, mutation.sequence) {
+                (false, _) => refuse(Refusal::StaleRange),
+                (true, 0) => Err(self.open(mutation.session)),
+                (true, _) => refuse(Refusal::Invalid),
+            };
+        }
+        if mutation.sequence == 0 || mutation.low_water > mutation.sequence {
+            return refuse(Refusal::Invalid);
+        }
+        let Some(session) = self.sessions.get_mut(&mutation.session) else {
+            return refuse(Refusal::SessionExpired);
+        };
+        session.last_active_ms = self.clock_ms;
+        session.low_water = session.low_water.max(mutation.low_water);
+        if mutation.sequence < session.low_water {
+            return refuse(Refusal::SequenceForgotten);
+        }
+        if let Some((swapped, existed, revision)) = session.done.get(&mutation.sequence) {
+            let held = if *swapped { Ok(None) } else { Err(None) };
+            return Ok((*existed, held, *revision, true));
+        }
+        if !range_fits {
+            return refuse(Refusal::StaleRange);
+        }
+        self.check_key(operation)?;
+        let (existed, held) = self.execute(operation);
+        let revision = self.revision();
+        let done = (held.is_ok(), existed, revision);
+        let session = self.sessions.get_mut(&mutation.session).unwrap();
+        session.done.insert(mutation.sequence, done);
+        Ok((existed, held, revision, false))
+    }
+
+    fn open(&mut self, id: u64) -> OutcomeKind {
+        let last_active_ms = self.clock_ms;
+        let session = self.sessions.entry(id).or_insert(ModelSession {
+            last_active_ms,
+            low_water: 0,
+            done: BTreeMap::new(),
+        });
+        session.last_active_ms = last_active_ms;
+        if self.sessions.len() > 4 {
+            let others = self.sessions.iter().filter(|(other, _)| **other != id);
+            let idlest = others
+                .map(|(other, session)| (session.last_active_ms, *other))
+                .min()
+                .unwrap();
+            self.sessions.remove(&idlest.1);
+        }
+        OutcomeKind::SessionOpened
+    }
+
+    fn check_key(&self, operation: &Operation) -> Result<(), OutcomeKind> {
+        if let Operation::CompareAndSet(swap) = operation
+            && swap.expect == Some(Expectation::Absent(false))
+        {
+            return Err(OutcomeKind::Refused(Refusal::Invalid));
+        }
+        match key_of(operation).as_str() {
+            "toolongkey" => Err(OutcomeKind::Refused(Refusal::TooLarge)),
+            "z" => Err(OutcomeKind::Refused(Refusal::OutOfRange)),
+            _ => Ok(()),
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn execute(&mut self, operation: &Operation) -> (bool, Result<Option<KeyValue>, Option<KeyValue>>) {
+        let key = key_of(operation);
+        let before = self.history.last().unwrap().get(&key).cloned();
+        let existed = before.is_some();
+        match operation {
+            Operation::Put(put) => self.set(&key, Some(put.value.clone())),
+            Operation::Delete(_) if existed => self.set(&key, None),
+            Operation::Delete(_) => {}
+            Operation::CompareAndSet(swap) => {
+                let holds = match (swap.expect.as_ref().unwrap(), &before) {
+                    (Expectation::Absent(_), None) => true,
+                    (Expectation::Value(value), Some(pair)) => pair.value == value,
+                    (Expectation::Revision(revision), Some(pair)) => pair.mod_revision == *revision,
+                    _ => false,
+                };
+                if !holds {
+                    return (existed, Err(before));
+                }
+                self.set(&key, Some(swap.new_value.clone()));
+                return (existed, Ok(None));
+            }
+            Operation::OpenSession(_) => unreachable!("sessions are opened elsewhere"),
+        }
+        (existed, Ok(before))
+    }
+
+    fn set(&mut self, key: &str, value: Option<Bytes>) {
+        let mut next = self.history.last().unwrap().clone();
+        let mod_revision = self.history.len() as u64;
+        let before = next.remove(key);
+        if let Some(value) = value {
+            let pair = KeyValue {
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                value,
+                create_revision: before.as_ref().map_or(mod_revision, |pair| pair.create_revision),
+                mod_revision,
+                version: before.map_or(1, |pair| pair.version + 1),
+            };
+            next.insert(key.to_owned(), pair);
+        }
+        self.history.push(next);
+    }
+}
+
+fn key_of(operation: &Operation) -> String {
+    let key = match operation {
+        Operation::Put(put) => &put.key,
+        Operation::Delete(delete) => &delete.key,
+        Operation::CompareAndSet(swap) => &swap.key,
+        Operation::OpenSession(_) => unreachable!("it has no key"),
+    };
+    String::from_utf8(key.to_vec()).unwrap()
+}
+
+/// The store under test, its log, and a capture that may be in flight.
+struct Run {
+    disk: Arc<SimDisk>,
+    store: Option<ShardStore>,
+    capture: Option<(Capture, bool)>,
+    log: Vec<Option<Bytes>>,
+    clock_ms: u64,
+    model: Model,
+}
+
+impl Run {
+    fn step(&mut self, event: &Event) {
+        match event {
+            Event::Entry { after_ms, mutations } => {
+                self.clock_ms += after_ms;
+                let outcomes = self.append(Some(batch(self.clock_ms, mutations)));
+                let expected = self.model.apply(self.clock_ms, mutations);
+                assert_eq!(outcomes, expected, "{mutations:?}");
+                self.end_capture();
+            }
+            Event::Blank => {
+                self.append(None);
+            }
+            Event::Checkpoint => {
+                self.end_capture();
+                checkpoint(self.store());
+            }
+            Event::Capture { write } => {
+                self.end_capture();
+                self.capture = Some((self.store().capture(mark(self.store())).unwrap(), *write));
+            }
+            Event::Reopen => self.reopen(),
+        }
+        self.check();
+    }
+
+    fn store(&self) -> &ShardStore {
+        self.store.as_ref().unwrap()
+    }
+
+    fn append(&mut self, payload: Option<Bytes>) -> Vec<Outcome> {
+        self.log.push(payload);
+        self.store()
+            .apply(at(self.log.len() as u64), self.log.last().unwrap().as_ref())
+            .unwrap()
+    }
+
+    fn end_capture(&mut self) {
+        if let Some((capture, true)) = self.capture.take() {
+            capture.write().unwrap();
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.capture = None;
+        let durable = self.store().durable_applied();
+        self.store = None;
+        let store = reopen(self.disk.clone(), Path::new(PATH));
+        assert_eq!(store.applied(), durable);
+        let expected_mark = durable.map(|at| format!("mark {}", at.index));
+        assert_eq!(
+            store.mark().filter(|_| durable.is_some()),
+            expected_mark.map(Bytes::from)
+        );
+        let replayed_from = durable.map_or(0, |at| at.index as usize);
+        for (entry, payload) in self.log.iter().enumerate().skip(replayed_from) {
+            store.apply(at(entry as u64 + 1), payload.as_ref()).unwrap();
+        }
+        self.store = Some(store);
+    }
+
+    fn check(&self) {
+        let store = self.store();
+        assert_eq!(store.revision(), self.model.revision());
+        for revision in store.oldest_revision()..=store.revision() {
+            let data = &self.model.history[revision as usize];
+            for key in ["b", "c", "d"] {
+                assert_eq!(
+                    store.get_at(key.as_bytes(), revision).unwrap().as_ref(),
+                    data.get(key)
+                );
+            }
+        }
+        let data: Vec<_> = self.model.history.last().unwrap().values().cloned().collect();
+        assert_eq!(store.scan(b"", None, usize::MAX, usize::MAX).unwrap().pairs, data);
+        let bytes: usize = data.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
+        let stats = store.stats();
+        assert_eq!((stats.keys, stats.bytes), (data.len() as u64, bytes as u64));
+        assert_eq!(stats.sessions, self.model.sessions.len() as u64);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_mutation_takes_effect_once(events in vec(event(), 1..60)) {
+        let disk = Arc::new(SimDisk::new(0));
+        let mut run = Run {
+            store: Some(create(disk.clone(), Path::new(PATH))),
+            disk: disk.clone(),
+            capture: None,
+            log: Vec::new(),
+            clock_ms: 1_000,
+            model: Model::new(),
+        };
+        for event in &events {
+            run.step(event);
+        }
+        let undisturbed = create(disk, Path::new("/undisturbed"));
+        for (entry, payload) in run.log.iter().enumerate() {
+            undisturbed.apply(at(entry as u64 + 1), payload.as_ref()).unwrap();
+        }
+        prop_assert_eq!(run.store().state_hash(), undisturbed.state_hash());
+    }
+}
+
+/// The generator must reach what the test is about, or its success says little.
+#[test]
+fn the_random_clients_meet_every_outcome() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut met = BTreeSet::new();
+    for _ in 0..200 {
+        let events = vec(event(), 1..60).new_tree(&mut runner).unwrap().current();
+        let (mut model, mut clock_ms) = (Model::new(), 1_000);
+        for event in events {
+            if let Event::Entry { after_ms, mutations } = event {
+                clock_ms += after_ms;
+                for outcome in model.apply(clock_ms, &mutations) {
+                    met.insert(kind_name(&outcome));
+                }
+            }
+        }
+    }
+    assert_eq!(met.len(), 13, "{met:?}");
+}
+
+fn kind_name(outcome: &Outcome) -> String {
+    match &outcome.kind {
+        OutcomeKind::Applied { existed, .. } => {
+            format!("applied, existed {existed}, replayed {}", outcome.replayed)
+        }
+        OutcomeKind::CasFailed { .. } => format!("cas failed, replayed {}", outcome.replayed),
+        OutcomeKind::SessionOpened => "session opened".to_owned(),
+        OutcomeKind::Refused(refusal) => format!("{refusal:?}"),
+    }
+}
