@@ -69,7 +69,10 @@ impl Set {
     fn of(voters: &[HostIx]) -> Self {
         let mut hosts = [0; VOTERS_MAX];
         hosts[..voters.len()].copy_from_slice(voters);
-        Self { hosts, len: voters.len() }
+        Self {
+            hosts,
+            len: voters.len(),
+        }
     }
 
     fn with(&self, position: usize, host: HostIx) -> Self {
@@ -85,7 +88,12 @@ impl Set {
 
 impl<'s> Survey<'s> {
     /// Prepares the alternatives of a shard with at most [`VOTERS_MAX`] voters, under the present loads.
-    pub(super) fn of(problem: &'s Problem<'s>, loads: &'s Loads, shard: &'s DenseShard<'s>, room: Room) -> Self {
+    pub(super) fn of(
+        problem: &'s Problem<'s>,
+        loads: &'s Loads,
+        shard: &'s DenseShard<'s>,
+        room: Room,
+    ) -> Self {
         let voters = shard.voter_hosts();
         let zones = problem.topology.zones.len();
         let mut survey = Self {
@@ -125,10 +133,15 @@ impl<'s> Survey<'s> {
         let judged = ways.filter_map(|(position, host)| {
             let set = Set::of(&self.voters).with(position, host);
             let (cost, home) = self.settled(&set)?;
-            Some((self.crowding_of(&set), self.alternative(position, host, (cost, home), home == host, 1)))
+            Some((
+                self.crowding_of(&set),
+                self.alternative(position, host, (cost, home), home == host, 1),
+            ))
         });
         let judged = judged.filter(|(crowding, _)| *crowding <= self.crowding);
-        judged.min_by_key(|(crowding, found)| (*crowding, found.cost, found.to)).map(|(_, found)| found)
+        judged
+            .min_by_key(|(crowding, found)| (*crowding, found.cost, found.to))
+            .map(|(_, found)| found)
     }
 
     /// The cheapest way to a set that is less crowded, if the present one is more crowded than it need be.
@@ -137,15 +150,25 @@ impl<'s> Survey<'s> {
             return None;
         }
         let before = self.crowding;
-        let domains: Vec<usize> = self.voters.iter().map(|host| self.problem.topology.domain_of(*host)).collect();
+        let domains: Vec<usize> = self
+            .voters
+            .iter()
+            .map(|host| self.problem.topology.domain_of(*host))
+            .collect();
         let problem = self.problem;
         let shared = move |host: HostIx| {
-            domains.iter().filter(|domain| **domain == problem.topology.domain_of(host)).count() > 1
+            domains
+                .iter()
+                .filter(|domain| **domain == problem.topology.domain_of(host))
+                .count()
+                > 1
         };
         let voters = Set::of(&self.voters);
         let topology = &self.problem.topology;
-        let crowding = |removed, to| pairs_together(voters.with(removed, to).hosts(), |host| topology.domain_of(host));
-        self.forced(shared).filter(|found| crowding(found.removed, found.to) < before)
+        let crowding =
+            |removed, to| pairs_together(voters.with(removed, to).hosts(), |host| topology.domain_of(host));
+        self.forced(shared)
+            .filter(|found| crowding(found.removed, found.to) < before)
     }
 
     fn try_ones(&mut self) {
@@ -187,7 +210,9 @@ impl<'s> Survey<'s> {
         for first in 0..self.voters.len() {
             for second in 0..self.voters.len() {
                 let set = Set::of(&self.voters).with(first, home);
-                let Some((cost, leads)) = (first != second).then(|| self.judged(&set.with(second, near))).flatten()
+                let Some((cost, leads)) = (first != second)
+                    .then(|| self.judged(&set.with(second, near)))
+                    .flatten()
                 else {
                     continue;
                 };
@@ -217,13 +242,25 @@ impl<'s> Survey<'s> {
         steps: u64,
     ) -> Alternative {
         let costs = self.problem.input.costs;
-        let home_micros = if home == self.shard.home { 0 } else { costs.home_move_micros };
+        let home_micros = if home == self.shard.home {
+            0
+        } else {
+            costs.home_move_micros
+        };
         let step_micros = costs.replica_micros(self.shard.view.bytes);
         let cost_micros = step_micros.saturating_mul(steps).saturating_add(home_micros);
         let gain = self.demand.trusted(self.now - cost);
         let horizon = Gain::from(self.problem.input.options.horizon_windows.max(1));
         let value = gain.saturating_mul(horizon) - gain_for(cost_micros);
-        Alternative { removed, to, take_home, cost, gain, cost_micros, value }
+        Alternative {
+            removed,
+            to,
+            take_home,
+            cost,
+            gain,
+            cost_micros,
+            value,
+        }
     }
 
     fn note(&mut self, found: Alternative) {
@@ -239,13 +276,20 @@ impl<'s> Survey<'s> {
 
     /// The cost and the home of a set that is spread no worse than the present one.
     fn judged(&self, set: &Set) -> Option<(Nanos, HostIx)> {
-        (self.crowding_of(set) <= self.crowding).then(|| self.settled(set)).flatten()
+        (self.crowding_of(set) <= self.crowding)
+            .then(|| self.settled(set))
+            .flatten()
     }
 
     /// The cost of a set from its best home; of equal ones the present home, then the first.
     fn settled(&self, set: &Set) -> Option<(Nanos, HostIx)> {
         let homes = set.hosts().iter().filter(|host| self.may_lead(**host));
-        let costs = homes.map(|host| (self.demand.cost(&self.problem.topology, *host, set.hosts()), *host));
+        let costs = homes.map(|host| {
+            (
+                self.demand.cost(&self.problem.topology, *host, set.hosts()),
+                *host,
+            )
+        });
         costs.min_by_key(|(cost, host)| (*cost, *host != self.shard.home, *host))
     }
 
@@ -263,7 +307,11 @@ impl<'s> Survey<'s> {
 /// Pairs of voters that one failing domain would take together.
 fn pairs_together(hosts: &[HostIx], domain: impl Fn(HostIx) -> usize) -> usize {
     let later = |position: usize| hosts[position + 1..].iter().map(|host| domain(*host));
-    let with = |position: usize| later(position).filter(|other| *other == domain(hosts[position])).count();
+    let with = |position: usize| {
+        later(position)
+            .filter(|other| *other == domain(hosts[position]))
+            .count()
+    };
     (0..hosts.len()).map(with).sum()
 }
 
@@ -274,11 +322,21 @@ fn candidates(problem: &Problem, loads: &Loads, shard: &DenseShard, room: Room) 
     let free = |host: &HostIx| topology.hosts[*host].1.accepts() && !shard.occupied.contains(host);
     let mut hosts: Vec<HostIx> = (0..topology.hosts.len()).filter(free).filter(fits).collect();
     hosts.sort_by_cached_key(|host| (topology.zone_of(*host), loads.fullness_ppm(*host), *host));
-    let each = if problem.input.rules.spread == Spread::Host { 2 } else { 1 };
+    let each = if problem.input.rules.spread == Spread::Host {
+        2
+    } else {
+        1
+    };
     let mut kept: Vec<HostIx> = Vec::new();
     for host in hosts {
         let zone = topology.zone_of(host);
-        if kept.iter().rev().take_while(|known| topology.zone_of(**known) == zone).count() < each {
+        if kept
+            .iter()
+            .rev()
+            .take_while(|known| topology.zone_of(**known) == zone)
+            .count()
+            < each
+        {
             kept.push(host);
         }
     }

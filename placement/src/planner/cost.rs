@@ -34,12 +34,22 @@ impl Demand {
     /// Reads the demand off a forecast; no forecast is no demand.
     pub(super) fn of(topology: &Topology, options: &PlanOptions, forecast: Option<&ShardForecast>) -> Self {
         let Some(forecast) = forecast else {
-            return Self { near: Vec::new(), rounds_milli: 0, trust_ppm: 0, accesses_milli: 0 };
+            return Self {
+                near: Vec::new(),
+                rounds_milli: 0,
+                trust_ppm: 0,
+                accesses_milli: 0,
+            };
         };
         let accesses_milli = forecast.accesses_milli();
-        let lease = u128::from(forecast.reads_milli) * u128::from(options.lease_reads_ppm.min(PPM)) / u128::from(PPM);
+        let lease =
+            u128::from(forecast.reads_milli) * u128::from(options.lease_reads_ppm.min(PPM)) / u128::from(PPM);
         Self {
-            near: near(topology, &weights(topology, options.objective, forecast), accesses_milli),
+            near: near(
+                topology,
+                &weights(topology, options.objective, forecast),
+                accesses_milli,
+            ),
             rounds_milli: accesses_milli.saturating_sub(u64::try_from(lease).unwrap_or(u64::MAX)),
             trust_ppm: PPM.saturating_sub(forecast.uncertainty_ppm),
             accesses_milli,
@@ -88,29 +98,43 @@ pub(super) fn quorum_micros(topology: &Topology, home: HostIx, voters: &[HostIx]
     let others = voters.iter().filter(|voter| **voter != home);
     let acks = voters.len() / 2;
     if acks == 1 {
-        return others.map(|voter| row[topology.zone_of(*voter)]).min().unwrap_or(0);
+        return others
+            .map(|voter| row[topology.zone_of(*voter)])
+            .min()
+            .unwrap_or(0);
     }
     let mut sorted: Vec<u32> = others.map(|voter| row[topology.zone_of(*voter)]).collect();
     sorted.sort_unstable();
-    acks.checked_sub(1).and_then(|last| sorted.get(last)).copied().unwrap_or(0)
+    acks.checked_sub(1)
+        .and_then(|last| sorted.get(last))
+        .copied()
+        .unwrap_or(0)
 }
 
 /// The weight of each origin zone, in parts per million.
 fn weights(topology: &Topology, objective: Objective, forecast: &ShardForecast) -> Vec<(ZoneIx, u32)> {
     match objective {
         Objective::ExpectedRtt => {
-            let known = forecast.shares.iter().filter_map(|(zone, share)| Some((topology.zone(zone)?, *share)));
+            let known = forecast
+                .shares
+                .iter()
+                .filter_map(|(zone, share)| Some((topology.zone(zone)?, *share)));
             known.collect()
         }
-        Objective::MostLikely => {
-            forecast.likeliest_origin().and_then(|zone| topology.zone(zone)).map(|zone| (zone, PPM)).into_iter().collect()
-        }
+        Objective::MostLikely => forecast
+            .likeliest_origin()
+            .and_then(|zone| topology.zone(zone))
+            .map(|zone| (zone, PPM))
+            .into_iter()
+            .collect(),
     }
 }
 
 fn near(topology: &Topology, weights: &[(ZoneIx, u32)], accesses_milli: u64) -> Vec<Nanos> {
     let mean_to = |home: ZoneIx| {
-        let terms = weights.iter().map(|(origin, share)| u64::from(topology.rtt(*origin, home)) * u64::from(*share));
+        let terms = weights
+            .iter()
+            .map(|(origin, share)| u64::from(topology.rtt(*origin, home)) * u64::from(*share));
         terms.fold(0u64, u64::saturating_add)
     };
     let scaled = |home| Nanos::from(mean_to(home)) * Nanos::from(accesses_milli) / Nanos::from(PPM);

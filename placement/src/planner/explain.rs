@@ -16,8 +16,17 @@ pub(super) fn host_scores(input: &PlanInput, forecast: &ShardForecast) -> HostAf
     for (origin, share) in &forecast.shares {
         let distance = |id: &HostId| input.rtt.micros(origin, &input.placement.hosts[id].zone);
         let elsewhere = |id: &HostId| input.placement.hosts[id].zone != *origin;
-        let nearest = input.placement.hosts.keys().map(|id| (elsewhere(id), distance(id))).min();
-        let near = input.placement.hosts.keys().filter(|id| Some((elsewhere(id), distance(id))) == nearest);
+        let nearest = input
+            .placement
+            .hosts
+            .keys()
+            .map(|id| (elsewhere(id), distance(id)))
+            .min();
+        let near = input
+            .placement
+            .hosts
+            .keys()
+            .filter(|id| Some((elsewhere(id), distance(id))) == nearest);
         divide(&mut scores, *share, near.copied().collect());
     }
     HostAffinityScores(scores)
@@ -78,12 +87,22 @@ impl Line<'_> {
     }
 
     fn expected(&self) -> String {
-        let Some(forecast) = self.forecast else { return String::new() };
+        let Some(forecast) = self.forecast else {
+            return String::new();
+        };
         let accesses = forecast.accesses_milli();
         let mut origins: Vec<_> = forecast.shares.iter().filter(|(_, share)| **share > 0).collect();
         origins.sort_by_key(|(zone, share)| (std::cmp::Reverse(**share), *zone));
-        let shares = origins.iter().take(3).map(|(zone, ppm)| format!("{zone} {}.{}%", *ppm / 10_000, *ppm / 1_000 % 10));
+        let shares = origins
+            .iter()
+            .take(3)
+            .map(|(zone, ppm)| format!("{zone} {}.{}%", *ppm / 10_000, *ppm / 1_000 % 10));
         let shares: Vec<String> = shares.collect();
-        format!("; {}.{:03} accesses expected, {}", accesses / 1_000, accesses % 1_000, shares.join(", "))
+        format!(
+            "; {}.{:03} accesses expected, {}",
+            accesses / 1_000,
+            accesses % 1_000,
+            shares.join(", ")
+        )
     }
 }

@@ -71,7 +71,10 @@ impl Forecast {
                 return Err(ForecastError::Shares { shard, sum_ppm });
             }
             if forecast.uncertainty_ppm > PPM {
-                return Err(ForecastError::Uncertainty { shard, ppm: forecast.uncertainty_ppm });
+                return Err(ForecastError::Uncertainty {
+                    shard,
+                    ppm: forecast.uncertainty_ppm,
+                });
             }
         }
         Ok(())
@@ -87,6 +90,9 @@ impl ShardForecast {
     /// The origin with the largest share; of equal ones the first by name.
     pub fn likeliest_origin(&self) -> Option<&Zone> {
         let best = self.shares.values().max()?;
-        self.shares.iter().find(|(_, share)| *share == best).map(|(zone, _)| zone)
+        self.shares
+            .iter()
+            .find(|(_, share)| *share == best)
+            .map(|(zone, _)| zone)
     }
 }

@@ -58,7 +58,13 @@ impl Seat {
 
     /// What going from the option chosen so far to another would save; leaving a draining host comes before all.
     pub(super) fn gain_to(&self, option: usize) -> Gain {
-        let urgency = |chosen: usize| if self.drains && chosen == self.start { DRAIN_URGENCY } else { 0 };
+        let urgency = |chosen: usize| {
+            if self.drains && chosen == self.start {
+                DRAIN_URGENCY
+            } else {
+                0
+            }
+        };
         self.options[option].gain - self.at().gain + urgency(self.at) - urgency(option)
     }
 
@@ -90,12 +96,33 @@ fn seat(problem: &Problem, number: usize, memory: &mut ShardMemory, regret: Regr
         .map(|&host| {
             let cost = shard.demand.cost(&problem.topology, host, &hosts);
             let gain = shard.demand.trusted(now - cost);
-            option(problem, shard, memory, Candidate { host, cost, gain, regret, drains })
+            option(
+                problem,
+                shard,
+                memory,
+                Candidate {
+                    host,
+                    cost,
+                    gain,
+                    regret,
+                    drains,
+                },
+            )
         })
         .collect();
     options.sort_by_key(|option| (-option.gain, option.cost, option.host));
-    let start = options.iter().position(|option| option.host == shard.home).unwrap_or(0);
-    Seat { shard: number, options, start, at: start, weight_milli: shard.demand.accesses_milli, drains }
+    let start = options
+        .iter()
+        .position(|option| option.host == shard.home)
+        .unwrap_or(0);
+    Seat {
+        shard: number,
+        options,
+        start,
+        at: start,
+        weight_milli: shard.demand.accesses_milli,
+        drains,
+    }
 }
 
 struct Candidate {
@@ -106,19 +133,44 @@ struct Candidate {
     drains: bool,
 }
 
-fn option(problem: &Problem, shard: &DenseShard, memory: &mut ShardMemory, candidate: Candidate) -> SeatOption {
-    let Candidate { host, cost, gain, regret, drains } = candidate;
+fn option(
+    problem: &Problem,
+    shard: &DenseShard,
+    memory: &mut ShardMemory,
+    candidate: Candidate,
+) -> SeatOption {
+    let Candidate {
+        host,
+        cost,
+        gain,
+        regret,
+        drains,
+    } = candidate;
     let (id, view) = problem.topology.hosts[host];
     let (window, rule) = (problem.input.forecast.window, problem.input.options.hysteresis);
-    let bar_micros = memory.homes.bar(rule, &id, problem.input.costs.home_move_micros, window);
+    let bar_micros = memory
+        .homes
+        .bar(rule, &id, problem.input.costs.home_move_micros, window);
     if regret == Regret::Grows && host != shard.home {
-        memory.homes.add(id, gain_micros(gain), bar_micros.saturating_mul(2).max(1));
+        memory
+            .homes
+            .add(id, gain_micros(gain), bar_micros.saturating_mul(2).max(1));
     }
     let regret_micros = memory.homes.regret(&id);
-    let waits = Constraint::Regret { regret_micros, bar_micros };
+    let waits = Constraint::Regret {
+        regret_micros,
+        bar_micros,
+    };
     let gate = standing(problem, shard, view, drains)
         .or_else(|| (!drains && regret_micros < bar_micros).then_some(waits));
-    SeatOption { host, cost, gain, gate, regret_micros, bar_micros }
+    SeatOption {
+        host,
+        cost,
+        gain,
+        gate,
+        regret_micros,
+        bar_micros,
+    }
 }
 
 /// What forbids a home on `host` whatever it would gain.
@@ -131,7 +183,9 @@ fn standing(problem: &Problem, shard: &DenseShard, host: &HostView, drains: bool
     }
     let moved = shard.view.home_window.filter(|_| !drains)?;
     let until = moved.0.saturating_add(problem.input.limits.home_dwell_windows);
-    (problem.input.forecast.window.0 < until).then_some(Constraint::Dwell { until: crate::ids::WindowId(until) })
+    (problem.input.forecast.window.0 < until).then_some(Constraint::Dwell {
+        until: crate::ids::WindowId(until),
+    })
 }
 
 /// The cost of all seats as they are now and as chosen, in microseconds.

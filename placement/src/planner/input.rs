@@ -180,12 +180,17 @@ impl HostView {
 impl ShardView {
     /// The voters, in order of replica id.
     pub fn voters(&self) -> impl Iterator<Item = (ReplicaId, HostId)> + '_ {
-        self.replicas.iter().filter(|(_, r)| r.role == Role::Voter).map(|(id, r)| (*id, r.host))
+        self.replicas
+            .iter()
+            .filter(|(_, r)| r.role == Role::Voter)
+            .map(|(id, r)| (*id, r.host))
     }
 
     /// The host that leads, if known.
     pub fn home_host(&self) -> Option<HostId> {
-        self.home.and_then(|id| self.replicas.get(&id)).map(|replica| replica.host)
+        self.home
+            .and_then(|id| self.replicas.get(&id))
+            .map(|replica| replica.host)
     }
 }
 
@@ -199,7 +204,10 @@ impl PlacementView {
         bytes: &BTreeMap<ShardId, u64>,
     ) -> Self {
         let mut view = Self {
-            hosts: hosts.iter().map(|(id, host)| (*id, HostView::from(host))).collect(),
+            hosts: hosts
+                .iter()
+                .map(|(id, host)| (*id, HostView::from(host)))
+                .collect(),
             shards: shards
                 .iter()
                 .filter(|(id, _)| !id.is_placement())
@@ -241,7 +249,17 @@ impl ShardView {
         let replicas = shard.replicas.iter();
         Self {
             epoch: shard.epoch,
-            replicas: replicas.map(|(id, r)| (*id, ReplicaView { host: r.host, role: r.role })).collect(),
+            replicas: replicas
+                .map(|(id, r)| {
+                    (
+                        *id,
+                        ReplicaView {
+                            host: r.host,
+                            role: r.role,
+                        },
+                    )
+                })
+                .collect(),
             home: shard.route_home(),
             bytes,
             busy: shard.active.is_some() || !shard.ready,
@@ -259,7 +277,9 @@ impl PlanCosts {
             rate => u128::from(bytes) * u128::from(PPM) / u128::from(rate),
         };
         let weighted = copy_micros * u128::from(self.copy_weight_ppm) / u128::from(PPM);
-        u64::try_from(weighted).unwrap_or(u64::MAX).saturating_add(self.replica_move_micros)
+        u64::try_from(weighted)
+            .unwrap_or(u64::MAX)
+            .saturating_add(self.replica_move_micros)
     }
 }
 
@@ -276,7 +296,11 @@ impl Default for PlanCosts {
 
 impl Default for SkiRental {
     fn default() -> Self {
-        Self { bar_ppm: PPM, return_bar_ppm: 3 * PPM, return_windows: 24 }
+        Self {
+            bar_ppm: PPM,
+            return_bar_ppm: 3 * PPM,
+            return_windows: 24,
+        }
     }
 }
 

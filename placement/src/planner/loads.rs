@@ -21,18 +21,32 @@ impl Loads {
         let hosts = problem.topology.hosts.len();
         let (mut accesses_milli, mut bytes) = (vec![0u64; hosts], vec![0u64; hosts]);
         for shard in &problem.shards {
-            accesses_milli[shard.home] = accesses_milli[shard.home].saturating_add(shard.demand.accesses_milli);
+            accesses_milli[shard.home] =
+                accesses_milli[shard.home].saturating_add(shard.demand.accesses_milli);
             for host in &shard.occupied {
                 bytes[*host] = bytes[*host].saturating_add(shard.view.bytes);
             }
         }
-        let largest_milli = problem.shards.iter().map(|shard| shard.demand.accesses_milli).max();
+        let largest_milli = problem
+            .shards
+            .iter()
+            .map(|shard| shard.demand.accesses_milli)
+            .max();
         let largest_bytes = problem.shards.iter().map(|shard| shard.view.bytes).max();
         let accesses_max_milli = share_max(problem, &accesses_milli, largest_milli);
         let share_bytes = share_max(problem, &bytes, largest_bytes);
-        let capacities = problem.topology.hosts.iter().map(|(_, host)| host.capacity_bytes.min(share_bytes));
+        let capacities = problem
+            .topology
+            .hosts
+            .iter()
+            .map(|(_, host)| host.capacity_bytes.min(share_bytes));
         let bytes_max = capacities.collect();
-        Self { accesses_milli, bytes, accesses_max_milli, bytes_max }
+        Self {
+            accesses_milli,
+            bytes,
+            accesses_max_milli,
+            bytes_max,
+        }
     }
 
     /// Accesses that one host may serve in the window, in thousandths.
@@ -75,8 +89,15 @@ impl Loads {
 
 /// The part of a total that one host may have, but never less than the largest single piece.
 fn share_max(problem: &Problem, loads: &[u64], largest: Option<u64>) -> u64 {
-    let Some(ppm) = problem.input.options.fair_share_max_ppm else { return u64::MAX };
-    let hosts = problem.topology.hosts.iter().filter(|(_, host)| host.accepts()).count();
+    let Some(ppm) = problem.input.options.fair_share_max_ppm else {
+        return u64::MAX;
+    };
+    let hosts = problem
+        .topology
+        .hosts
+        .iter()
+        .filter(|(_, host)| host.accepts())
+        .count();
     let total: u128 = loads.iter().map(|load| u128::from(*load)).sum();
     let part = total * u128::from(ppm) / (u128::from(PPM) * hosts.max(1) as u128);
     u64::try_from(part).unwrap_or(u64::MAX).max(largest.unwrap_or(0))

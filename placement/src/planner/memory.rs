@@ -67,13 +67,19 @@ impl PlanMemory {
 
     /// The regret, in microseconds, of keeping the home of `shard` where it is rather than on `host`.
     pub fn home_regret_micros(&self, shard: ShardId, host: HostId) -> u64 {
-        self.shards.get(&shard).map_or(0, |memory| memory.homes.regret(&host))
+        self.shards
+            .get(&shard)
+            .map_or(0, |memory| memory.homes.regret(&host))
     }
 
     /// Whether planning `window` adds to the regret.
     pub(super) fn regret_in(&self, window: WindowId, rule: Hysteresis) -> Regret {
         let is_new = self.window.is_none_or(|seen| seen < window);
-        if is_new && rule != Hysteresis::None { Regret::Grows } else { Regret::Stays }
+        if is_new && rule != Hysteresis::None {
+            Regret::Grows
+        } else {
+            Regret::Stays
+        }
     }
 
     /// The memory brought up to the placement as it is now, for planning `window`.
@@ -85,7 +91,10 @@ impl PlanMemory {
             memory.follow(shard, placement, since);
             shards.insert(*id, memory);
         }
-        Self { window: Some(window.max(since)), shards }
+        Self {
+            window: Some(window.max(since)),
+            shards,
+        }
     }
 
     /// The memory of a shard that [`PlanMemory::observed`] has seen.
@@ -100,7 +109,10 @@ impl ShardMemory {
         let voters: BTreeSet<HostId> = shard.voters().map(|(_, host)| host).collect();
         if voters != self.voters {
             let zone_of = |host: &HostId| placement.hosts.get(host).map(|host| host.zone.clone());
-            self.replicas.moved(self.voters.difference(&voters).filter_map(zone_of).collect(), since);
+            self.replicas.moved(
+                self.voters.difference(&voters).filter_map(zone_of).collect(),
+                since,
+            );
             self.voters = voters;
         }
         let home = shard.home_host();
@@ -113,7 +125,10 @@ impl ShardMemory {
 
 impl<P: Ord> Default for Track<P> {
     fn default() -> Self {
-        Self { regret_micros: BTreeMap::new(), left: BTreeMap::new() }
+        Self {
+            regret_micros: BTreeMap::new(),
+            left: BTreeMap::new(),
+        }
     }
 }
 
@@ -130,7 +145,10 @@ impl<P: Ord + Clone> Track<P> {
 
     /// Adds one window's gain of `place` over the present one, which may be negative; at most `max_micros` is kept.
     pub(super) fn add(&mut self, place: P, gain_micros: i64, max_micros: u64) {
-        let sum = self.regret(&place).saturating_add_signed(gain_micros).min(max_micros);
+        let sum = self
+            .regret(&place)
+            .saturating_add_signed(gain_micros)
+            .min(max_micros);
         if sum == 0 {
             self.regret_micros.remove(&place);
             return;
@@ -143,9 +161,18 @@ impl<P: Ord + Clone> Track<P> {
 
     /// The regret that a move to `place` needs in `window`, where it costs `cost_micros`.
     pub(super) fn bar(&self, rule: Hysteresis, place: &P, cost_micros: u64, window: WindowId) -> u64 {
-        let Hysteresis::SkiRental(rental) = rule else { return 0 };
-        let back = self.left.get(place).is_some_and(|left| window.0 < left.0.saturating_add(rental.return_windows));
-        let ppm = if back { rental.return_bar_ppm } else { rental.bar_ppm };
+        let Hysteresis::SkiRental(rental) = rule else {
+            return 0;
+        };
+        let back = self
+            .left
+            .get(place)
+            .is_some_and(|left| window.0 < left.0.saturating_add(rental.return_windows));
+        let ppm = if back {
+            rental.return_bar_ppm
+        } else {
+            rental.bar_ppm
+        };
         let bar = u128::from(cost_micros) * u128::from(ppm) / u128::from(PPM);
         u64::try_from(bar).unwrap_or(u64::MAX)
     }
@@ -156,13 +183,21 @@ impl<P: Ord + Clone> Track<P> {
             self.left.insert(place, window);
         }
         while self.left.len() > PLACES_MAX {
-            let oldest = self.left.iter().min_by_key(|(_, window)| **window).map(|(place, _)| place.clone());
+            let oldest = self
+                .left
+                .iter()
+                .min_by_key(|(_, window)| **window)
+                .map(|(place, _)| place.clone());
             oldest.map(|place| self.left.remove(&place));
         }
     }
 
     fn forget_least(&mut self) {
-        let least = self.regret_micros.iter().min_by_key(|(_, regret)| **regret).map(|(place, _)| place.clone());
+        let least = self
+            .regret_micros
+            .iter()
+            .min_by_key(|(_, regret)| **regret)
+            .map(|(place, _)| place.clone());
         least.map(|place| self.regret_micros.remove(&place));
     }
 }

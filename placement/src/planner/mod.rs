@@ -35,8 +35,8 @@ mod topology;
 
 pub use forecast::{Forecast, ForecastError, PPM, ShardForecast};
 pub use input::{
-    HostView, Hysteresis, Mode, Objective, PlacementView, PlanCosts, PlanInput, PlanOptions, ReplicaView, ShardView,
-    SkiRental,
+    HostView, Hysteresis, Mode, Objective, PlacementView, PlanCosts, PlanInput, PlanOptions, ReplicaView,
+    ShardView, SkiRental,
 };
 pub use memory::PlanMemory;
 pub use output::{Blocked, Constraint, MoveCause, MoveKind, Plan, PlannedMove, RunnerUp};

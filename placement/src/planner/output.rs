@@ -182,7 +182,11 @@ impl PlannedMove {
     fn proposal_kind(&self) -> ProposalKind {
         match self.kind {
             MoveKind::Home { .. } => ProposalKind::Home { to: self.to },
-            MoveKind::Replica { from, take_home } => ProposalKind::Move { from, to: self.to, take_home },
+            MoveKind::Replica { from, take_home } => ProposalKind::Move {
+                from,
+                to: self.to,
+                take_home,
+            },
         }
     }
 }

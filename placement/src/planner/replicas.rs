@@ -45,7 +45,13 @@ pub(super) fn replacements(
     let mut wanted = Vec::new();
     let mut outcome = Replacements::default();
     for number in 0..problem.shards.len() {
-        match wish(problem, loads, memory.shard(problem.shards[number].id), number, regret) {
+        match wish(
+            problem,
+            loads,
+            memory.shard(problem.shards[number].id),
+            number,
+            regret,
+        ) {
             Some(Ok(replacement)) => wanted.push(replacement),
             Some(Err(blocked)) => outcome.blocked.push(blocked),
             None => {}
@@ -71,7 +77,8 @@ fn wish(
     regret: Regret,
 ) -> Option<Result<Replacement, Blocked>> {
     let shard = &problem.shards[number];
-    if shard.voters.len() < problem.input.rules.replication_factor as usize || shard.voters.len() > VOTERS_MAX {
+    if shard.voters.len() < problem.input.rules.replication_factor as usize || shard.voters.len() > VOTERS_MAX
+    {
         return None;
     }
     if let Some(forced) = forced(problem, loads, number) {
@@ -81,13 +88,21 @@ fn wish(
     if regret == Regret::Grows {
         remember(problem, memory, best, &by_zone);
     }
-    let Some(alternative) = best else { return full(problem, loads, shard).map(Err) };
-    let gate = standing(problem, shard, MoveCause::Latency).or_else(|| waiting(problem, memory, &alternative));
+    let Some(alternative) = best else {
+        return full(problem, loads, shard).map(Err);
+    };
+    let gate =
+        standing(problem, shard, MoveCause::Latency).or_else(|| waiting(problem, memory, &alternative));
     if let Some(constraint) = gate {
         return Some(Err(blocked(problem, shard, &alternative, constraint)));
     }
     let runner_up = runner_up(problem, &alternative, &by_zone);
-    Some(Ok(Replacement { shard: number, cause: MoveCause::Latency, alternative, runner_up }))
+    Some(Ok(Replacement {
+        shard: number,
+        cause: MoveCause::Latency,
+        alternative,
+        runner_up,
+    }))
 }
 
 /// What a draining host or the spread rule asks of a shard.
@@ -103,9 +118,19 @@ fn forced(problem: &Problem, loads: &Loads, number: usize) -> Option<Result<Repl
     let decided = match (standing(problem, shard, cause), found) {
         (Some(constraint), _) => Err(constraint),
         (None, None) => Err(Constraint::NoHost),
-        (None, Some(alternative)) => Ok(Replacement { shard: number, cause, alternative, runner_up: None }),
+        (None, Some(alternative)) => Ok(Replacement {
+            shard: number,
+            cause,
+            alternative,
+            runner_up: None,
+        }),
     };
-    Some(decided.map_err(|constraint| Blocked { shard: shard.id, to: None, gain_micros: 0, constraint }))
+    Some(decided.map_err(|constraint| Blocked {
+        shard: shard.id,
+        to: None,
+        gain_micros: 0,
+        constraint,
+    }))
 }
 
 /// What forbids any replica move of the shard.
@@ -113,9 +138,14 @@ fn standing(problem: &Problem, shard: &DenseShard, cause: MoveCause) -> Option<C
     if shard.view.busy {
         return Some(Constraint::Busy);
     }
-    let moved = shard.view.moved_window.filter(|_| cause.origin().is_speculative())?;
+    let moved = shard
+        .view
+        .moved_window
+        .filter(|_| cause.origin().is_speculative())?;
     let until = moved.0.saturating_add(problem.input.limits.move_dwell_windows);
-    (problem.input.forecast.window.0 < until).then_some(Constraint::Dwell { until: WindowId(until) })
+    (problem.input.forecast.window.0 < until).then_some(Constraint::Dwell {
+        until: WindowId(until),
+    })
 }
 
 /// What regret is still missing.
@@ -124,7 +154,10 @@ fn waiting(problem: &Problem, memory: &ShardMemory, wish: &Alternative) -> Optio
     let (rule, window) = (problem.input.options.hysteresis, problem.input.forecast.window);
     let bar_micros = memory.replicas.bar(rule, zone, wish.cost_micros, window);
     let regret_micros = memory.replicas.regret(zone);
-    (regret_micros < bar_micros).then_some(Constraint::Regret { regret_micros, bar_micros })
+    (regret_micros < bar_micros).then_some(Constraint::Regret {
+        regret_micros,
+        bar_micros,
+    })
 }
 
 /// Adds the window's gains of the best alternative and of every one that is regretted already.
@@ -144,7 +177,11 @@ fn remember(
             let place = topology.zones[zone].clone();
             let (rule, window) = (problem.input.options.hysteresis, problem.input.forecast.window);
             let bar_micros = memory.replicas.bar(rule, &place, found.cost_micros, window);
-            memory.replicas.add(place, gain_micros(found.gain), bar_micros.saturating_mul(2).max(1));
+            memory.replicas.add(
+                place,
+                gain_micros(found.gain),
+                bar_micros.saturating_mul(2).max(1),
+            );
         }
     }
 }
@@ -152,7 +189,10 @@ fn remember(
 /// The alternative that only the fullness of its hosts forbids, if there is one.
 fn full(problem: &Problem, loads: &Loads, shard: &DenseShard) -> Option<Blocked> {
     let hosts = 0..problem.topology.hosts.len();
-    if hosts.into_iter().all(|host| loads.may_store(host, shard.view.bytes)) {
+    if hosts
+        .into_iter()
+        .all(|host| loads.may_store(host, shard.view.bytes))
+    {
         return None;
     }
     let wished = Survey::of(problem, loads, shard, Room::Ignored).best().0?;
@@ -162,7 +202,12 @@ fn full(problem: &Problem, loads: &Loads, shard: &DenseShard) -> Option<Blocked>
 
 fn blocked(problem: &Problem, shard: &DenseShard, wish: &Alternative, constraint: Constraint) -> Blocked {
     let to = Some(problem.topology.hosts[wish.to].0);
-    Blocked { shard: shard.id, to, gain_micros: gain_micros(wish.gain), constraint }
+    Blocked {
+        shard: shard.id,
+        to,
+        gain_micros: gain_micros(wish.gain),
+        constraint,
+    }
 }
 
 /// The best alternative that begins in another zone.
@@ -172,8 +217,14 @@ fn runner_up(
     by_zone: &[Option<Alternative>],
 ) -> Option<(HostIx, Gain)> {
     let zone = problem.topology.zone_of(best.to);
-    let others = by_zone.iter().enumerate().filter(|(other, _)| *other != zone).filter_map(|(_, found)| *found);
-    others.max_by_key(|found| (found.value, std::cmp::Reverse(found.to))).map(|found| (found.to, found.gain))
+    let others = by_zone
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != zone)
+        .filter_map(|(_, found)| *found);
+    others
+        .max_by_key(|found| (found.value, std::cmp::Reverse(found.to)))
+        .map(|found| (found.to, found.gain))
 }
 
 /// The slots for replica moves that are left, by host.
@@ -221,13 +272,16 @@ impl Slots {
         let found = match wish.cause {
             MoveCause::Drain => survey.forced(|host| problem.topology.hosts[host].1.drains()),
             MoveCause::Rule => survey.spread_out(),
-            MoveCause::Capacity | MoveCause::Latency => {
-                survey.best().0.filter(|found| found.cost <= wish.alternative.cost)
-            }
+            MoveCause::Capacity | MoveCause::Latency => survey
+                .best()
+                .0
+                .filter(|found| found.cost <= wish.alternative.cost),
         };
         let zone = problem.topology.zones[problem.topology.zone_of(wish.alternative.to)].clone();
         let full = || blocked(problem, shard, &wish.alternative, Constraint::Bytes { zone });
-        found.map(|alternative| Replacement { alternative, ..wish }).ok_or_else(full)
+        found
+            .map(|alternative| Replacement { alternative, ..wish })
+            .ok_or_else(full)
     }
 
     fn has_slot(&self, limits: &Limits, origin: Origin, from: HostIx, to: HostIx) -> bool {

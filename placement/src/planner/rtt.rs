@@ -31,12 +31,19 @@ impl RttMatrix {
     /// The round trip between two zones in microseconds; the largest known one where this pair was not measured.
     pub fn micros(&self, from: &Zone, to: &Zone) -> u32 {
         let measured = self.micros.get(from).and_then(|row| row.get(to));
-        measured.copied().unwrap_or_else(|| if from == to { 0 } else { self.micros_max() })
+        measured
+            .copied()
+            .unwrap_or_else(|| if from == to { 0 } else { self.micros_max() })
     }
 
     /// The largest round trip recorded, in microseconds; 0 for an empty matrix.
     pub fn micros_max(&self) -> u32 {
-        self.micros.values().flat_map(BTreeMap::values).copied().max().unwrap_or(0)
+        self.micros
+            .values()
+            .flat_map(BTreeMap::values)
+            .copied()
+            .max()
+            .unwrap_or(0)
     }
 
     /// Every zone that a round trip was recorded from.

@@ -43,7 +43,14 @@ impl<'s> Search<'s> {
             seated[seat.at().host].push(number);
         }
         let relieved = vec![false; seats.len()];
-        Self { seats, loads, seated, relieved, moved: 0, moves_max }
+        Self {
+            seats,
+            loads,
+            seated,
+            relieved,
+            moved: 0,
+            moves_max,
+        }
     }
 
     /// Runs the search; the seats' `at` and the loads hold the outcome. True for each seat moved to relieve a host.
@@ -70,7 +77,9 @@ impl<'s> Search<'s> {
         let option = &seat.options[wanted];
         let full = || !loads.may_serve(option.host, seat.weight_milli, 0);
         let open = if full() {
-            Constraint::Accesses { max_milli: loads.accesses_max_milli() }
+            Constraint::Accesses {
+                max_milli: loads.accesses_max_milli(),
+            }
         } else {
             Constraint::MovesLimit
         };
@@ -79,9 +88,14 @@ impl<'s> Search<'s> {
 
     /// Seats with something to gain, most first.
     fn by_gain(&self) -> Vec<usize> {
-        let gain = |number: &usize| self.wishes(*number).map(|option| self.seats[*number].gain_to(option)).max();
-        let mut order: Vec<(Gain, usize)> =
-            (0..self.seats.len()).filter_map(|number| Some((-gain(&number)?, number))).collect();
+        let gain = |number: &usize| {
+            self.wishes(*number)
+                .map(|option| self.seats[*number].gain_to(option))
+                .max()
+        };
+        let mut order: Vec<(Gain, usize)> = (0..self.seats.len())
+            .filter_map(|number| Some((-gain(&number)?, number)))
+            .collect();
         order.sort_unstable();
         order.into_iter().map(|(_, number)| number).collect()
     }
@@ -90,7 +104,8 @@ impl<'s> Search<'s> {
     fn wishes(&self, number: usize) -> impl Iterator<Item = usize> + use<'_, 's> {
         let seat = &self.seats[number];
         let free = !self.relieved[number];
-        (0..seat.options.len()).filter(move |option| free && seat.is_open(*option) && seat.gain_to(*option) > 0)
+        (0..seat.options.len())
+            .filter(move |option| free && seat.is_open(*option) && seat.gain_to(*option) > 0)
     }
 
     fn improve(&mut self, number: usize) -> bool {
@@ -130,18 +145,26 @@ impl<'s> Search<'s> {
     }
 
     /// The swaps with one partner that fit and gain.
-    fn swaps(&self, number: usize, option: usize, partner: usize) -> impl Iterator<Item = Swap> + use<'_, 's> {
-        let free = !self.relieved[partner] && partner != number;
+    fn swaps(
+        &self,
+        number: usize,
+        option: usize,
+        partner: usize,
+    ) -> impl Iterator<Item = Swap> + use<'_, 's> {
         let seat = &self.seats[partner];
         let gain = self.seats[number].gain_to(option);
-        let options = (0..seat.options.len()).filter(move |away| free && *away != seat.at);
+        let options = (0..seat.options.len()).filter(move |away| partner != number && *away != seat.at);
         options.filter_map(move |away| {
             let net = gain + seat.gain_to(away);
             let good = net > 0
                 && self.is_paid(number, option, partner, away)
                 && self.fits_swapped(number, option, partner, away)
                 && self.may_move(&[(number, option), (partner, away)]);
-            good.then_some(Swap { partner, option: away, net })
+            good.then_some(Swap {
+                partner,
+                option: away,
+                net,
+            })
         })
     }
 
@@ -159,12 +182,17 @@ impl<'s> Search<'s> {
 
     fn fits(&self, number: usize, option: usize) -> bool {
         let seat = &self.seats[number];
-        self.loads.may_serve(seat.options[option].host, seat.weight_milli, 0)
+        self.loads
+            .may_serve(seat.options[option].host, seat.weight_milli, 0)
     }
 
     fn fits_swapped(&self, number: usize, option: usize, partner: usize, away: usize) -> bool {
         let (seat, other) = (&self.seats[number], &self.seats[partner]);
-        let (from, to, exile) = (seat.at().host, seat.options[option].host, other.options[away].host);
+        let (from, to, exile) = (
+            seat.at().host,
+            seat.options[option].host,
+            other.options[away].host,
+        );
         let back = if exile == from { seat.weight_milli } else { 0 };
         self.loads.may_serve(to, seat.weight_milli, other.weight_milli)
             && self.loads.may_serve(exile, other.weight_milli, back)
@@ -173,7 +201,10 @@ impl<'s> Search<'s> {
     /// Whether the plan's number of moves allows these changes.
     fn may_move(&self, changes: &[(usize, usize)]) -> bool {
         let moves = |number: usize, option: usize| i64::from(option != self.seats[number].start);
-        let more: i64 = changes.iter().map(|(n, option)| moves(*n, *option) - moves(*n, self.seats[*n].at)).sum();
+        let more: i64 = changes
+            .iter()
+            .map(|(n, option)| moves(*n, *option) - moves(*n, self.seats[*n].at))
+            .sum();
         more <= 0 || i64::from(self.moved) + more <= i64::from(self.moves_max)
     }
 
@@ -220,6 +251,8 @@ impl<'s> Search<'s> {
             }
         }
         ways.sort_unstable();
-        ways.into_iter().map(|(_, number, option)| (number, option)).collect()
+        ways.into_iter()
+            .map(|(_, number, option)| (number, option))
+            .collect()
     }
 }

@@ -26,13 +26,25 @@ pub fn plan(input: &PlanInput, previous: &PlanMemory) -> Plan {
         Mode::Homes => Replacements::default(),
         Mode::HomesAndReplicas => replacements(&problem, &mut loads, &mut memory, regret),
     };
-    let mut plan = Plan { window, memory, ..Plan::default() };
+    let mut plan = Plan {
+        window,
+        memory,
+        ..Plan::default()
+    };
     let mut taken = vec![false; problem.shards.len()];
-    slow.made.iter().for_each(|replacement| taken[replacement.shard] = true);
+    slow.made
+        .iter()
+        .for_each(|replacement| taken[replacement.shard] = true);
     let homes = home_level(&problem, &mut plan, &mut loads, &taken, regret);
     add_replacements(&problem, &mut plan, &slow.made);
     plan.proposals.extend(homes);
-    plan.proposals.sort_by_key(|planned| (planned.cause, std::cmp::Reverse(planned.gain_micros), planned.shard));
+    plan.proposals.sort_by_key(|planned| {
+        (
+            planned.cause,
+            std::cmp::Reverse(planned.gain_micros),
+            planned.shard,
+        )
+    });
     keep_one_each(&mut plan, slow.blocked);
     plan
 }
@@ -49,9 +61,15 @@ fn home_level(
     let moves_max = problem.input.options.home_moves_max;
     let relieved = Search::of(&mut seats, loads, problem.topology.hosts.len(), moves_max).run();
     (plan.expected_cost_before_micros, plan.expected_cost_after_micros) = totals(&seats);
-    plan.blocked.extend(seats.iter().filter_map(|seat| blocked(problem, loads, seat)));
-    let moved = seats.iter().zip(relieved).filter(|(seat, _)| seat.at != seat.start);
-    moved.map(|(seat, relieves)| home_move(problem, seat, cause(seat, relieves))).collect()
+    plan.blocked
+        .extend(seats.iter().filter_map(|seat| blocked(problem, loads, seat)));
+    let moved = seats
+        .iter()
+        .zip(relieved)
+        .filter(|(seat, _)| seat.at != seat.start);
+    moved
+        .map(|(seat, relieves)| home_move(problem, seat, cause(seat, relieves)))
+        .collect()
 }
 
 fn cause(seat: &Seat, relieves: bool) -> MoveCause {
@@ -67,14 +85,25 @@ fn blocked(problem: &Problem, loads: &Loads, seat: &Seat) -> Option<Blocked> {
     let option = &seat.options[wanted];
     let to = Some(problem.topology.hosts[option.host].0);
     let gain_micros = gain_micros(option.gain - seat.at().gain);
-    Some(Blocked { shard: problem.shards[seat.shard].id, to, gain_micros, constraint })
+    Some(Blocked {
+        shard: problem.shards[seat.shard].id,
+        to,
+        gain_micros,
+        constraint,
+    })
 }
 
 fn home_move(problem: &Problem, seat: &Seat, cause: MoveCause) -> PlannedMove {
     let shard = &problem.shards[seat.shard];
     let hosts = &problem.topology.hosts;
-    let others = seat.options.iter().enumerate().filter(|(option, _)| *option != seat.at && *option != seat.start);
-    let second = others.map(|(_, option)| option).max_by_key(|option| (option.gain, std::cmp::Reverse(option.host)));
+    let others = seat
+        .options
+        .iter()
+        .enumerate()
+        .filter(|(option, _)| *option != seat.at && *option != seat.start);
+    let second = others
+        .map(|(_, option)| option)
+        .max_by_key(|option| (option.gain, std::cmp::Reverse(option.host)));
     let voter = shard.voters.iter().find(|(_, host)| *host == seat.at().host);
     let to = voter.map(|(id, _)| *id).expect("every option is a voter");
     Move {
@@ -85,7 +114,10 @@ fn home_move(problem: &Problem, seat: &Seat, cause: MoveCause) -> PlannedMove {
         to: seat.at().host,
         gain_micros: gain_micros(seat.at().gain),
         cost_micros: problem.input.costs.home_move_micros,
-        runner_up: second.map(|option| RunnerUp { host: hosts[option.host].0, gain_micros: gain_micros(option.gain) }),
+        runner_up: second.map(|option| RunnerUp {
+            host: hosts[option.host].0,
+            gain_micros: gain_micros(option.gain),
+        }),
         slow: false,
     }
     .planned(problem)
@@ -128,7 +160,10 @@ fn replica_move(problem: &Problem, replacement: &Replacement) -> PlannedMove {
     });
     Move {
         shard: replacement.shard,
-        kind: MoveKind::Replica { from: replica, take_home: step.take_home },
+        kind: MoveKind::Replica {
+            from: replica,
+            take_home: step.take_home,
+        },
         cause: replacement.cause,
         from,
         to: step.to,
@@ -157,11 +192,33 @@ impl Move {
     fn planned(self, problem: &Problem) -> PlannedMove {
         let shard = &problem.shards[self.shard];
         let input = &problem.input;
-        let source = input.replica_forecast.filter(|_| self.slow).unwrap_or(input.forecast);
+        let source = input
+            .replica_forecast
+            .filter(|_| self.slow)
+            .unwrap_or(input.forecast);
         let forecast: Option<&ShardForecast> = source.shards.get(&shard.id);
-        let (from, to) = (problem.topology.hosts[self.from].0, problem.topology.hosts[self.to].0);
-        let Move { kind, cause, gain_micros, cost_micros, runner_up, .. } = self;
-        let line = Line { input, forecast, kind, cause, from, to, gain_micros, cost_micros };
+        let (from, to) = (
+            problem.topology.hosts[self.from].0,
+            problem.topology.hosts[self.to].0,
+        );
+        let Move {
+            kind,
+            cause,
+            gain_micros,
+            cost_micros,
+            runner_up,
+            ..
+        } = self;
+        let line = Line {
+            input,
+            forecast,
+            kind,
+            cause,
+            from,
+            to,
+            gain_micros,
+            cost_micros,
+        };
         PlannedMove {
             shard: shard.id,
             basis: shard.view.epoch,
@@ -173,7 +230,9 @@ impl Move {
             cost_micros,
             runner_up,
             model: source.model.clone(),
-            scores: forecast.map(|forecast| host_scores(input, forecast)).unwrap_or_default(),
+            scores: forecast
+                .map(|forecast| host_scores(input, forecast))
+                .unwrap_or_default(),
             text: line.text(),
         }
     }
@@ -182,7 +241,8 @@ impl Move {
 /// Keeps one obstacle a shard, the most wanted one, of the shards that do not move.
 fn keep_one_each(plan: &mut Plan, slow: Vec<Blocked>) {
     plan.blocked.extend(slow);
-    plan.blocked.sort_by_key(|blocked| (blocked.shard, std::cmp::Reverse(blocked.gain_micros)));
+    plan.blocked
+        .sort_by_key(|blocked| (blocked.shard, std::cmp::Reverse(blocked.gain_micros)));
     plan.blocked.dedup_by_key(|blocked| blocked.shard);
     let moving: std::collections::BTreeSet<_> = plan.proposals.iter().map(|planned| planned.shard).collect();
     plan.blocked.retain(|blocked| !moving.contains(&blocked.shard));

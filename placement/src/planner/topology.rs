@@ -56,13 +56,29 @@ pub(super) struct Problem<'a> {
 
 impl<'a> Topology<'a> {
     fn of(input: &PlanInput<'a>) -> Self {
-        let hosts: Vec<_> = input.placement.hosts.iter().map(|(id, host)| (*id, host)).collect();
+        let hosts: Vec<_> = input
+            .placement
+            .hosts
+            .iter()
+            .map(|(id, host)| (*id, host))
+            .collect();
         let zones = zones_of(input);
-        let host_zones = hosts.iter().map(|(_, host)| position(&zones, &&host.zone)).collect();
+        let host_zones = hosts
+            .iter()
+            .map(|(_, host)| position(&zones, &&host.zone))
+            .collect();
         let host_domains = domains_of(&hosts, input.rules.spread);
-        let pairs = zones.iter().flat_map(|from| zones.iter().map(move |to| (from, to)));
+        let pairs = zones
+            .iter()
+            .flat_map(|from| zones.iter().map(move |to| (from, to)));
         let rtt_micros = pairs.map(|(from, to)| input.rtt.micros(from, to)).collect();
-        Self { hosts, zones, host_zones, host_domains, rtt_micros }
+        Self {
+            hosts,
+            zones,
+            host_zones,
+            host_domains,
+            rtt_micros,
+        }
     }
 
     /// The number of a host.
@@ -101,8 +117,14 @@ impl<'a> Problem<'a> {
     pub(super) fn of(input: PlanInput<'a>) -> Self {
         let topology = Topology::of(&input);
         let shards = input.placement.shards.iter();
-        let shards = shards.filter_map(|(id, view)| dense(&input, &topology, *id, view)).collect();
-        Self { input, topology, shards }
+        let shards = shards
+            .filter_map(|(id, view)| dense(&input, &topology, *id, view))
+            .collect();
+        Self {
+            input,
+            topology,
+            shards,
+        }
     }
 }
 
@@ -141,8 +163,14 @@ fn dense<'a>(
 fn zones_of<'a>(input: &PlanInput<'a>) -> Vec<&'a Zone> {
     let hosts = input.placement.hosts.values().map(|host| &host.zone);
     let forecasts = std::iter::once(input.forecast).chain(input.replica_forecast);
-    let origins = forecasts.flat_map(|forecast| forecast.shards.values()).flat_map(|shard| shard.shares.keys());
-    hosts.chain(origins).collect::<BTreeSet<_>>().into_iter().collect()
+    let origins = forecasts
+        .flat_map(|forecast| forecast.shards.values())
+        .flat_map(|shard| shard.shares.keys());
+    hosts
+        .chain(origins)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 fn domains_of(hosts: &[(HostId, &HostView)], spread: Spread) -> Vec<usize> {
@@ -156,9 +184,15 @@ fn domains_of(hosts: &[(HostId, &HostView)], spread: Spread) -> Vec<usize> {
         let next = numbers.len();
         *numbers.entry(label).or_insert(next)
     };
-    hosts.iter().map(|(id, host)| label(*id, host)).map(number).collect()
+    hosts
+        .iter()
+        .map(|(id, host)| label(*id, host))
+        .map(number)
+        .collect()
 }
 
 fn position<T: Ord>(sorted: &[T], item: &T) -> usize {
-    sorted.binary_search(item).expect("every host's zone is among the zones")
+    sorted
+        .binary_search(item)
+        .expect("every host's zone is among the zones")
 }
