@@ -9,6 +9,9 @@
 //! arrive. `shutdown` waits for the delivery of everything before it, so a program may exit after
 //! it. A stream dropped without shutdown still delivers what is in flight, for a while.
 //!
+//! Limits: the timer counts milliseconds, so a delay under 0.9 ms is none, and on a real clock a round
+//! trip is up to about a millisecond longer than asked.
+//!
 //! One task a connection owns the wrapped stream. It ends with the stream, or when the `DelayedIo` is
 //! dropped and the bytes in flight are delivered.
 

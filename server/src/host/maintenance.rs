@@ -1,0 +1,61 @@
+//! Upkeep of the data folder: checkpoints, spread over time, and log space given back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use placement::ShardId;
+use raft::Group;
+
+use super::state::Host;
+
+/// How often the host looks for something to do.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+impl Host {
+    /// Checkpoints each replica that changed, one at a time: at its interval, or sooner when much is unsaved.
+    pub(crate) async fn keep_checkpoints(self) {
+        let config = self.config().checkpoint.clone();
+        let mut due_ms: BTreeMap<ShardId, u64> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            for group in self.groups() {
+                let now_ms = self.now_ms();
+                let due = *due_ms.entry(group.id()).or_insert_with(|| now_ms + self.stagger(config.interval_ms));
+                let dirty = group.dirty_bytes();
+                if dirty == 0 || (now_ms < due && dirty < config.dirty_bytes_max) {
+                    continue;
+                }
+                due_ms.insert(group.id(), now_ms + config.interval_ms);
+                if let Err(e) = group.checkpoint().await {
+                    tracing::error!(shard = %group.id(), error = %e, "a checkpoint failed");
+                }
+            }
+        }
+    }
+
+    /// Lets groups that hold the oldest log segments give them up.
+    pub(crate) async fn keep_log_short(self) {
+        loop {
+            tokio::time::sleep(LOOK_PAUSE * 10).await;
+            let pinning = self.shared.log.pinning_groups();
+            for group in self.groups() {
+                if !pinning.iter().any(|pin| pin.0 == group.replica().0) {
+                    continue;
+                }
+                if let Err(e) = group.release_log().await {
+                    tracing::warn!(shard = %group.id(), error = %e, "log space was not given back");
+                }
+            }
+        }
+    }
+
+    /// The first checkpoint of each shard falls at a random time of the interval, so that they do not meet.
+    fn stagger(&self, interval_ms: u64) -> u64 {
+        self.shared.env.raft.context.random_below(interval_ms.max(1))
+    }
+
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let shards = self.shards().into_iter().map(|local| local.group);
+        shards.chain(self.placement().map(|local| local.group)).collect()
+    }
+}

@@ -1,0 +1,22 @@
+//! One running host: its data folder, its replicas, its place in the cluster.
+//!
+//! [`run`] is what `main`, the tests and the demo call. Everything a host takes from the outside (disk, clock, random
+//! numbers, blocking work, connections) is handed to it as a [`HostEnv`].
+
+mod channels;
+mod folder;
+mod homes;
+mod join;
+mod maintenance;
+mod map;
+mod orders;
+mod replicas;
+mod run;
+mod state;
+
+pub use channels::{Channels, ControlError};
+pub use folder::{DataFolder, FolderError, Identity};
+pub use map::{MapHost, ShardMap};
+pub use replicas::{LocalShard, ReplicaError};
+pub use run::{RunError, run};
+pub use state::{Host, HostEnv, ProposeFailure};

@@ -1,0 +1,214 @@
+//! The replicas on this host: opened at start, created and destroyed by order.
+//!
+//! Destroying is tombstone first, durably, then the log and the file: a crash in between leaves a tombstone, and what
+//! is left over is deleted at the next start. Creating refuses a replica that has a tombstone, so an order that was
+//! late or repeated brings nothing back.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use placement::{KeyRange, ReplicaId, ShardId};
+use raft::{Group, Machine, OpenGroupError, StartGroup};
+use storage::shard::{CreateShardError, Limits, OpenShardError, ShardIdentity, ShardOptions, ShardStore};
+
+use super::folder::FolderError;
+use super::state::{Host, LocalPlacement};
+use crate::machine::{KvMachine, OpenPlacementError, PlacementMachine};
+
+/// Why a replica cannot be had here.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// It was destroyed here.
+    #[error("replica {0} was destroyed on this host")]
+    Destroyed(ReplicaId),
+    /// The host belongs to no cluster yet.
+    #[error("this host belongs to no cluster")]
+    NoCluster,
+    /// Its state cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenShardError),
+    /// Its state cannot be made.
+    #[error(transparent)]
+    Create(#[from] CreateShardError),
+    /// The placement state cannot be used.
+    #[error(transparent)]
+    Placement(#[from] OpenPlacementError),
+    /// Its group does not start.
+    #[error(transparent)]
+    Group(#[from] OpenGroupError),
+    /// The data folder fails.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The log fails.
+    #[error(transparent)]
+    Log(#[from] raft::DestroyError),
+}
+
+/// A shard's replica on this host.
+#[derive(Clone)]
+pub struct LocalShard {
+    /// Its group.
+    pub group: Group,
+    /// Its state.
+    pub store: ShardStore,
+}
+
+impl Host {
+    /// Opens every replica of the data folder.
+    pub(crate) async fn open_replicas(&self) -> Result<(), ReplicaError> {
+        let tombstones = self.shared.orders.lock().expect("no panic under this lock").tombstones.clone();
+        let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
+        tombstones.iter().for_each(|replica| raft.bury(ReplicaId(*replica)));
+        for (shard, replica) in self.shared.folder.replicas()? {
+            if tombstones.contains(&replica.0) {
+                // A crash came between the tombstone and the deletion.
+                self.delete_replica(shard, replica).await?;
+            } else if shard == ShardId::PLACEMENT {
+                self.open_placement(replica).await?;
+            } else {
+                self.open_shard(shard, replica).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a replica, or finds it made already.
+    pub(crate) async fn create_replica(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        range: KeyRange,
+        generation: u64,
+    ) -> Result<(), ReplicaError> {
+        let _changing = self.shared.changing.lock().await;
+        if self.has_tombstone(replica) {
+            return Err(ReplicaError::Destroyed(replica));
+        }
+        let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
+        if raft.group(shard).is_some_and(|open| open.replica() == replica) {
+            return Ok(());
+        }
+        if shard == ShardId::PLACEMENT {
+            return self.open_placement(replica).await;
+        }
+        let identity = ShardIdentity {
+            start: range.start.into(),
+            end: range.end.map(Bytes::from),
+            r#gen: generation,
+            ..self.shard_identity(shard, replica)?
+        };
+        let (disk, path) = (self.shared.env.disk.clone(), self.replica_file(shard, replica));
+        let options = self.shard_options();
+        let made = self.shared.env.raft.blocking(move || ShardStore::create(disk, &path, identity, options)).await;
+        match made {
+            Ok(store) => self.start_shard(shard, replica, store).await,
+            // Made before a crash, and not in use: go on with it.
+            Err(CreateShardError::Exists) => self.open_shard(shard, replica).await,
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Destroys a replica for good, even one that never was here.
+    pub(crate) async fn destroy_replica(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
+        let _changing = self.shared.changing.lock().await;
+        self.write_tombstone(replica)?;
+        self.pass_failpoint(storage::failpoint!(self.failpoints(), "replica.destroy.after_tombstone"), shard, replica)?;
+        self.delete_replica(shard, replica).await
+    }
+
+    async fn delete_replica(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
+        let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
+        if shard == ShardId::PLACEMENT {
+            if self.placement().is_some_and(|local| local.group.replica() == replica) {
+                self.set_placement(None);
+            }
+        } else {
+            let mut shards = self.shared.shards.write().expect("no panic under this lock");
+            if shards.get(&shard).is_some_and(|local| local.group.replica() == replica) {
+                shards.remove(&shard);
+            }
+        }
+        raft.destroy_replica(shard, replica).await?;
+        Ok(self.shared.folder.remove_replica(shard, replica)?)
+    }
+
+    fn pass_failpoint(&self, passed: io::Result<()>, shard: ShardId, replica: ReplicaId) -> Result<(), FolderError> {
+        passed.map_err(|source| FolderError::Io { path: self.replica_file(shard, replica), source })
+    }
+
+    fn write_tombstone(&self, replica: ReplicaId) -> Result<(), FolderError> {
+        let mut orders = self.shared.orders.lock().expect("no panic under this lock");
+        if orders.tombstones.contains(&replica.0) {
+            return Ok(());
+        }
+        let mut changed = orders.clone();
+        changed.tombstones.insert(replica.0);
+        self.shared.folder.write_orders(&changed)?;
+        *orders = changed;
+        Ok(())
+    }
+
+    pub(crate) fn has_tombstone(&self, replica: ReplicaId) -> bool {
+        self.shared.orders.lock().expect("no panic under this lock").tombstones.contains(&replica.0)
+    }
+
+    pub(crate) async fn open_placement(&self, replica: ReplicaId) -> Result<(), ReplicaError> {
+        let path = self.replica_file(ShardId::PLACEMENT, replica);
+        let disk = self.shared.env.disk.clone();
+        let machine = self.shared.env.raft.blocking(move || PlacementMachine::open(disk, &path)).await?;
+        let group = self.start_group(ShardId::PLACEMENT, replica, Arc::new(machine.clone())).await?;
+        // The file marks the replica as present; without one a restart would not find it.
+        if let Err(e) = group.checkpoint().await {
+            tracing::warn!(error = %e, "the new placement replica has no checkpoint yet");
+        }
+        self.set_placement(Some(LocalPlacement { group, machine }));
+        Ok(())
+    }
+
+    async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
+        let identity = self.shard_identity(shard, replica)?;
+        let (disk, path) = (self.shared.env.disk.clone(), self.replica_file(shard, replica));
+        let options = self.shard_options();
+        let store = self.shared.env.raft.blocking(move || ShardStore::open(disk, &path, &identity, options)).await?;
+        self.start_shard(shard, replica, store).await
+    }
+
+    async fn start_shard(&self, shard: ShardId, replica: ReplicaId, store: ShardStore) -> Result<(), ReplicaError> {
+        let group = self.start_group(shard, replica, Arc::new(KvMachine(store.clone()))).await?;
+        let local = LocalShard { group, store };
+        self.shared.shards.write().expect("no panic under this lock").insert(shard, local);
+        Ok(())
+    }
+
+    async fn start_group(
+        &self,
+        group: ShardId,
+        replica: ReplicaId,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Group, ReplicaError> {
+        let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
+        Ok(raft.open_group(StartGroup { group, replica, machine }).await?)
+    }
+
+    fn shard_identity(&self, shard: ShardId, replica: ReplicaId) -> Result<ShardIdentity, ReplicaError> {
+        Ok(ShardIdentity {
+            cluster_id: self.cluster_id().ok_or(ReplicaError::NoCluster)?,
+            shard_id: shard.0,
+            replica_id: replica.0,
+            start: Bytes::new(),
+            end: None,
+            r#gen: 0,
+        })
+    }
+
+    fn shard_options(&self) -> ShardOptions {
+        let limits = &self.config().limits;
+        let limits = Limits {
+            key_bytes_max: limits.key_bytes_max,
+            value_bytes_max: limits.value_bytes_max,
+            ..Limits::default()
+        };
+        ShardOptions { limits, ..ShardOptions::default() }
+    }
+}

@@ -1,0 +1,167 @@
+//! The life of a host, from its configuration to its end.
+//!
+//! Order matters at both ends. At the start the folder is locked before anything is read, the log is open before any
+//! group, and replicas run before the host announces itself. At the stop homes are handed over while the groups still
+//! run, then the groups stop, then the log, whose writer ends by syncing what is queued.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use storage::log::{LogHub, LogOptions, OpenLogError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use super::channels::Channels;
+use super::folder::{DataFolder, FORMAT, FolderError, Identity};
+use super::join::InitError;
+use super::map::ShardMap;
+use super::replicas::ReplicaError;
+use super::state::{Host, HostEnv, Shared};
+use crate::config::HostConfig;
+use crate::net::{AcceptOptions, Listener, incoming};
+use crate::{controller, service};
+
+/// Why a host does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The Raft log.
+    #[error("the log: {0}")]
+    Log(#[from] OpenLogError),
+    /// A replica.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The interrupted creation of a cluster.
+    #[error(transparent)]
+    Init(#[from] InitError),
+    /// The listener.
+    #[error("serving: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Runs a host until `shutdown` is cancelled. `address` is what others are told; `ready` is called once it serves.
+pub async fn run<L: Listener>(
+    config: HostConfig,
+    address: String,
+    listener: L,
+    env: HostEnv,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(&Host),
+) -> Result<(), RunError> {
+    let context = env.raft.context.clone();
+    context.scope(run_in_context(config, address, listener, env, shutdown, ready)).await
+}
+
+async fn run_in_context<L: Listener>(
+    config: HostConfig,
+    address: String,
+    listener: L,
+    env: HostEnv,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(&Host),
+) -> Result<(), RunError> {
+    let host = open(config, address, env)?;
+    let serving = serve(&host, listener);
+    ready(&host);
+    let outcome = tokio::select! {
+        started = live(&host) => started,
+        () = shutdown.cancelled() => Ok(()),
+        () = host.stop().clone().cancelled_owned() => Ok(()),
+    };
+    if outcome.is_ok() {
+        host.hand_over().await;
+    }
+    host.stop().cancel();
+    if let Some(raft) = host.raft() {
+        raft.shutdown().await;
+    }
+    host.shared.log.close();
+    drop(serving.await);
+    outcome
+}
+
+fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunError> {
+    let folder = DataFolder::open(env.disk.clone(), &config.data_dir)?;
+    let identity = match folder.identity()? {
+        Some(identity) => identity,
+        None => new_identity(&folder, &env)?,
+    };
+    let map = folder.peers()?.and_then(|encoded| ShardMap::decode(&encoded)).unwrap_or_default();
+    let options = LogOptions {
+        segment_bytes: config.log.segment_bytes,
+        live_bytes_max: config.log.live_bytes_max,
+        failpoints: Some(env.failpoints.clone()),
+        ..LogOptions::new(env.clock.clone())
+    };
+    let (log, writer) = LogHub::open(env.disk.clone(), &folder.log(), options)?;
+    env.raft.executor.execute(Box::new(move || writer.run()));
+    let shared = Shared {
+        address,
+        channels: Channels::new(env.connector.clone()),
+        orders: Mutex::new(folder.orders()?),
+        folder,
+        identity: watch::Sender::new(identity),
+        log,
+        raft: Arc::new(OnceLock::new()),
+        placement: RwLock::default(),
+        shards: RwLock::new(BTreeMap::new()),
+        changing: tokio::sync::Mutex::default(),
+        map: watch::Sender::new(Arc::new(map)),
+        profiler: OnceLock::new(),
+        stop: CancellationToken::new(),
+        env,
+        config,
+    };
+    Ok(Host { shared: Arc::new(shared) })
+}
+
+fn new_identity(folder: &DataFolder, env: &HostEnv) -> Result<Identity, FolderError> {
+    let context = &env.raft.context;
+    let token = format!("{:016x}{:016x}", context.next_u64(), context.next_u64());
+    let identity = Identity { format: FORMAT, token, cluster_id: None, host_id: 0, bootstrap: None };
+    folder.write_identity(&identity)?;
+    Ok(identity)
+}
+
+fn serve<L: Listener>(host: &Host, listener: L) -> tokio::task::JoinHandle<Result<(), tonic::transport::Error>> {
+    let options = AcceptOptions {
+        connections_max: usize::try_from(host.config().limits.connections_max).unwrap_or(usize::MAX),
+    };
+    let router = service::router(Server::builder(), host);
+    let stop = host.stop().clone().cancelled_owned();
+    // Streams of clients never end by themselves: the server is stopped with the host, not drained.
+    host.shared.env.raft.spawn(async move {
+        tokio::select! {
+            served = router.serve_with_incoming(incoming(listener, options)) => served,
+            () = stop => Ok(()),
+        }
+    })
+}
+
+/// Becomes and stays a member of a cluster.
+async fn live(host: &Host) -> Result<(), RunError> {
+    if host.cluster_id().is_some() {
+        host.adopt(host.shared.identity.borrow().clone());
+        host.set_map((*host.map()).clone());
+        host.open_replicas().await?;
+        host.finish_init().await?;
+    } else if !host.config().join.is_empty() {
+        host.join().await?;
+    } else {
+        tracing::info!("waiting for `godwit init` or a restart with --join");
+        let mut identity = host.shared.identity.subscribe();
+        let made = |identity: &Identity| identity.cluster_id.is_some() && identity.bootstrap.is_none();
+        drop(identity.wait_for(made).await);
+    }
+    tracing::info!(host = %host.id(), cluster = host.cluster_id(), "member of a cluster");
+    host.spawn(host.clone().follow_map());
+    host.spawn(host.clone().keep_checkpoints());
+    host.spawn(host.clone().keep_log_short());
+    host.spawn(host.clone().announce_homes());
+    host.spawn(controller::run(host.clone()));
+    host.announce().await;
+    std::future::pending().await
+}
