@@ -15,6 +15,7 @@ pub mod clock;
 pub mod disk;
 pub mod engine;
 pub mod failpoint;
+pub mod log;
 pub mod seed;
 pub mod shard;
 pub mod sim_disk;

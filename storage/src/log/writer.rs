@@ -1,0 +1,237 @@
+//! The log's writer: the one place from which the log is written.
+//!
+//! [`LogWriter::run`] is the body of a thread; [`LogWriter::step`] is one turn of it, for a
+//! simulation that decides itself when the disk gets on. A turn drains the queue, commits the batch
+//! with one sync, and fires the callbacks in queue order. What arrives during a commit makes up the
+//! next batch: that is the group commit.
+//!
+//! The order of a turn is the order of the promises: first the log's sync; then, if a vote or a
+//! destroy waits for it, the guard; then the callbacks; then the guard, if it is due.
+
+use std::io;
+use std::sync::Arc;
+
+use super::error::LogFault;
+use super::guard::{Guard, Guarded, INTERVAL_MS};
+use super::hub::{Hub, LogOptions};
+use super::record::Record;
+use super::rewrite::Rewrite;
+use super::segments::table_name;
+use super::state::Batch;
+use crate::engine::{Durability, Engine, WriteEngineError};
+use crate::failpoint;
+
+/// Writes the log. There is one; when it is dropped, the file is closed and every operation that is
+/// still queued fails.
+#[derive(Debug)]
+pub struct LogWriter {
+    hub: Arc<Hub>,
+    engine: Arc<Engine>,
+    options: LogOptions,
+    guard: Guard,
+    /// What the guard remembers.
+    guarded_sequence: u64,
+    guarded_at_ms: u64,
+    rewrite: Rewrite,
+    last_batch_bytes: u64,
+}
+
+/// What a turn of the writer did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Committed this many records and fired their callbacks.
+    Committed {
+        /// Records in the batch, copies included.
+        records: usize,
+    },
+    /// Nothing asks for a commit.
+    Idle {
+        /// Take the next turn at the latest after this many milliseconds: the guard is behind.
+        guard_due_ms: Option<u64>,
+    },
+    /// The log is closed and all is written, or it failed. There is no next turn.
+    Stopped,
+}
+
+impl LogWriter {
+    pub(super) fn new(hub: Arc<Hub>, engine: Arc<Engine>, guard: Guard, options: LogOptions) -> LogWriter {
+        let guarded_sequence = hub.lock().flushed_sequence;
+        let guarded_at_ms = options.clock.now_ms();
+        let rewrite = Rewrite::default();
+        LogWriter {
+            hub,
+            engine,
+            options,
+            guard,
+            guarded_sequence,
+            guarded_at_ms,
+            rewrite,
+            last_batch_bytes: 0,
+        }
+    }
+
+    /// Writes until the log is closed or fails.
+    pub fn run(mut self) {
+        loop {
+            match self.step() {
+                Step::Committed { .. } => {}
+                Step::Idle { guard_due_ms } => self.hub.wait(guard_due_ms),
+                Step::Stopped => return,
+            }
+        }
+    }
+
+    /// One turn: commits all that is queued, once.
+    pub fn step(&mut self) -> Step {
+        match self.turn() {
+            Ok(step) => step,
+            Err(fault) => {
+                self.hub.stop(Vec::new(), &fault);
+                Step::Stopped
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<Step, LogFault> {
+        let moved = self.read_ahead()?;
+        let batch = {
+            let mut state = self.hub.lock();
+            if matches!(state.check(), Err(LogFault::Failed(_))) {
+                return Ok(Step::Stopped);
+            }
+            state.drain(self.options.segment_bytes, moved)
+        };
+        match batch {
+            Some(batch) => self.commit(batch),
+            None => self.rest(),
+        }
+    }
+
+    /// Reads the entries of the oldest segment that the next batch moves forward.
+    fn read_ahead(&mut self) -> Result<Vec<Record>, LogFault> {
+        let segment = {
+            let state = self.hub.lock();
+            let due = state.is_due();
+            state
+                .segments
+                .worth_rewriting(self.options.live_bytes_max)
+                .filter(|_| due)
+        };
+        let Some(segment) = segment else {
+            return Ok(Vec::new());
+        };
+        let piece = self.rewrite.read(&self.engine, segment, self.last_batch_bytes)?;
+        let mut state = self.hub.lock();
+        for group in piece.damaged {
+            state.quarantine(group);
+        }
+        Ok(piece.entries)
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<Step, LogFault> {
+        let records = batch.records.len();
+        let written = self.write(&batch).and_then(|()| {
+            self.hub.lock().committed(&batch.records);
+            if batch.guarded { self.write_guard() } else { Ok(()) }
+        });
+        if let Err(fault) = written {
+            self.hub.stop(batch.dones, &fault);
+            return Ok(Step::Stopped);
+        }
+        for done in batch.dones {
+            done(Ok(()));
+        }
+        if self.guard_due_ms() == Some(0) {
+            self.write_guard()?;
+        }
+        Ok(Step::Committed { records })
+    }
+
+    /// Commits the batch's records, durably.
+    fn write(&mut self, batch: &Batch) -> Result<(), LogFault> {
+        if batch.records.is_empty() {
+            return Ok(());
+        }
+        let points = &self.options.failpoints;
+        failpoint!(points, "log.before_commit").map_err(fault)?;
+        if batch.rolled {
+            failpoint!(points, "log.before_roll").map_err(fault)?;
+        }
+        if !batch.dead.is_empty() {
+            failpoint!(points, "log.before_drop").map_err(fault)?;
+        }
+        self.last_batch_bytes = batch.records.iter().map(Record::bytes).sum();
+        put_batch(&self.engine, batch).map_err(fault)?;
+        failpoint!(points, "log.after_commit").map_err(fault)
+    }
+
+    /// Nothing is queued: brings the guard up to date when it is due, and ends when closed.
+    fn rest(&mut self) -> Result<Step, LogFault> {
+        let closed = self.hub.lock().closed;
+        let due_ms = self.guard_due_ms();
+        if due_ms == Some(0) || (closed && due_ms.is_some()) {
+            self.write_guard()?;
+        }
+        Ok(if closed {
+            Step::Stopped
+        } else {
+            Step::Idle {
+                guard_due_ms: self.guard_due_ms(),
+            }
+        })
+    }
+
+    /// In how many milliseconds the guard must be written; None when it is up to date.
+    fn guard_due_ms(&self) -> Option<u64> {
+        if self.hub.lock().flushed_sequence == self.guarded_sequence {
+            return None;
+        }
+        let elapsed_ms = self.options.clock.now_ms().saturating_sub(self.guarded_at_ms);
+        Some(INTERVAL_MS.saturating_sub(elapsed_ms))
+    }
+
+    fn write_guard(&mut self) -> Result<(), LogFault> {
+        let guarded = {
+            let state = self.hub.lock();
+            Guarded {
+                flushed_sequence: state.flushed_sequence,
+                votes: state.durable_votes.clone(),
+            }
+        };
+        failpoint!(self.options.failpoints, "log.before_guard").map_err(fault)?;
+        self.guard.write(&guarded).map_err(fault)?;
+        failpoint!(self.options.failpoints, "log.after_guard").map_err(fault)?;
+        self.guarded_sequence = guarded.flushed_sequence;
+        self.guarded_at_ms = self.options.clock.now_ms();
+        Ok(())
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.hub.stop(Vec::new(), &LogFault::Closed);
+        self.hub.lock().engine = None;
+    }
+}
+
+/// One synced transaction. An error leaves the outcome unknown.
+fn put_batch(engine: &Engine, batch: &Batch) -> Result<(), io::Error> {
+    let table = table_name(batch.segment);
+    let mut row = Vec::new();
+    let put = engine.write(Durability::Synced, |tx| {
+        for dead in &batch.dead {
+            tx.drop_table(&table_name(*dead))?;
+        }
+        for record in &batch.records {
+            row.clear();
+            record.encode(&mut row);
+            tx.put(&table, &record.sequence.to_be_bytes(), &row)?;
+        }
+        Ok::<(), WriteEngineError>(())
+    });
+    put.map_err(io::Error::other)
+}
+
+fn fault(error: io::Error) -> LogFault {
+    LogFault::Failed(error.to_string().into())
+}
