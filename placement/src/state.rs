@@ -217,10 +217,10 @@ impl Placement {
             .map(route_of)
     }
 
-    /// How many replicas each host holds, the placement group's included.
+    /// How many replicas of data shards each host holds. The placement group's are not counted: they hold no keys.
     pub fn replica_counts(&self) -> BTreeMap<HostId, u32> {
         let mut counts: BTreeMap<HostId, u32> = self.hosts.keys().map(|host| (*host, 0)).collect();
-        for replica in self.shards.values().flat_map(|shard| shard.replicas.values()) {
+        for replica in self.data_shards().flat_map(|shard| shard.replicas.values()) {
             *counts.entry(replica.host).or_default() += 1;
         }
         counts

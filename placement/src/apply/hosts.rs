@@ -216,11 +216,15 @@ impl Placement {
     }
 
     fn check_empty(&self, host: HostId) -> Result<(), Refusal> {
-        let members = self.replica_counts().get(&host).copied().unwrap_or(0);
+        let members = self
+            .shards
+            .values()
+            .filter(|shard| shard.replica_on(host).is_some())
+            .count();
         let ends_here =
             |m: &&crate::Migration| m.src.into_iter().chain(m.dst).any(|placed| placed.host == host);
-        let moving = u32::try_from(self.active_migrations().filter(ends_here).count()).unwrap_or(u32::MAX);
-        match members.max(moving) {
+        let moving = self.active_migrations().filter(ends_here).count();
+        match u32::try_from(members.max(moving)).unwrap_or(u32::MAX) {
             0 => Ok(()),
             replicas => Err(Refusal::HostHoldsReplicas { host, replicas }),
         }

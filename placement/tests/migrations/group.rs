@@ -1,0 +1,309 @@
+//! A Raft group, reduced to what migrations depend on: committed membership, terms, who has which entries.
+//!
+//! Entries are counted, not stored. A copy's `matched` is what it has on disk; an entry is committed (acknowledged) when
+//! a majority of every configuration in force has it. Losing one is invariant I9, asserted at each election.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use placement::{Action, ControllerTerm, HostId, Membership, MigrationId, ReplicaId};
+
+/// Entries that a learner receives in one tick.
+const LEARNER_ENTRIES_PER_TICK: u64 = 400;
+/// Entries that a voter receives in one tick.
+const VOTER_ENTRIES_PER_TICK: u64 = 4_000;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Copy {
+    pub(crate) host: HostId,
+    pub(crate) matched: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) membership: Membership,
+    pub(crate) copies: BTreeMap<ReplicaId, Copy>,
+    pub(crate) leader: Option<ReplicaId>,
+    pub(crate) raft_term: u64,
+    pub(crate) last: u64,
+    pub(crate) committed: u64,
+    controller_term: ControllerTerm,
+    /// The joint change that the present leader will finish by itself.
+    finishing: Option<ReplicaId>,
+}
+
+impl Group {
+    pub(crate) fn initialise(voters: BTreeMap<ReplicaId, HostId>, leader: ReplicaId) -> Self {
+        let ids: BTreeSet<ReplicaId> = voters.keys().copied().collect();
+        let copies = voters
+            .into_iter()
+            .map(|(id, host)| (id, Copy { host, matched: 1 }))
+            .collect();
+        let membership = Membership {
+            log_index: 1,
+            voters: vec![ids],
+            conf_ver: 1,
+            ..Membership::default()
+        };
+        Self {
+            membership,
+            copies,
+            leader: Some(leader),
+            raft_term: 1,
+            last: 1,
+            committed: 1,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn leader_host(&self) -> Option<HostId> {
+        self.copies.get(&self.leader?).map(|copy| copy.host)
+    }
+
+    /// Whether a live leader with a live majority is there.
+    pub(crate) fn is_available(&self, up: &BTreeSet<HostId>) -> bool {
+        self.leader.is_some_and(|leader| self.is_live(leader, up)) && self.has_quorum(up)
+    }
+
+    fn is_live(&self, replica: ReplicaId, up: &BTreeSet<HostId>) -> bool {
+        self.copies
+            .get(&replica)
+            .is_some_and(|copy| up.contains(&copy.host))
+    }
+
+    fn has_quorum(&self, up: &BTreeSet<HostId>) -> bool {
+        self.membership
+            .voters
+            .iter()
+            .all(|voters| self.has_majority(voters, |id| self.is_live(id, up)))
+    }
+
+    fn has_majority(&self, voters: &BTreeSet<ReplicaId>, holds: impl Fn(ReplicaId) -> bool) -> bool {
+        voters.iter().filter(|id| holds(**id)).count() * 2 > voters.len()
+    }
+
+    /// Lets time pass: elects where the leader is gone, appends `writes`, replicates, commits.
+    pub(crate) fn tick(&mut self, writes: u64, up: &BTreeSet<HostId>) {
+        let gone = self
+            .leader
+            .is_none_or(|leader| !self.is_live(leader, up) || !self.membership.has(leader));
+        if gone {
+            self.leader = None;
+            self.finishing = None;
+            self.elect(up);
+            return;
+        }
+        if !self.has_quorum(up) {
+            return;
+        }
+        self.last += writes;
+        self.replicate(up);
+        self.commit();
+        if self.finishing.take() == self.leader && self.leader.is_some() {
+            self.finish_joint(up).ok();
+        }
+    }
+
+    fn elect(&mut self, up: &BTreeSet<HostId>) {
+        if !self.has_quorum(up) {
+            return;
+        }
+        let voters = self
+            .membership
+            .voters
+            .iter()
+            .flatten()
+            .copied()
+            .filter(|id| self.is_live(*id, up));
+        let Some(winner) = voters.max_by_key(|id| (self.copies[id].matched, *id)) else {
+            return;
+        };
+        let matched = self.copies[&winner].matched;
+        assert!(
+            matched >= self.committed,
+            "I9: {winner} leads with {matched} of {} entries",
+            self.committed
+        );
+        self.leader = Some(winner);
+        self.raft_term += 1;
+        self.last = matched;
+        for copy in self.copies.values_mut() {
+            copy.matched = copy.matched.min(matched);
+        }
+    }
+
+    fn replicate(&mut self, up: &BTreeSet<HostId>) {
+        let last = self.last;
+        let leader = self.leader;
+        for (id, copy) in &mut self.copies {
+            if Some(*id) == leader {
+                copy.matched = last;
+            } else if self.membership.has(*id) && up.contains(&copy.host) {
+                let voter = self.membership.votes(*id);
+                let entries = if voter {
+                    VOTER_ENTRIES_PER_TICK
+                } else {
+                    LEARNER_ENTRIES_PER_TICK
+                };
+                copy.matched = last.min(copy.matched + entries);
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        let committed = |index: u64| {
+            let holds = |id: ReplicaId| self.copies.get(&id).is_some_and(|copy| copy.matched >= index);
+            self.membership
+                .voters
+                .iter()
+                .all(|voters| self.has_majority(voters, holds))
+        };
+        let reached = self
+            .copies
+            .values()
+            .map(|copy| copy.matched)
+            .filter(|index| committed(*index))
+            .max();
+        self.committed = self.committed.max(reached.unwrap_or(0));
+    }
+
+    /// Carries an order out, or says why not. A leader remembers the highest controller term and refuses older ones.
+    pub(crate) fn obey(
+        &mut self,
+        action: &Action,
+        term: ControllerTerm,
+        up: &BTreeSet<HostId>,
+    ) -> Result<&'static str, &'static str> {
+        if !self.is_available(up) {
+            return Err("no leader");
+        }
+        if term < self.controller_term {
+            return Err("stale controller");
+        }
+        self.controller_term = term;
+        match *action {
+            Action::AddLearner { replica, .. } => self.add_learner(replica, up),
+            Action::TransferLeader { to } => self.transfer(to, up),
+            Action::Switch {
+                add,
+                demote,
+                conf_ver,
+                migration,
+            } => self.switch(add, demote, conf_ver, migration, up),
+            Action::RemoveReplica { replica } => self.remove(replica, up),
+            _ => Err("not for a shard"),
+        }
+    }
+
+    fn add_learner(
+        &mut self,
+        replica: ReplicaId,
+        up: &BTreeSet<HostId>,
+    ) -> Result<&'static str, &'static str> {
+        if self.membership.has(replica) {
+            return Ok("is a member already");
+        }
+        let mut next = self.membership.clone();
+        next.learners.insert(replica);
+        self.change(next, up)
+    }
+
+    fn remove(&mut self, replica: ReplicaId, up: &BTreeSet<HostId>) -> Result<&'static str, &'static str> {
+        if self.membership.votes(replica) {
+            return Err("is a voter");
+        }
+        let mut next = self.membership.clone();
+        if !next.learners.remove(&replica) {
+            return Ok("is no member");
+        }
+        self.change(next, up)
+    }
+
+    fn transfer(&mut self, to: ReplicaId, up: &BTreeSet<HostId>) -> Result<&'static str, &'static str> {
+        if !self.membership.votes(to) {
+            return Err("is no voter");
+        }
+        if self.leader == Some(to) {
+            return Ok("leads already");
+        }
+        if !self.is_live(to, up) || self.copies[&to].matched < self.last {
+            // The leader has stepped aside and nobody took over: an election settles it.
+            self.leader = None;
+            return Err("failed, election");
+        }
+        self.leader = Some(to);
+        self.raft_term += 1;
+        self.finishing = None;
+        Ok("leads")
+    }
+
+    fn switch(
+        &mut self,
+        add: Option<ReplicaId>,
+        demote: Option<ReplicaId>,
+        conf_ver: u64,
+        migration: MigrationId,
+        up: &BTreeSet<HostId>,
+    ) -> Result<&'static str, &'static str> {
+        if !self.membership.is_uniform() {
+            let same = self.membership.migration == Some(migration);
+            return if same {
+                self.finish_joint(up)
+            } else {
+                Err("another change is under way")
+            };
+        }
+        if self.membership.is_switched(migration, conf_ver) {
+            return Ok("is switched already");
+        }
+        if conf_ver != self.membership.conf_ver + 1 {
+            return Err("stale conf_ver");
+        }
+        let mut next = self.membership.clone();
+        let mut voters = next.voters[0].clone();
+        if let Some(add) = add {
+            if !next.learners.remove(&add) {
+                return Err("is no learner");
+            }
+            voters.insert(add);
+        }
+        if demote.is_some_and(|demote| !voters.remove(&demote)) {
+            return Err("is no voter");
+        }
+        if !self.leader.is_some_and(|leader| voters.contains(&leader)) {
+            return Err("the leader would not vote");
+        }
+        next.voters.push(voters);
+        next.conf_ver = conf_ver;
+        next.migration = Some(migration);
+        self.change(next, up)?;
+        self.finishing = self.leader;
+        Ok("joint")
+    }
+
+    fn finish_joint(&mut self, up: &BTreeSet<HostId>) -> Result<&'static str, &'static str> {
+        let mut next = self.membership.clone();
+        let [old, new] = next.voters.as_slice() else {
+            return Err("not joint");
+        };
+        next.learners.extend(old.difference(new).copied());
+        next.voters = vec![new.clone()];
+        self.change(next, up)?;
+        Ok("switched")
+    }
+
+    /// Commits a membership entry: it needs a live, caught-up majority of every configuration before and after it.
+    fn change(&mut self, mut next: Membership, up: &BTreeSet<HostId>) -> Result<&'static str, &'static str> {
+        self.replicate(up);
+        let holds = |id: ReplicaId| self.is_live(id, up) && self.copies[&id].matched == self.last;
+        let configs = self.membership.voters.iter().chain(&next.voters);
+        if !configs.into_iter().all(|voters| self.has_majority(voters, holds)) {
+            return Err("no quorum");
+        }
+        self.last += 1;
+        next.log_index = self.last;
+        self.membership = next;
+        self.replicate(up);
+        self.committed = self.last;
+        Ok("committed")
+    }
+}
