@@ -39,10 +39,9 @@ fn fill(path: &Path, keys: u64, value_bytes: u64) {
     let created = ShardStore::create(Arc::new(RealDisk), path, identity(), ShardOptions::default());
     let store = created.expect("create the shard");
     let (mut applying, mut checkpointing) = (Duration::ZERO, Duration::ZERO);
-    let mut index = 0;
     for first in (0..keys).step_by(BATCH as usize) {
         let payload = batch(first, (first + BATCH).min(keys), value_bytes);
-        index += 1;
+        let index = first / BATCH + 1;
         let started = Instant::now();
         store
             .apply(Position { term: 1, index }, Some(&payload))

@@ -107,6 +107,21 @@ fn checkpoints_go_on_while_an_export_is_open() {
 }
 
 #[test]
+fn an_open_export_outlives_the_state_it_shows() {
+    let pair = pair();
+    checkpoint(&pair.receiver);
+    let before = frames(&pair.receiver);
+    let mut export = pair.receiver.export().unwrap();
+    let first = export.next().unwrap().unwrap();
+    import(&pair.receiver, &frames(&pair.sender)).unwrap();
+    let sent: Vec<_> = [first]
+        .into_iter()
+        .chain(export.map(|frame| frame.unwrap()))
+        .collect();
+    assert_eq!(sent, before);
+}
+
+#[test]
 fn a_stream_that_lost_reordered_or_repeated_a_frame_is_refused() {
     let pair = pair();
     let sent = frames(&pair.sender);

@@ -151,19 +151,21 @@ impl ShardStore {
         let _turn = self.shared.turn();
         self.shared.write().begin(Activity::Install)?;
         let installed = self.replace_file(&imported);
-        let activity = match &installed {
-            Ok(_) | Err(InstallError::Unusable(_)) => Activity::Idle,
-            Err(_) => Activity::Stopped,
-        };
         let mut inner = self.shared.write();
         match installed {
-            Ok(replacement) => {
-                *inner = replacement;
-                inner.importing = true; // until `imported` is dropped, below
+            Ok(mut replacement) => {
+                replacement.importing = true; // until `imported` is dropped
+                let replaced = std::mem::replace(&mut *inner, replacement);
+                // Letting a large state go takes time, and closing its file a disk.
+                drop(inner);
+                drop(replaced);
                 Ok(())
             }
             Err(error) => {
-                inner.activity = activity;
+                inner.activity = match error {
+                    InstallError::UnknownOutcome(_) => Activity::Stopped,
+                    _ => Activity::Idle,
+                };
                 Err(error)
             }
         }
