@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::HostId;
-use crate::model::{Host, HostState, Shard};
+use crate::model::{Admission, Host, HostState, Shard};
 use crate::rules::Spread;
 use crate::state::Placement;
 
@@ -20,12 +20,14 @@ const PLACEMENT_VOTERS_SMALL: u32 = 3;
 impl Placement {
     /// How many voters the rules ask for.
     ///
-    /// The placement group grows with the cluster: 1, then 3, then 5. Never 2: losing either of two would stop it.
+    /// The placement group grows with the cluster: 1, then 3, then 5. Never 2: losing either of two would stop it. Hosts
+    /// that are being drained do not count, or the last ones could not give up their voter.
     pub fn voters_wanted(&self, shard: &Shard) -> u32 {
         if !shard.id.is_placement() {
             return self.rules.replication_factor;
         }
-        match self.hosts.values().filter(|host| !is_lost(host)).count() {
+        let stays = |host: &&Host| !is_lost(host) && host.admission != Admission::Draining;
+        match self.hosts.values().filter(stays).count() {
             0..=2 => 1,
             3..=4 => PLACEMENT_VOTERS_SMALL,
             _ => PLACEMENT_VOTERS_FULL,

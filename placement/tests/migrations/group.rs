@@ -70,7 +70,7 @@ impl Group {
             .is_some_and(|copy| up.contains(&copy.host))
     }
 
-    fn has_quorum(&self, up: &BTreeSet<HostId>) -> bool {
+    pub(crate) fn has_quorum(&self, up: &BTreeSet<HostId>) -> bool {
         self.membership
             .voters
             .iter()

@@ -1,0 +1,354 @@
+//! Random interleavings of faults, proposals and controllers, from a seed.
+//!
+//! While they last, the audit judges every entry and every step of the world. Then the faults stop, and everything must
+//! come to rest (I10): no migration active, the log and the groups agreed to the last replica, nothing left on any disk
+//! that nobody wants.
+
+use placement::{
+    Action, Admission, Command, HostId, HostState, Limits, MigrationId, Origin, Proposal, ProposalKind,
+    Reasons, ReplicaId, Rules, ShardId, Timeouts, placement_group_target, repairs,
+};
+use proptest::prelude::*;
+
+use crate::cluster::{Cluster, Network};
+use crate::controller::Duties;
+
+const HOSTS: u64 = 6;
+const SHARDS: u64 = 3;
+const TICK_MS: u64 = 500;
+/// Ticks in which everything must come to rest once the faults have stopped.
+const REST_TICKS: u32 = 2_000;
+
+#[derive(Clone, Debug)]
+enum Event {
+    Run {
+        ticks: u8,
+    },
+    Crash {
+        host: u64,
+    },
+    Restart {
+        host: u64,
+    },
+    KillController,
+    Propose {
+        kind: u8,
+        shard: u64,
+        replica: usize,
+        host: u64,
+        urgent: bool,
+    },
+    Cancel {
+        back: u64,
+    },
+    Unreliable {
+        delay_max_ms: u64,
+    },
+    Prompt,
+    Transfer {
+        shard: u64,
+        voter: usize,
+    },
+    Admit {
+        host: u64,
+        admission: u8,
+    },
+    Ask {
+        replication_factor: u32,
+    },
+    Burst {
+        writes: u64,
+    },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let host = || 1..=HOSTS;
+    let shard = || 0..=SHARDS;
+    prop_oneof![
+        6 => (1u8..12).prop_map(|ticks| Event::Run { ticks }),
+        2 => host().prop_map(|host| Event::Crash { host }),
+        2 => host().prop_map(|host| Event::Restart { host }),
+        2 => Just(Event::KillController),
+        6 => (0u8..4, shard(), 0usize..5, host(), any::<bool>())
+            .prop_map(|(kind, shard, replica, host, urgent)| Event::Propose { kind, shard, replica, host, urgent }),
+        1 => (0u64..3).prop_map(|back| Event::Cancel { back }),
+        2 => (1u64..20_000).prop_map(|delay_max_ms| Event::Unreliable { delay_max_ms }),
+        1 => Just(Event::Prompt),
+        2 => (shard(), 0usize..5).prop_map(|(shard, voter)| Event::Transfer { shard, voter }),
+        1 => (host(), 0u8..3).prop_map(|(host, admission)| Event::Admit { host, admission }),
+        1 => (3u32..5).prop_map(|replication_factor| Event::Ask { replication_factor }),
+        1 => (1u64..3_000).prop_map(|writes| Event::Burst { writes }),
+    ]
+}
+
+fn limits() -> Limits {
+    let timeouts = Timeouts {
+        adding_ms: 6_000,
+        catching_up_ms: 20_000,
+        no_progress_ms: 8_000,
+        transferring_ms: 6_000,
+        switching_ms: 6_000,
+    };
+    Limits {
+        timeouts,
+        dead_after_ms: 30_000,
+        homes_max: 2,
+        ..Limits::default()
+    }
+}
+
+impl Cluster {
+    fn meet(&mut self, event: &Event) {
+        let now_ms = self.now_ms;
+        match *event {
+            Event::Run { ticks } => (0..ticks).for_each(|_| self.tick()),
+            Event::Crash { host } => self.crash(HostId(host)),
+            Event::Restart { host } => {
+                self.restart(HostId(host));
+            }
+            Event::KillController => self.controller = None,
+            Event::Propose {
+                kind,
+                shard,
+                replica,
+                host,
+                urgent,
+            } => {
+                let proposal = self.wish(kind, ShardId(shard), replica, HostId(host), urgent);
+                self.write(Command::Propose(proposal));
+            }
+            Event::Cancel { back } => {
+                let last = self.placement.migrations().keys().last().map_or(0, |id| id.0);
+                let migration = MigrationId(last.saturating_sub(back));
+                self.write(Command::Cancel { migration, now_ms });
+            }
+            Event::Unreliable { delay_max_ms } => self.network = Network::Unreliable { delay_max_ms },
+            Event::Prompt => self.network = Network::Prompt,
+            Event::Transfer { shard, voter } => self.transfer(ShardId(shard), voter),
+            Event::Admit { host, admission } => {
+                let admission =
+                    [Admission::Open, Admission::Cordoned, Admission::Draining][usize::from(admission)];
+                self.write(Command::SetAdmission {
+                    host: HostId(host),
+                    admission,
+                    now_ms,
+                });
+            }
+            Event::Ask { replication_factor } => {
+                let rules = Rules {
+                    replication_factor,
+                    ..self.placement.rules().clone()
+                };
+                self.write(Command::SetRules { rules, now_ms });
+            }
+            Event::Burst { writes } => {
+                let up = self.up.clone();
+                self.groups.values_mut().for_each(|group| group.tick(writes, &up));
+            }
+        }
+    }
+
+    fn wish(&self, kind: u8, shard: ShardId, replica: usize, to: HostId, urgent: bool) -> Proposal {
+        let known = self.placement.shard(shard).expect("a shard");
+        let from = known
+            .replicas
+            .keys()
+            .nth(replica)
+            .copied()
+            .unwrap_or(ReplicaId(1));
+        let kind = match kind {
+            0 => ProposalKind::Move {
+                from,
+                to,
+                take_home: urgent,
+            },
+            1 => ProposalKind::Add { to },
+            2 => ProposalKind::Remove { from },
+            _ => ProposalKind::Home { to },
+        };
+        Proposal {
+            shard,
+            kind,
+            basis: known.epoch,
+            origin: if urgent { Origin::Manual } else { Origin::Model },
+            expires_ms: self.now_ms + 20_000,
+            reasons: Reasons::default(),
+            window: self.placement.window(),
+            now_ms: self.now_ms,
+        }
+    }
+
+    /// Leadership moves for reasons of its own.
+    fn transfer(&mut self, shard: ShardId, voter: usize) {
+        let term = self.placement.controller_term();
+        let group = self.groups.get_mut(&shard).expect("a group");
+        if let Some(to) = group.membership.voters[0].iter().nth(voter).copied() {
+            group.obey(&Action::TransferLeader { to }, term, &self.up).ok();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.pass(TICK_MS);
+        // A host that is up but counted out joins again, until the placement group answers.
+        let counted_out: Vec<HostId> = self.counted_out().collect();
+        for host in counted_out {
+            self.restart(host);
+        }
+        self.round(Duties::All);
+    }
+
+    fn counted_out(&self) -> impl Iterator<Item = HostId> + '_ {
+        let hosts = self.placement.hosts().values();
+        hosts
+            .filter(|host| host.state != HostState::Up && self.up.contains(&host.id))
+            .map(|host| host.id)
+    }
+
+    /// The faults stop; one host that every group can do without may stay down for good.
+    fn heal(&mut self, lost: Option<HostId>) {
+        self.network = Network::Prompt;
+        for number in 1..=HOSTS {
+            self.restart(HostId(number));
+        }
+        self.pass(TICK_MS);
+        let without = |cluster: &Cluster, host| {
+            let rest = cluster.up.iter().copied().filter(|up| *up != host).collect();
+            cluster.groups.values().all(|group| group.has_quorum(&rest))
+        };
+        if let Some(host) = lost.filter(|host| without(self, *host)) {
+            self.crash(host);
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.placement.active_migrations().next().is_none()
+            && self.orders.is_empty()
+            && repairs(&self.placement, self.now_ms).is_empty()
+            && placement_group_target(&self.placement, self.now_ms).is_none()
+            && self
+                .placement
+                .hosts()
+                .values()
+                .all(|host| host.state != HostState::Down)
+    }
+
+    /// Whether the log knows how it stands with a host.
+    fn is_settled(&self, host: HostId, state: HostState) -> bool {
+        state == if self.up.contains(&host) { HostState::Up } else { HostState::Dead }
+    }
+
+    /// Comes to rest, then stays there.
+    fn assert_comes_to_rest(&mut self) {
+        let mut ticks = 0;
+        while !self.is_at_rest() {
+            ticks += 1;
+            assert!(
+                ticks < REST_TICKS,
+                "I10: {:#?}",
+                self.placement.active_migrations().collect::<Vec<_>>()
+            );
+            self.tick();
+        }
+        (0..10).for_each(|_| self.tick());
+        assert!(
+            self.is_at_rest(),
+            "something began although nothing was asked for"
+        );
+    }
+
+    /// The log, the groups and the disks say the same.
+    fn assert_agreement(&self) {
+        for (id, group) in &self.groups {
+            let shard = self.placement.shard(*id).expect("a shard");
+            let voters = shard.voters().map(|(replica, _)| replica).collect();
+            assert_eq!(group.membership.voters, [voters], "voters of {id}");
+            assert!(group.membership.learners.is_empty(), "stray learners of {id}");
+            assert_eq!(
+                shard.epoch.conf_ver, group.membership.conf_ver,
+                "conf_ver of {id}"
+            );
+            assert_eq!(
+                shard.observed.map(|seen| seen.replica),
+                group.leader,
+                "home of {id}"
+            );
+        }
+        for host in &self.up {
+            let held = self.disks[host].replicas.iter().filter(|(id, shard)| {
+                !self
+                    .placement
+                    .shard(**shard)
+                    .expect("a shard")
+                    .replicas
+                    .contains_key(id)
+            });
+            assert_eq!(held.count(), 0, "stray replicas on {host}");
+        }
+    }
+}
+
+fn run(seed: u64, events: &[Event], lost: Option<u64>) -> Cluster {
+    let mut cluster = Cluster::new(HOSTS, 3, SHARDS as u32, limits(), seed);
+    for event in events {
+        cluster.meet(event);
+        cluster.tick();
+    }
+    cluster.heal(lost.map(HostId));
+    cluster.assert_comes_to_rest();
+    cluster.assert_agreement();
+    cluster.assert_replayable();
+    cluster
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_interleaving_keeps_the_invariants_and_ends(
+        seed in any::<u64>(),
+        events in prop::collection::vec(event(), 1..80),
+        lost in prop::option::of(1..=HOSTS),
+    ) {
+        run(seed, &events, lost);
+    }
+}
+
+/// The random test is worth something only if its runs get into every state.
+#[test]
+fn the_interleavings_reach_every_state() {
+    use placement::MigrationState::*;
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..24 {
+        let events = prop::collection::vec(event(), 80)
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let cluster = run(seed, &events, None);
+        let steps = cluster
+            .placement
+            .migrations()
+            .values()
+            .flat_map(|migration| &migration.steps);
+        seen.extend(steps.map(|step| step.state));
+    }
+    let all = [
+        Proposed,
+        Adding,
+        CatchingUp,
+        Transferring,
+        Switching,
+        Removing,
+        Cleaning,
+        Done,
+        Aborting,
+        CleaningDst,
+        Aborted,
+        Rejected,
+    ];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+}

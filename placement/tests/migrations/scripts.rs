@@ -3,7 +3,7 @@
 //! The commands (ids are written as they print: `s1`, `r2`, `h3`, `m4`):
 //!
 //! ```text
-//! cluster hosts=N zones=N shards=N [dwell=N] [homes_max=N]   a cluster with its shards initialised
+//! cluster hosts=N zones=N shards=N [dwell=N] [homes_max=N] [catching_up_ms=N]   a cluster with its shards initialised
 //! propose move SHARD REPLICA HOST | add SHARD HOST | remove SHARD REPLICA | home SHARD HOST
 //!         [origin=Manual] [ttl_ms=N] [take_home=yes] [window=N] [conf_ver=N]
 //! run [until=STATE of=MIGRATION] [for_ms=N] [kill=each-state] [house=yes]    ticks of 500 ms, a round of the controller in each
@@ -21,7 +21,7 @@ use goldenscript::{ArgumentConsumer, Context, Runner};
 use placement::{
     AbortReason, Accepted, Action, Admission, Advance, Command, ControllerTerm, Evidence, HostId, HostState,
     LagSample, Limits, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, ReplicaId,
-    Response, ShardId, WindowId,
+    Response, Rules, ShardId, WindowId,
 };
 
 use crate::cluster::{Cluster, Network, new_host};
@@ -70,6 +70,9 @@ impl Story {
         let mut limits = Limits::default();
         if let Some(dwell) = args.take_key("dwell") {
             limits.move_dwell_windows = dwell.parse()?;
+        }
+        if let Some(catching_up_ms) = args.take_key("catching_up_ms") {
+            limits.timeouts.catching_up_ms = catching_up_ms.parse()?;
         }
         if let Some(homes_max) = args.take_key("homes_max") {
             limits.homes_max = homes_max.parse()?;
@@ -508,7 +511,7 @@ stories!(
     late_switch,
     limits_and_priorities,
     move_replica,
-    no_progress,
+    never_catches_up,
     orders_lost,
     placement_group_grows,
     refused_steps,
