@@ -114,13 +114,10 @@ pub(super) fn quorum_micros(topology: &Topology, home: HostIx, voters: &[HostIx]
 /// The weight of each origin zone, in parts per million.
 fn weights(topology: &Topology, objective: Objective, forecast: &ShardForecast) -> Vec<(ZoneIx, u32)> {
     match objective {
-        Objective::ExpectedRtt => {
-            let known = forecast
-                .shares
-                .iter()
-                .filter_map(|(zone, share)| Some((topology.zone(zone)?, *share)));
-            known.collect()
-        }
+        Objective::ExpectedRtt => topology
+            .numbered(forecast.shares.iter())
+            .map(|(zone, share)| (zone, *share))
+            .collect(),
         Objective::MostLikely => forecast
             .likeliest_origin()
             .and_then(|zone| topology.zone(zone))
@@ -130,13 +127,14 @@ fn weights(topology: &Topology, objective: Objective, forecast: &ShardForecast) 
     }
 }
 
+/// The cost of the ways to each zone, without quorum rounds.
 fn near(topology: &Topology, weights: &[(ZoneIx, u32)], accesses_milli: u64) -> Vec<Nanos> {
-    let mean_to = |home: ZoneIx| {
-        let terms = weights
-            .iter()
-            .map(|(origin, share)| u64::from(topology.rtt(*origin, home)) * u64::from(*share));
-        terms.fold(0u64, u64::saturating_add)
-    };
-    let scaled = |home| Nanos::from(mean_to(home)) * Nanos::from(accesses_milli) / Nanos::from(PPM);
-    (0..topology.zones.len()).map(scaled).collect()
+    let mut weighted_micros = vec![0u64; topology.zones.len()];
+    for (origin, share) in weights {
+        for (sum, micros) in weighted_micros.iter_mut().zip(topology.rtt_from(*origin)) {
+            *sum = sum.saturating_add(u64::from(*micros) * u64::from(*share));
+        }
+    }
+    let scaled = |sum: u64| Nanos::from(sum) * Nanos::from(accesses_milli) / Nanos::from(PPM);
+    weighted_micros.into_iter().map(scaled).collect()
 }

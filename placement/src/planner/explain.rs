@@ -8,36 +8,24 @@ use crate::model::HostAffinityScores;
 use super::forecast::ShardForecast;
 use super::input::PlanInput;
 use super::output::{MoveCause, MoveKind};
+use super::topology::Topology;
 
 /// The forecast's shares by origin zone as scores by host: the share of a zone goes in equal parts to its own hosts,
 /// or to those of the nearest zone that has hosts, as its clients do.
-pub(super) fn host_scores(input: &PlanInput, forecast: &ShardForecast) -> HostAffinityScores {
+pub(super) fn host_scores(topology: &Topology, forecast: &ShardForecast) -> HostAffinityScores {
     let mut scores = BTreeMap::new();
-    for (origin, share) in &forecast.shares {
-        let distance = |id: &HostId| input.rtt.micros(origin, &input.placement.hosts[id].zone);
-        let elsewhere = |id: &HostId| input.placement.hosts[id].zone != *origin;
-        let nearest = input
-            .placement
-            .hosts
-            .keys()
-            .map(|id| (elsewhere(id), distance(id)))
-            .min();
-        let near = input
-            .placement
-            .hosts
-            .keys()
-            .filter(|id| Some((elsewhere(id), distance(id))) == nearest);
-        divide(&mut scores, *share, near.copied().collect());
+    for (origin, share) in topology.numbered(forecast.shares.iter()) {
+        divide(&mut scores, *share, topology.nearest_hosts(origin));
     }
     HostAffinityScores(scores)
 }
 
 /// Adds `share` to the hosts in equal parts; the first ones get what does not divide.
-fn divide(scores: &mut BTreeMap<HostId, u32>, share: u32, hosts: Vec<HostId>) {
+fn divide(scores: &mut BTreeMap<HostId, u32>, share: u32, hosts: &[HostId]) {
     let count = u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
     for (number, host) in (0u32..).zip(hosts) {
         let part = share / count + u32::from(number < share % count);
-        let score = scores.entry(host).or_insert(0);
+        let score = scores.entry(*host).or_insert(0);
         *score = score.saturating_add(part);
     }
 }

@@ -231,7 +231,7 @@ impl Move {
             runner_up,
             model: source.model.clone(),
             scores: forecast
-                .map(|forecast| host_scores(input, forecast))
+                .map(|forecast| host_scores(&problem.topology, forecast))
                 .unwrap_or_default(),
             text: line.text(),
         }

@@ -24,6 +24,7 @@ pub(super) struct Topology<'a> {
     host_zones: Vec<ZoneIx>,
     host_domains: Vec<usize>,
     rtt_micros: Vec<u32>,
+    nearest_hosts: Vec<Vec<HostId>>,
 }
 
 /// A shard that has a home.
@@ -72,13 +73,47 @@ impl<'a> Topology<'a> {
             .iter()
             .flat_map(|from| zones.iter().map(move |to| (from, to)));
         let rtt_micros = pairs.map(|(from, to)| input.rtt.micros(from, to)).collect();
-        Self {
+        let nearest_hosts = Vec::new();
+        let mut topology = Self {
             hosts,
             zones,
             host_zones,
             host_domains,
             rtt_micros,
-        }
+            nearest_hosts,
+        };
+        topology.nearest_hosts = (0..topology.zones.len())
+            .map(|origin| topology.nearest_to(origin))
+            .collect();
+        topology
+    }
+
+    /// The hosts of a zone, or of the nearest zone that has some.
+    fn nearest_to(&self, origin: ZoneIx) -> Vec<HostId> {
+        let distance = |host: HostIx| (self.zone_of(host) != origin, self.rtt(origin, self.zone_of(host)));
+        let least = (0..self.hosts.len()).map(distance).min();
+        let near = (0..self.hosts.len()).filter(|host| Some(distance(*host)) == least);
+        near.map(|host| self.hosts[host].0).collect()
+    }
+
+    /// The hosts that clients of a zone are nearest to.
+    pub(super) fn nearest_hosts(&self, origin: ZoneIx) -> &[HostId] {
+        &self.nearest_hosts[origin]
+    }
+
+    /// Replaces zones, which come in order of name, by their numbers; unknown ones are left out.
+    pub(super) fn numbered<'z, T>(
+        &self,
+        labelled: impl Iterator<Item = (&'z Zone, T)>,
+    ) -> impl Iterator<Item = (ZoneIx, T)> {
+        let mut next = 0;
+        labelled.filter_map(move |(zone, item)| {
+            next += self.zones[next..]
+                .iter()
+                .take_while(|known| **known < zone)
+                .count();
+            (self.zones.get(next) == Some(&zone)).then_some((next, item))
+        })
     }
 
     /// The number of a host.
@@ -160,17 +195,22 @@ fn dense<'a>(
     })
 }
 
+/// The zones of all hosts and origins, in order of name. Most shards name the same origins, so each list is only
+/// compared with what is known.
 fn zones_of<'a>(input: &PlanInput<'a>) -> Vec<&'a Zone> {
     let hosts = input.placement.hosts.values().map(|host| &host.zone);
+    let mut known: Vec<&Zone> = hosts.collect::<BTreeSet<_>>().into_iter().collect();
     let forecasts = std::iter::once(input.forecast).chain(input.replica_forecast);
-    let origins = forecasts
-        .flat_map(|forecast| forecast.shards.values())
-        .flat_map(|shard| shard.shares.keys());
-    hosts
-        .chain(origins)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect()
+    for shard in forecasts.flat_map(|forecast| forecast.shards.values()) {
+        let mut next = 0;
+        for zone in shard.shares.keys() {
+            next += known[next..].iter().take_while(|other| **other < zone).count();
+            if known.get(next) != Some(&zone) {
+                known.insert(next, zone);
+            }
+        }
+    }
+    known
 }
 
 fn domains_of(hosts: &[(HostId, &HostView)], spread: Spread) -> Vec<usize> {
