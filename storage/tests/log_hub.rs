@@ -1,5 +1,7 @@
 //! The log's promises on a sound disk: order, group commit, segments that leave, groups apart.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 mod log_support;
 
 use std::sync::{Arc, Mutex};

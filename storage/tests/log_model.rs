@@ -3,6 +3,8 @@
 //! After each operation the handles must show what the model shows; after a graceful stop and a
 //! reopening so must the disk.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 mod log_support;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,8 @@
 //! of the states from the last promised one on. That is at once: nothing promised is lost, votes do
 //! not go back, and what survives of the rest is a prefix.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 mod log_support;
 
 use std::collections::BTreeMap;

@@ -1,28 +1,13 @@
-//! A simulated disk: files in memory that lose, tear and corrupt what real disks do.
-//!
-//! Each file has two images: what a reader sees now, and what is durable. Between them lie the
-//! writes that no sync has covered. A power cut ([`SimDisk::crash`], or one armed ahead with
-//! [`SimDisk::cut_power_after`]) decides each of those on its own: kept, dropped, or torn at
-//! [`SECTOR_BYTES`]. So writes are also reordered with respect to each other, as a disk cache does.
-//!
-//! What must hold: equal seeds and equal calls give equal outcomes; a file handle opened before a
-//! crash never works again (its process is dead); a failed sync behaves as Linux's does: its dirty
-//! writes are marked clean, so some never reach the disk although readers still see them, and a
-//! second sync reports success for data that is gone.
-//!
-//! Left out: failing reads, and durability of names apart from content (the [`Disk`] operations on
-//! names are atomic and durable by contract).
+//! The handles: the disk with its switches for faults, its open files, its locks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::image::{Change, Image, usize_of};
+use super::state::SimState;
 use crate::disk::{BlockFile, Disk, OpenMode};
-use crate::seed::SplitMix64;
-
-/// The unit in which an interrupted write is torn.
-pub const SECTOR_BYTES: usize = 512;
 
 /// Free space reported when no limit is set.
 const UNLIMITED_BYTES: u64 = 1 << 40;
@@ -53,57 +38,11 @@ pub struct SimDiskStats {
     pub bytes_written: u64,
 }
 
-#[derive(Debug)]
-struct SimState {
-    chance: SplitMix64,
-    files: BTreeMap<PathBuf, u64>,
-    dirs: BTreeSet<PathBuf>,
-    images: BTreeMap<u64, Image>,
-    next_file: u64,
-    locks: BTreeMap<PathBuf, u64>,
-    /// Grows with each crash; handles and locks of an earlier boot are dead.
-    boot: u64,
-    power_off: bool,
-    operations_left: Option<u64>,
-    bytes_left: Option<u64>,
-    syncs_until_error: Option<u64>,
-    sync_mode: SyncMode,
-    stats: SimDiskStats,
-}
-
-#[derive(Debug, Default)]
-struct Image {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    pending: Vec<Change>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
 impl SimDisk {
     /// An empty disk with a root folder.
     pub fn new(seed: u64) -> SimDisk {
-        let state = SimState {
-            chance: SplitMix64::new(seed),
-            files: BTreeMap::new(),
-            dirs: BTreeSet::from([PathBuf::from("/")]),
-            images: BTreeMap::new(),
-            next_file: 0,
-            locks: BTreeMap::new(),
-            boot: 0,
-            power_off: false,
-            operations_left: None,
-            bytes_left: None,
-            syncs_until_error: None,
-            sync_mode: SyncMode::Honest,
-            stats: SimDiskStats::default(),
-        };
         SimDisk {
-            state: Arc::new(Mutex::new(state)),
+            state: Arc::new(Mutex::new(SimState::new(seed))),
         }
     }
 
@@ -162,11 +101,7 @@ impl SimDisk {
     /// Replaces a file's content at rest: an older image is a rolled-back disk.
     pub fn put_image(&self, path: &Path, content: Vec<u8>) -> io::Result<()> {
         self.lock().with_image(path, |image| {
-            *image = Image {
-                durable: content.clone(),
-                current: content,
-                pending: Vec::new(),
-            };
+            *image = Image::durable(content);
             Ok(())
         })
     }
@@ -187,169 +122,6 @@ impl SimDisk {
         self.state
             .lock()
             .expect("no code panics while it holds the simulated disk")
-    }
-}
-
-impl SimState {
-    /// Counts an operation; fails when the power is off or goes off with it.
-    fn operate(&mut self) -> io::Result<()> {
-        self.stats.operations += 1;
-        if let Some(left) = &mut self.operations_left {
-            if *left == 0 {
-                self.power_off = true;
-            }
-            *left = left.saturating_sub(1);
-        }
-        self.check_power()
-    }
-
-    fn check_power(&self) -> io::Result<()> {
-        if self.power_off {
-            Err(io::Error::other("the simulated power is off"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn with_image<T>(
-        &mut self,
-        path: &Path,
-        change: impl FnOnce(&mut Image) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let file = self.files.get(path).ok_or(io::ErrorKind::NotFound)?;
-        change(self.images.entry(*file).or_default())
-    }
-
-    fn create(&mut self, path: &Path) -> io::Result<u64> {
-        if !self.dirs.contains(path.parent().unwrap_or(Path::new("/"))) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let file = self.next_file;
-        self.next_file += 1;
-        self.files.insert(path.to_owned(), file);
-        self.images.insert(file, Image::default());
-        Ok(file)
-    }
-
-    /// Takes `bytes` from the space that is left; the count that still fits.
-    fn take_space(&mut self, bytes: usize) -> usize {
-        let Some(left) = &mut self.bytes_left else {
-            return bytes;
-        };
-        let fitting = (*left).min(bytes as u64);
-        *left -= fitting;
-        usize_of(fitting)
-    }
-
-    /// Counts a sync; Err is the EIO armed for it.
-    fn count_sync(&mut self) -> io::Result<()> {
-        self.stats.syncs += 1;
-        let Some(left) = &mut self.syncs_until_error else {
-            return Ok(());
-        };
-        *left = left.saturating_sub(1);
-        if *left > 0 {
-            return Ok(());
-        }
-        self.syncs_until_error = None;
-        Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()))
-    }
-
-    fn sync(&mut self, file: u64) -> io::Result<()> {
-        self.operate()?;
-        let counted = self.count_sync();
-        let image = self.images.entry(file).or_default();
-        match (&counted, self.sync_mode) {
-            (Err(_), _) => image.fail_sync(&mut self.chance),
-            (Ok(()), SyncMode::Honest) => image.sync(),
-            (Ok(()), SyncMode::Lying) => {}
-        }
-        counted
-    }
-
-    fn write(&mut self, file: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.operate()?;
-        let fitting = self.take_space(bytes.len());
-        self.stats.bytes_written += fitting as u64;
-        let change = Change::Write {
-            offset: usize_of(offset),
-            bytes: bytes[..fitting].to_vec(),
-        };
-        self.images.entry(file).or_default().change(change);
-        if fitting < bytes.len() {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.operate()?;
-        if self.take_space(content.len()) < content.len() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.count_sync()?;
-        self.stats.bytes_written += content.len() as u64;
-        let file = self.create(path)?;
-        self.images.insert(
-            file,
-            Image {
-                durable: content.to_vec(),
-                current: content.to_vec(),
-                pending: Vec::new(),
-            },
-        );
-        Ok(())
-    }
-}
-
-impl Image {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.current);
-        self.pending.push(change);
-    }
-
-    fn sync(&mut self) {
-        for change in self.pending.drain(..) {
-            change.apply(&mut self.durable);
-        }
-    }
-
-    /// A failed sync: what did not reach the disk is no longer dirty, so no later sync writes it.
-    fn fail_sync(&mut self, chance: &mut SplitMix64) {
-        for change in std::mem::take(&mut self.pending) {
-            change.survive(&mut self.durable, chance);
-        }
-    }
-
-    fn lose_power(&mut self, chance: &mut SplitMix64) {
-        self.fail_sync(chance);
-        self.current = self.durable.clone();
-    }
-}
-
-impl Change {
-    fn apply(&self, image: &mut Vec<u8>) {
-        match self {
-            Change::SetLen(len) => image.resize(*len, 0),
-            Change::Write { offset, bytes } => overwrite(image, *offset, bytes),
-        }
-    }
-
-    /// Applies the part of an unsynced change that reached the disk: half of the changes whole, a
-    /// quarter in some of their sectors, the rest not at all.
-    fn survive(&self, image: &mut Vec<u8>, chance: &mut SplitMix64) {
-        match (chance.below(4), self) {
-            (0 | 1, _) => self.apply(image),
-            (2, Change::Write { offset, bytes }) => {
-                for (at, sector) in sectors(*offset, bytes) {
-                    if chance.one_in(2) {
-                        overwrite(image, at, sector);
-                    }
-                }
-            }
-            _ => {}
-        }
     }
 }
 
@@ -524,34 +296,10 @@ impl Drop for SimLock {
     }
 }
 
-fn overwrite(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if image.len() < end {
-        image.resize(end, 0);
-    }
-    image[offset..end].copy_from_slice(bytes);
-}
-
-/// Splits a write at the disk's sector boundaries.
-fn sectors(offset: usize, bytes: &[u8]) -> Vec<(usize, &[u8])> {
-    let mut split = Vec::new();
-    let (mut at, mut rest) = (offset, bytes);
-    while !rest.is_empty() {
-        let (sector, tail) = rest.split_at(rest.len().min(SECTOR_BYTES - at % SECTOR_BYTES));
-        split.push((at, sector));
-        at += sector.len();
-        rest = tail;
-    }
-    split
-}
-
-fn usize_of(bytes: u64) -> usize {
-    usize::try_from(bytes).expect("a simulated file fits into memory")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim_disk::SECTOR_BYTES;
 
     fn written(disk: &SimDisk) -> Box<dyn BlockFile> {
         let file = disk.open(Path::new("/f"), OpenMode::CreateIfMissing).unwrap();
