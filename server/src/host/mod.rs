@@ -3,6 +3,7 @@
 //! [`run`] is what `main`, the tests and the demo call. Everything a host takes from the outside (disk, clock, random
 //! numbers, blocking work, connections) is handed to it as a [`HostEnv`].
 
+mod accesses;
 mod channels;
 mod folder;
 mod homes;
@@ -14,6 +15,7 @@ mod replicas;
 mod run;
 mod state;
 
+pub(crate) use accesses::AccessOf;
 pub use channels::{Channels, ControlError};
 pub use folder::{DataFolder, FolderError, Identity};
 pub use map::{MapHost, ShardMap};

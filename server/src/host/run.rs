@@ -93,7 +93,7 @@ fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunEr
     let options = LogOptions {
         segment_bytes: config.log.segment_bytes,
         live_bytes_max: config.log.live_bytes_max,
-        failpoints: Some(env.failpoints.clone()),
+        failpoints: env.failpoints.clone(),
         ..LogOptions::new(env.clock.clone())
     };
     let (log, writer) = LogHub::open(env.disk.clone(), &folder.log(), options)?;
@@ -111,6 +111,7 @@ fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunEr
         changing: tokio::sync::Mutex::default(),
         map: watch::Sender::new(Arc::new(map)),
         profiler: OnceLock::new(),
+        access_samples: OnceLock::new(),
         stop: CancellationToken::new(),
         env,
         config,
@@ -161,6 +162,7 @@ async fn live(host: &Host) -> Result<(), RunError> {
     host.spawn(host.clone().keep_checkpoints());
     host.spawn(host.clone().keep_log_short());
     host.spawn(host.clone().announce_homes());
+    host.start_access_log();
     host.spawn(controller::run(host.clone()));
     host.announce().await;
     std::future::pending().await

@@ -15,6 +15,7 @@ use storage::log::LogHub;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::accesses::AccessSamples;
 use super::channels::Channels;
 use super::folder::{DataFolder, Identity, Orders};
 use super::map::ShardMap;
@@ -87,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) map: watch::Sender<Arc<ShardMap>>,
     pub(crate) channels: Channels,
     pub(crate) profiler: OnceLock<Profiler>,
+    pub(crate) access_samples: OnceLock<AccessSamples>,
     pub(crate) stop: CancellationToken,
 }
 

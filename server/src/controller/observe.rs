@@ -1,0 +1,240 @@
+//! What the controller sees of the hosts.
+//!
+//! Every host is asked at a steady pace, and each order's reply is one more look at its group. What is seen is kept as
+//! it was said, with its time; [`Observer::observation`] puts a shard's picture together when it is needed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use placement::{
+    HostId, HostState, HostView, LagSample, LeaderView, Membership, MigrationId, Observation, ReplicaId,
+    ReplicaProgress, ShardId,
+};
+use tokio::sync::watch;
+
+use super::Controller;
+use crate::control::{GroupView, ObserveReply, ObserveRequest};
+use crate::host::Host;
+
+/// Pause between two looks at all hosts.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Samples of a replica's lag that are kept: a few seconds' worth.
+const SAMPLES_MAX: usize = 16;
+
+/// The latest looks at all hosts. A cheap handle.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    host: Host,
+    seen: Arc<Mutex<Seen>>,
+    looks: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    hosts: BTreeMap<HostId, HostSeen>,
+    progress: BTreeMap<(ShardId, ReplicaId), Progress>,
+}
+
+#[derive(Default)]
+struct HostSeen {
+    groups: BTreeMap<ShardId, (u64, GroupView)>,
+    tombstones: BTreeSet<ReplicaId>,
+    answered_ms: Option<u64>,
+    asked_since_ms: Option<u64>,
+    looked: bool,
+}
+
+#[derive(Default)]
+struct Progress {
+    raft_term: u64,
+    matched: u64,
+    advanced_ms: u64,
+    samples: VecDeque<LagSample>,
+    snapshot_in_flight: bool,
+}
+
+impl Observer {
+    pub(crate) fn new(host: Host) -> Self {
+        Self { host, seen: Arc::default(), looks: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Follows new looks.
+    pub(crate) fn looks(&self) -> watch::Receiver<u64> {
+        self.looks.subscribe()
+    }
+
+    /// How long a host has not answered, in milliseconds; `None` if it was never asked.
+    pub(crate) fn silent_ms(&self, host: HostId, now_ms: u64) -> Option<u64> {
+        let seen = self.lock();
+        let known = seen.hosts.get(&host)?;
+        let since = known.answered_ms.or(known.asked_since_ms)?;
+        Some(now_ms.saturating_sub(since))
+    }
+
+    /// Bytes of live data in each shard, as its leader says.
+    pub(crate) fn shard_bytes(&self) -> BTreeMap<ShardId, u64> {
+        let seen = self.lock();
+        let mut bytes = BTreeMap::new();
+        for (_, view) in seen.hosts.values().flat_map(|host| host.groups.values()) {
+            let known: &mut u64 = bytes.entry(ShardId(view.shard_id)).or_default();
+            *known = (*known).max(view.bytes);
+        }
+        bytes
+    }
+
+    /// Takes one group's view from an order's reply.
+    pub(crate) fn absorb(&self, host: HostId, view: GroupView) {
+        let now_ms = self.host.now_ms();
+        let mut seen = self.lock();
+        seen.note_progress(&view, now_ms);
+        seen.hosts.entry(host).or_default().groups.insert(ShardId(view.shard_id), (now_ms, view));
+        drop(seen);
+        self.looks.send_modify(|look| *look += 1);
+    }
+
+    /// A replica was seen destroyed.
+    pub(crate) fn absorb_tombstone(&self, host: HostId, shard: ShardId, replica: ReplicaId) {
+        let mut seen = self.lock();
+        let known = seen.hosts.entry(host).or_default();
+        known.tombstones.insert(replica);
+        known.groups.remove(&shard);
+    }
+
+    /// The picture of one shard.
+    pub(crate) fn observation(&self, shard: ShardId) -> Observation {
+        let seen = self.lock();
+        let leader = seen.leader(shard);
+        let hosts = seen.hosts.iter().filter(|(_, host)| host.looked);
+        let view_of = |host: &HostSeen| HostView {
+            replicas: host.groups.get(&shard).map(|(_, view)| ReplicaId(view.replica_id)).into_iter().collect(),
+            tombstones: host.tombstones.clone(),
+        };
+        Observation {
+            shard,
+            sampled_ms: self.host.now_ms(),
+            leader: leader.map(|(host, view)| seen.leader_view(host, view)),
+            hosts: hosts.map(|(host, known)| (*host, view_of(known))).collect(),
+        }
+    }
+
+    /// The host on which a shard is led, as far as was seen.
+    pub(crate) fn leader_host(&self, shard: ShardId) -> Option<HostId> {
+        self.lock().leader(shard).map(|(host, _)| host)
+    }
+
+    pub(super) async fn look(&self, host: HostId, address: String) {
+        let now_ms = self.host.now_ms();
+        self.lock().hosts.entry(host).or_default().asked_since_ms.get_or_insert(now_ms);
+        let Ok(mut control) = self.host.channels().control(&address) else { return };
+        let cluster_id = self.host.cluster_id().unwrap_or_default();
+        let request = ObserveRequest { cluster_id, to_host: host.0 };
+        match tokio::time::timeout(LOOK_TIMEOUT, control.observe(request)).await {
+            Ok(Ok(reply)) => self.take(host, reply.into_inner()),
+            Ok(Err(status)) => tracing::debug!(%host, error = status.message(), "a host did not answer"),
+            Err(_) => tracing::debug!(%host, "a host did not answer in time"),
+        }
+    }
+
+    fn take(&self, host: HostId, reply: ObserveReply) {
+        let now_ms = self.host.now_ms();
+        let mut seen = self.lock();
+        reply.groups.iter().for_each(|view| seen.note_progress(view, now_ms));
+        let known = seen.hosts.entry(host).or_default();
+        known.groups = reply.groups.into_iter().map(|view| (ShardId(view.shard_id), (now_ms, view))).collect();
+        known.tombstones = reply.tombstones.into_iter().map(ReplicaId).collect();
+        (known.answered_ms, known.looked) = (Some(now_ms), true);
+        drop(seen);
+        self.looks.send_modify(|look| *look += 1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no panic under this lock")
+    }
+}
+
+impl Seen {
+    /// Who leads: of those who believe it, the one with the highest term.
+    fn leader(&self, shard: ShardId) -> Option<(HostId, &GroupView)> {
+        let views = self.hosts.iter().filter_map(|(host, known)| Some((*host, &known.groups.get(&shard)?.1)));
+        let leaders = views.filter(|(_, view)| view.leader == view.replica_id);
+        leaders.max_by_key(|(_, view)| view.raft_term)
+    }
+
+    fn leader_view(&self, host: HostId, view: &GroupView) -> LeaderView {
+        let shard = ShardId(view.shard_id);
+        let to_ids = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        let progress = view.progress.iter().filter_map(|member| {
+            let replica = ReplicaId(member.replica_id);
+            let known = self.progress.get(&(shard, replica))?;
+            Some((replica, known.as_seen()))
+        });
+        LeaderView {
+            replica: ReplicaId(view.replica_id),
+            host,
+            raft_term: view.raft_term,
+            membership: Membership {
+                log_index: view.membership_index,
+                voters: view.voters.iter().map(|voters| to_ids(&voters.replicas)).collect(),
+                learners: to_ids(&view.learners),
+                conf_ver: view.conf_ver,
+                migration: (view.migration != 0).then_some(MigrationId(view.migration)),
+            },
+            progress: progress.collect(),
+        }
+    }
+
+    /// Follows how far each member is, from its leader's own words.
+    fn note_progress(&mut self, view: &GroupView, now_ms: u64) {
+        if view.leader != view.replica_id {
+            return;
+        }
+        for member in &view.progress {
+            let key = (ShardId(view.shard_id), ReplicaId(member.replica_id));
+            let known = self.progress.entry(key).or_default();
+            if known.raft_term != view.raft_term {
+                *known = Progress { raft_term: view.raft_term, advanced_ms: now_ms, ..Progress::default() };
+            }
+            if member.matched > known.matched {
+                known.advanced_ms = now_ms;
+            }
+            known.matched = member.matched;
+            known.snapshot_in_flight = member.matched < view.purged;
+            known.samples.push_back(LagSample {
+                at_ms: now_ms,
+                raft_term: view.raft_term,
+                lag_entries: view.last_index.saturating_sub(member.matched),
+            });
+            while known.samples.len() > SAMPLES_MAX {
+                known.samples.pop_front();
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn as_seen(&self) -> ReplicaProgress {
+        ReplicaProgress {
+            samples: self.samples.iter().copied().collect(),
+            snapshot_in_flight: Some(self.snapshot_in_flight),
+            advanced_ms: self.advanced_ms,
+        }
+    }
+}
+
+impl Controller {
+    /// Looks at every host, for as long as this controller is in control.
+    pub(super) async fn observe_hosts(self) {
+        loop {
+            let hosts: Vec<(HostId, String)> = {
+                let state = self.local.machine.state();
+                let present = state.hosts().values().filter(|host| host.state != HostState::Removed);
+                present.map(|host| (host.id, host.address.clone())).collect()
+            };
+            join_all(hosts.into_iter().map(|(host, address)| self.observer.look(host, address))).await;
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+}

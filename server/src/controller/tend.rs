@@ -1,0 +1,151 @@
+//! What needs no migration under way: starting new shards, noticing hosts that come and go, proposing repairs, clearing
+//! debris, and keeping the placement group itself at its size.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use placement::{Command, HostId, HostState, ReplicaId, Shard, ShardId};
+
+use super::{Controller, write};
+use crate::control::{InitializeGroupOrder, Order, PlacementMember};
+
+const ROUND_PAUSE: Duration = Duration::from_millis(200);
+/// A host that has not answered for this long counts as down.
+const DOWN_AFTER_MS: u64 = 3_000;
+/// Debris is looked for in one round of so many.
+const STRAYS_EVERY: u64 = 25;
+/// Shards that are started at once.
+const STARTS_MAX: usize = 8;
+
+impl Controller {
+    /// Tends the cluster for as long as this controller is in control.
+    pub(super) async fn tend(self) {
+        let mut round = 0_u64;
+        loop {
+            self.notice_hosts().await;
+            self.start_shards().await;
+            self.propose_repairs().await;
+            if round % STRAYS_EVERY == STRAYS_EVERY - 1 {
+                self.clear_strays().await;
+            }
+            round += 1;
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    async fn write(&self, command: &Command) {
+        write(&self.local, self.raft_term, command).await;
+    }
+
+    /// Marks hosts up and down, and declares dead what was down for too long.
+    async fn notice_hosts(&self) {
+        let now_ms = self.host.now_ms();
+        let hosts: Vec<(HostId, HostState)> =
+            self.local.machine.state().hosts().values().map(|host| (host.id, host.state)).collect();
+        for (host, known) in hosts {
+            let Some(silent_ms) = self.observer.silent_ms(host, now_ms) else { continue };
+            let state = match known {
+                HostState::Up if silent_ms >= DOWN_AFTER_MS => HostState::Down,
+                HostState::Down if silent_ms < DOWN_AFTER_MS => HostState::Up,
+                _ => continue,
+            };
+            tracing::info!(%host, ?state, silent_ms, "a host's state changed");
+            self.write(&Command::SetHostState { host, state, now_ms }).await;
+        }
+        let overdue = placement::overdue_hosts(&self.local.machine.state(), now_ms);
+        for host in overdue {
+            self.write(&Command::DeclareDead { host, now_ms }).await;
+        }
+    }
+
+    /// Makes the replicas of new shards and initialises their groups.
+    async fn start_shards(&self) {
+        let waiting: Vec<Shard> = {
+            let state = self.local.machine.state();
+            state.data_shards().filter(|shard| !shard.ready).take(STARTS_MAX).cloned().collect()
+        };
+        if waiting.is_empty() {
+            return;
+        }
+        join_all(waiting.iter().map(|shard| self.start_shard(shard))).await;
+        Box::pin(self.start_shards()).await;
+    }
+
+    async fn start_shard(&self, shard: &Shard) {
+        let members: Vec<(ReplicaId, HostId)> = shard.replicas.iter().map(|(id, at)| (*id, at.host)).collect();
+        for (replica, host) in &members {
+            if let Err(reason) = self.create(shard.id, *host, *replica).await {
+                tracing::info!(shard = %shard.id, %host, reason, "a first replica is not there yet");
+                tokio::time::sleep(ROUND_PAUSE).await;
+                return;
+            }
+        }
+        match self.initialize(shard, &members).await {
+            Ok(()) => self.write(&Command::ShardReady { shard: shard.id, now_ms: self.host.now_ms() }).await,
+            Err(reason) => {
+                tracing::info!(shard = %shard.id, reason, "a shard is not started yet");
+                tokio::time::sleep(ROUND_PAUSE).await;
+            }
+        }
+    }
+
+    /// The intended home initialises the group, and so is likely to lead it first.
+    async fn initialize(&self, shard: &Shard, members: &[(ReplicaId, HostId)]) -> Result<(), String> {
+        let home = members.iter().find(|(replica, _)| Some(*replica) == shard.home).or(members.first());
+        let (_, host) = *home.ok_or("a shard without replicas")?;
+        let order = InitializeGroupOrder {
+            order: Some(Order {
+                cluster_id: self.host.cluster_id().unwrap_or_default(),
+                to_host: host.0,
+                controller_term: self.term.0,
+            }),
+            shard_id: shard.id.0,
+            members: members
+                .iter()
+                .map(|(replica, host)| PlacementMember { replica_id: replica.0, host_id: host.0 })
+                .collect(),
+        };
+        let reply = self.control(host)?.initialize_group(order).await;
+        let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
+        if reply.refused.is_empty() { Ok(()) } else { Err(reply.refused) }
+    }
+
+    /// Proposes what the rules ask for, the placement group first.
+    async fn propose_repairs(&self) {
+        let now_ms = self.host.now_ms();
+        let proposals = {
+            let state = self.local.machine.state();
+            let group = placement::placement_group_target(&state, now_ms);
+            group.into_iter().chain(placement::repairs(&state, now_ms)).collect::<Vec<_>>()
+        };
+        for proposal in proposals {
+            self.write(&Command::Propose(proposal)).await;
+        }
+        let expired = {
+            let state = self.local.machine.state();
+            let mut waiting = state.active_migrations();
+            waiting.any(|migration| {
+                migration.state == placement::MigrationState::Proposed && migration.expires_ms < now_ms
+            })
+        };
+        if expired {
+            self.write(&Command::Expire { now_ms }).await;
+        }
+    }
+
+    /// Removes what no migration owns.
+    async fn clear_strays(&self) {
+        let shards: BTreeSet<ShardId> = self.local.machine.state().shards().keys().copied().collect();
+        for shard in shards {
+            let observation = self.observer.observation(shard);
+            let actions = placement::strays(&self.local.machine.state(), &observation);
+            for action in actions {
+                tracing::info!(%shard, ?action, "clearing debris");
+                if let Err(reason) = self.carry_out(shard, None, &action).await {
+                    tracing::debug!(%shard, reason, "debris is still there");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Executing requests on a shard.
+//!
+//! The requests of one frame for one shard are executed together: its mutations as one log entry, its reads behind one
+//! ReadIndex. Nothing is executed whose deadline has passed, and a mutation that was proposed without an answer is
+//! reported as unknown, never as failed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::proto::request::Op;
+use client::proto::{Code, Reply, Request, UnaryRequest};
+use placement::ShardId;
+use prost::Message;
+use raft::{ProposeError, ReadError};
+use storage::shard::{Outcome, encode_batch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::exchange::Caller;
+use super::reply;
+use crate::host::{AccessOf, Host, LocalShard};
+use crate::profiler;
+
+/// Requests without a deadline are given this one.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// A permit stands for this many bytes.
+const PERMIT_BYTES: u64 = 256;
+
+/// Bytes of requests that were accepted and not yet answered.
+#[derive(Clone)]
+pub(crate) struct InFlight(Arc<Semaphore>);
+
+impl InFlight {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let permits = usize::try_from(bytes_max / PERMIT_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    fn admit(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = (bytes as u64).div_ceil(PERMIT_BYTES).max(1);
+        self.0.clone().try_acquire_many_owned(u32::try_from(permits).ok()?).ok()
+    }
+}
+
+/// What a frame comes to: requests by shard, and those refused at once.
+pub(crate) struct Parts {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) refused: Vec<Reply>,
+}
+
+/// The requests of one frame for one shard.
+pub(crate) struct Part {
+    shard: ShardId,
+    requests: Vec<Request>,
+    received: tokio::time::Instant,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// Spreads a frame's requests over their shards.
+pub(crate) fn parts(host: &Host, in_flight: &InFlight, requests: Vec<Request>) -> Parts {
+    let received = tokio::time::Instant::now();
+    let mut by_shard: BTreeMap<u64, Part> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for request in requests {
+        if let Err(refusal) = check(host, &request) {
+            refused.push(refusal);
+            continue;
+        }
+        let Some(permit) = in_flight.admit(request.encoded_len()) else {
+            refused.push(reply::error(request.id, Code::Overloaded, "too much in flight on this host"));
+            continue;
+        };
+        let part = by_shard.entry(request.shard_id).or_insert_with(|| Part {
+            shard: ShardId(request.shard_id),
+            requests: Vec::new(),
+            received,
+            _permits: Vec::new(),
+        });
+        part.requests.push(request);
+        part._permits.push(permit);
+    }
+    Parts { parts: by_shard.into_values().collect(), refused }
+}
+
+/// Refuses what no shard would accept.
+fn check(host: &Host, request: &Request) -> Result<(), Reply> {
+    let limits = &host.config().limits;
+    let too_large = |what: &str| reply::error(request.id, Code::TooLarge, what.to_owned());
+    match &request.op {
+        None => Err(reply::error(request.id, Code::Unimplemented, "an operation this host does not know")),
+        Some(Op::Get(get)) if get.key.is_empty() => Err(reply::error(request.id, Code::Invalid, "an empty key")),
+        Some(Op::Get(get)) if get.key.len() as u64 > limits.key_bytes_max => {
+            Err(too_large(&format!("keys may have {} bytes", limits.key_bytes_max)))
+        }
+        Some(Op::Mutation(mutation)) if mutation.len() as u64 > limits.batch_bytes_max => {
+            Err(too_large(&format!("a request may have {} bytes", limits.batch_bytes_max)))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+impl Part {
+    /// Executes the part and sends an answer for each of its requests.
+    pub(crate) async fn execute(self, host: &Host, caller: &Caller, replies: &mpsc::Sender<Reply>) {
+        let Some(local) = host.shard(self.shard) else {
+            let home = home_in_map(host, self.shard);
+            for request in self.requests {
+                drop(replies.send(reply::not_home(request.id, home.clone())).await);
+            }
+            return;
+        };
+        let generation = local.store.range().r#gen;
+        let mut mutations = Vec::new();
+        let mut reads = Vec::new();
+        for request in self.requests {
+            if request.r#gen != generation {
+                let stale = reply::error(request.id, Code::StaleRoute, "the shard's range has another version");
+                drop(replies.send(stale).await);
+            } else if matches!(request.op, Some(Op::Mutation(_))) {
+                mutations.push(request);
+            } else {
+                reads.push(request);
+            }
+        }
+        let deadline = self.received;
+        let mutate = mutate(host, &local, caller, mutations, deadline, replies);
+        let read = read(host, &local, caller, reads, deadline, replies);
+        tokio::join!(mutate, read);
+    }
+}
+
+fn deadline_of(request: &Request) -> Duration {
+    match request.deadline_ms {
+        0 => DEADLINE_DEFAULT,
+        millis => Duration::from_millis(u64::from(millis)),
+    }
+}
+
+/// Splits off what is too late, and says how long the rest may take at most.
+fn in_time(requests: Vec<Request>, received: tokio::time::Instant) -> (Vec<Request>, Vec<Reply>, Duration) {
+    let passed = received.elapsed();
+    let (live, late): (Vec<Request>, Vec<Request>) =
+        requests.into_iter().partition(|request| deadline_of(request) > passed);
+    let late = late.iter().map(|request| reply::error(request.id, Code::Deadline, "too late to begin")).collect();
+    let longest = live.iter().map(deadline_of).max().unwrap_or_default();
+    (live, late, longest.saturating_sub(passed))
+}
+
+async fn mutate(
+    host: &Host,
+    local: &LocalShard,
+    caller: &Caller,
+    requests: Vec<Request>,
+    received: tokio::time::Instant,
+    replies: &mpsc::Sender<Reply>,
+) {
+    let (requests, late, timeout) = in_time(requests, received);
+    for reply in late {
+        drop(replies.send(reply).await);
+    }
+    if requests.is_empty() {
+        return;
+    }
+    let encoded = requests.iter().filter_map(|request| match &request.op {
+        Some(Op::Mutation(mutation)) => Some(mutation.clone()),
+        _ => None,
+    });
+    let batch = encode_batch(host.now_ms(), encoded);
+    let proposed = tokio::time::timeout(timeout, local.group.propose(batch)).await;
+    let outcomes = match proposed {
+        Ok(Ok((_, answer))) => answer.take::<Vec<Outcome>>(),
+        Ok(Err(e)) => return refuse_all(host, local, &requests, &e, replies).await,
+        Err(_) => None,
+    };
+    let Some(outcomes) = outcomes else {
+        for request in requests {
+            let unknown = reply::error(request.id, Code::UnknownOutcome, "proposed, and not answered in time");
+            drop(replies.send(unknown).await);
+        }
+        return;
+    };
+    for (request, outcome) in requests.into_iter().zip(outcomes) {
+        record_mutation(host, local, caller, &request);
+        drop(replies.send(reply::mutation(request.id, outcome)).await);
+    }
+}
+
+async fn refuse_all(
+    host: &Host,
+    local: &LocalShard,
+    requests: &[Request],
+    error: &ProposeError,
+    replies: &mpsc::Sender<Reply>,
+) {
+    for request in requests {
+        let refusal = match error {
+            ProposeError::NotLeader { .. } => reply::not_home(request.id, home(host, local)),
+            ProposeError::Unknown(reason) => reply::error(request.id, Code::UnknownOutcome, reason.clone()),
+            ProposeError::Stopped(reason) => reply::error(request.id, Code::Unavailable, reason.clone()),
+        };
+        drop(replies.send(refusal).await);
+    }
+}
+
+async fn read(
+    host: &Host,
+    local: &LocalShard,
+    caller: &Caller,
+    requests: Vec<Request>,
+    received: tokio::time::Instant,
+    replies: &mpsc::Sender<Reply>,
+) {
+    let (requests, late, timeout) = in_time(requests, received);
+    for reply in late {
+        drop(replies.send(reply).await);
+    }
+    if requests.is_empty() {
+        return;
+    }
+    let confirmed = tokio::time::timeout(timeout, local.group.read_index()).await;
+    for request in requests {
+        let reply = match &confirmed {
+            Ok(Ok(())) => serve_read(host, local, caller, &request),
+            Ok(Err(ReadError::NotLeader { .. })) => reply::not_home(request.id, home(host, local)),
+            Ok(Err(e)) => reply::error(request.id, Code::Unavailable, e.to_string()),
+            Err(_) => reply::error(request.id, Code::Deadline, "leadership was not confirmed in time"),
+        };
+        drop(replies.send(reply).await);
+    }
+}
+
+fn serve_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) -> Reply {
+    match &request.op {
+        Some(Op::Get(get)) if !local.store.range().contains(&get.key) => {
+            reply::error(request.id, Code::StaleRoute, "the key lies outside the shard")
+        }
+        Some(Op::Get(get)) => match local.store.get(&get.key) {
+            Ok(pair) => {
+                let bytes = pair.as_ref().map_or(0, |pair| pair.value.len()) + get.key.len();
+                record(host, local, caller, request, profiler::Op::Get, &get.key, bytes);
+                reply::get(request.id, local.store.revision(), pair)
+            }
+            Err(e) => reply::read_failed(request.id, &e),
+        },
+        Some(Op::Scan(scan)) => serve_scan(host, local, caller, request, scan),
+        _ => reply::error(request.id, Code::Unimplemented, "not a read"),
+    }
+}
+
+fn serve_scan(
+    host: &Host,
+    local: &LocalShard,
+    caller: &Caller,
+    request: &Request,
+    scan: &client::proto::Scan,
+) -> Reply {
+    let limits = &host.config().limits;
+    let pairs_max = match u64::from(scan.limit) {
+        0 => limits.scan_pairs_max,
+        asked => asked.min(limits.scan_pairs_max),
+    };
+    let end = (!scan.end.is_empty()).then_some(&scan.end[..]);
+    let to_usize = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    match local.store.scan(&scan.start, end, to_usize(pairs_max), to_usize(limits.scan_bytes_max)) {
+        Ok(page) => {
+            let bytes = page.pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
+            record(host, local, caller, request, profiler::Op::Scan, &scan.start, bytes);
+            reply::scan(request.id, page)
+        }
+        Err(e) => reply::read_failed(request.id, &e),
+    }
+}
+
+fn record_mutation(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) {
+    use client::proto::mutation::Op as Change;
+    let Some(Op::Mutation(encoded)) = &request.op else { return };
+    let Ok(mutation) = client::proto::Mutation::decode(encoded.clone()) else { return };
+    let (op, key): (_, &Bytes) = match &mutation.op {
+        Some(Change::Put(put)) => (profiler::Op::Put, &put.key),
+        Some(Change::Delete(delete)) => (profiler::Op::Delete, &delete.key),
+        Some(Change::CompareAndSet(cas)) => (profiler::Op::CompareAndSet, &cas.key),
+        Some(Change::OpenSession(_)) | None => return,
+    };
+    record(host, local, caller, request, op, key, encoded.len());
+}
+
+fn record(
+    host: &Host,
+    local: &LocalShard,
+    caller: &Caller,
+    request: &Request,
+    op: profiler::Op,
+    key: &[u8],
+    bytes: usize,
+) {
+    let user = if request.user_id.is_empty() { &caller.user } else { &request.user_id };
+    let access = AccessOf { shard: local.group.id(), origin: &caller.origin, op, key, user, bytes: bytes as u64 };
+    host.record_access(access, request.workload_ms);
+}
+
+/// Where a shard is led: its group knows best, the map may know.
+fn home(host: &Host, local: &LocalShard) -> Option<client::proto::HostAddress> {
+    match local.group.leader_host() {
+        Some(leader) if leader != host.id() => host.map().address(leader),
+        Some(_) => None,
+        None => home_in_map(host, local.group.id()),
+    }
+}
+
+fn home_in_map(host: &Host, shard: ShardId) -> Option<client::proto::HostAddress> {
+    let map = host.map();
+    let home = placement::HostId(map.route(shard)?.home);
+    (home != host.id()).then(|| map.address(home)).flatten()
+}
+
+/// Executes one request that came alone. Without a `gen` this host finds the shard and, if need be, asks its home.
+pub(crate) async fn unary(host: &Host, in_flight: &InFlight, caller: &Caller, mut request: Request) -> Reply {
+    if request.r#gen == 0 {
+        let map = host.map();
+        let key = match routed_key(&request) {
+            Some(key) => key,
+            None => return reply::error(request.id, Code::Invalid, "no key to route by"),
+        };
+        let Some(route) = map.shard_of(&key) else {
+            return reply::error(request.id, Code::Unavailable, "the cluster has no shards yet");
+        };
+        (request.shard_id, request.r#gen) = (route.shard_id, route.r#gen);
+        if let Op::Mutation(mutation) = request.op.as_mut().expect("a routed request has an operation") {
+            *mutation = with_generation(mutation, route.r#gen);
+        }
+        let here = execute_one(host, in_flight, caller, request.clone()).await;
+        return match forward_to(&here) {
+            Some(address) => forward(host, caller, request, &address).await.unwrap_or(here),
+            None => here,
+        };
+    }
+    execute_one(host, in_flight, caller, request).await
+}
+
+async fn execute_one(host: &Host, in_flight: &InFlight, caller: &Caller, request: Request) -> Reply {
+    let id = request.id;
+    let mut parts = parts(host, in_flight, vec![request]);
+    if let Some(refused) = parts.refused.pop() {
+        return refused;
+    }
+    let (replies, mut answer) = mpsc::channel(1);
+    if let Some(part) = parts.parts.pop() {
+        part.execute(host, caller, &replies).await;
+    }
+    answer.try_recv().unwrap_or_else(|_| reply::error(id, Code::Unavailable, "the host is stopping"))
+}
+
+fn forward_to(reply: &Reply) -> Option<String> {
+    match &reply.result {
+        Some(client::proto::reply::Result::Error(error)) if error.code() == Code::NotHome => {
+            error.home.as_ref().map(|home| home.address.clone())
+        }
+        _ => None,
+    }
+}
+
+/// Asks the shard's home, once: the request now names its shard, so it is not passed on again.
+async fn forward(host: &Host, caller: &Caller, request: Request, address: &str) -> Option<Reply> {
+    let hello = client::proto::Hello {
+        cluster_id: host.cluster_id().unwrap_or_default(),
+        user_id: caller.user.clone(),
+        origin: caller.origin.clone(),
+    };
+    let timeout = deadline_of(&request);
+    let is_read = !matches!(request.op, Some(Op::Mutation(_)));
+    let id = request.id;
+    let channel = host.channels().channel(address).ok()?;
+    let mut kv = client::proto::kv_client::KvClient::new(channel);
+    let call = kv.call(UnaryRequest { hello: Some(hello), request: Some(request) });
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(reply)) => Some(reply.into_inner()),
+        _ if is_read => Some(reply::error(id, Code::Unavailable, "the shard's home did not answer")),
+        _ => Some(reply::error(id, Code::UnknownOutcome, "the shard's home did not answer")),
+    }
+}
+
+fn routed_key(request: &Request) -> Option<Bytes> {
+    use client::proto::mutation::Op as Change;
+    match request.op.as_ref()? {
+        Op::Get(get) => Some(get.key.clone()),
+        Op::Scan(scan) => Some(scan.start.clone()),
+        Op::Mutation(mutation) => match client::proto::Mutation::decode(mutation.clone()).ok()?.op? {
+            Change::Put(put) => Some(put.key),
+            Change::Delete(delete) => Some(delete.key),
+            Change::CompareAndSet(cas) => Some(cas.key),
+            Change::OpenSession(_) => None,
+        },
+    }
+}
+
+fn with_generation(encoded: &Bytes, generation: u64) -> Bytes {
+    match client::proto::Mutation::decode(encoded.clone()) {
+        Ok(mutation) => client::proto::Mutation { r#gen: generation, ..mutation }.encode_to_vec().into(),
+        Err(_) => encoded.clone(),
+    }
+}

@@ -1,0 +1,74 @@
+//! Answers to clients, from what the store says.
+
+use client::proto::{
+    Code, Error, GetResult, HostAddress, KeyValue, MutationResult, Reply, ScanResult, reply,
+};
+use storage::shard::{Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
+
+pub(crate) fn error(id: u64, code: Code, message: impl Into<String>) -> Reply {
+    failed(id, code, message.into(), None)
+}
+
+/// The request was not executed: ask the shard's home.
+pub(crate) fn not_home(id: u64, home: Option<HostAddress>) -> Reply {
+    failed(id, Code::NotHome, "this host does not lead the shard".into(), home)
+}
+
+fn failed(id: u64, code: Code, message: String, home: Option<HostAddress>) -> Reply {
+    let error = Error { code: code.into(), message, home };
+    Reply { id, revision: 0, result: Some(reply::Result::Error(error)) }
+}
+
+pub(crate) fn get(id: u64, revision: u64, pair: Option<storage::shard::KeyValue>) -> Reply {
+    let result = GetResult { pair: pair.map(key_value) };
+    Reply { id, revision, result: Some(reply::Result::Get(result)) }
+}
+
+pub(crate) fn scan(id: u64, page: ScanPage) -> Reply {
+    let result = ScanResult {
+        pairs: page.pairs.into_iter().map(key_value).collect(),
+        next: page.next.unwrap_or_default(),
+    };
+    Reply { id, revision: page.revision, result: Some(reply::Result::Scan(result)) }
+}
+
+pub(crate) fn read_failed(id: u64, error: &ReadError) -> Reply {
+    match error {
+        // The replica is of no use: another may be.
+        ReadError::Io(_) | ReadError::Corrupt(_) => self::error(id, Code::Unavailable, error.to_string()),
+        ReadError::Compacted { .. } | ReadError::Future { .. } => self::error(id, Code::Invalid, error.to_string()),
+    }
+}
+
+pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
+    let (applied, existed, previous) = match outcome.kind {
+        OutcomeKind::Applied { existed, previous } => (true, existed, previous),
+        OutcomeKind::CasFailed { current } => (false, current.is_some(), current),
+        OutcomeKind::SessionOpened => (true, false, None),
+        OutcomeKind::Refused(refusal) => return refused(id, refusal),
+    };
+    let result = MutationResult { applied, previous: previous.map(key_value), existed };
+    Reply { id, revision: outcome.revision, result: Some(reply::Result::Mutation(result)) }
+}
+
+fn refused(id: u64, refusal: Refusal) -> Reply {
+    let (code, message) = match refusal {
+        Refusal::SessionExpired => (Code::SessionExpired, "no such session is open on this shard"),
+        Refusal::StaleRange => (Code::StaleRoute, "the shard's range has another version"),
+        Refusal::SequenceForgotten => (Code::SequenceForgotten, "the outcome of this sequence was forgotten"),
+        Refusal::TooLarge => (Code::TooLarge, "the key or the value is above the shard's limit"),
+        Refusal::OutOfRange => (Code::StaleRoute, "the key lies outside the shard"),
+        Refusal::Invalid => (Code::Invalid, "the mutation makes no sense"),
+    };
+    error(id, code, message)
+}
+
+fn key_value(pair: storage::shard::KeyValue) -> KeyValue {
+    KeyValue {
+        key: pair.key,
+        value: pair.value,
+        create_revision: pair.create_revision,
+        mod_revision: pair.mod_revision,
+        version: pair.version,
+    }
+}
