@@ -13,7 +13,7 @@ use crate::rules::Spread;
 
 use super::cost::{Demand, Gain, Nanos, VOTERS_MAX, gain_for};
 use super::loads::Loads;
-use super::topology::{DenseShard, HostIx, Problem};
+use super::topology::{DenseShard, HostIx, Problem, Topology};
 
 /// Another replica set.
 #[derive(Clone, Copy)]
@@ -128,47 +128,27 @@ impl<'s> Survey<'s> {
 
     /// The cheapest way to replace one of the `leaving` voters, whatever it costs; least crowded first.
     pub(super) fn forced(self, leaving: impl Fn(HostIx) -> bool) -> Option<Alternative> {
-        let positions = (0..self.voters.len()).filter(|position| leaving(self.voters[*position]));
-        let ways = positions.flat_map(|position| self.candidates.iter().map(move |host| (position, *host)));
-        let judged = ways.filter_map(|(position, host)| {
-            let set = Set::of(&self.voters).with(position, host);
-            let (cost, home) = self.settled(&set)?;
-            Some((
-                self.crowding_of(&set),
-                self.alternative(position, host, (cost, home), home == host, 1),
-            ))
-        });
-        let judged = judged.filter(|(crowding, _)| *crowding <= self.crowding);
-        judged
-            .min_by_key(|(crowding, found)| (*crowding, found.cost, found.to))
-            .map(|(_, found)| found)
+        self.least_crowded(leaving).map(|(_, found)| found)
     }
 
     /// The cheapest way to a set that is less crowded, if the present one is more crowded than it need be.
     pub(super) fn spread_out(self) -> Option<Alternative> {
-        if self.crowding == 0 {
-            return None;
-        }
-        let before = self.crowding;
-        let domains: Vec<usize> = self
-            .voters
-            .iter()
-            .map(|host| self.problem.topology.domain_of(*host))
-            .collect();
-        let problem = self.problem;
-        let shared = move |host: HostIx| {
-            domains
-                .iter()
-                .filter(|domain| **domain == problem.topology.domain_of(host))
-                .count()
-                > 1
-        };
-        let voters = Set::of(&self.voters);
-        let topology = &self.problem.topology;
-        let crowding =
-            |removed, to| pairs_together(voters.with(removed, to).hosts(), |host| topology.domain_of(host));
-        self.forced(shared)
-            .filter(|found| crowding(found.removed, found.to) < before)
+        let better = self
+            .least_crowded(|_| true)
+            .filter(|(crowding, _)| *crowding < self.crowding);
+        better.map(|(_, found)| found)
+    }
+
+    fn least_crowded(&self, leaving: impl Fn(HostIx) -> bool) -> Option<(usize, Alternative)> {
+        let positions = (0..self.voters.len()).filter(|position| leaving(self.voters[*position]));
+        let ways = positions.flat_map(|position| self.candidates.iter().map(move |host| (position, *host)));
+        let judged = ways.filter_map(|(position, host)| {
+            let set = Set::of(&self.voters).with(position, host);
+            let (cost, home) = self.judged(&set)?;
+            let found = self.alternative(position, host, (cost, home), home == host, 1);
+            Some((self.crowding_of(&set), found))
+        });
+        judged.min_by_key(|(crowding, found)| (*crowding, found.cost, found.to))
     }
 
     fn try_ones(&mut self) {
@@ -302,6 +282,11 @@ impl<'s> Survey<'s> {
     fn crowding_of(&self, set: &Set) -> usize {
         pairs_together(set.hosts(), |host| self.problem.topology.domain_of(host))
     }
+}
+
+/// Whether one failing domain would take two of the voters.
+pub(super) fn is_crowded(topology: &Topology, voters: &[HostIx]) -> bool {
+    pairs_together(voters, |host| topology.domain_of(host)) > 0
 }
 
 /// Pairs of voters that one failing domain would take together.

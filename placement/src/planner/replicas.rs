@@ -7,7 +7,7 @@
 use crate::ids::WindowId;
 use crate::rules::{Limits, Origin};
 
-use super::alternatives::{Alternative, Room, Survey};
+use super::alternatives::{Alternative, Room, Survey, is_crowded};
 use super::cost::{Gain, VOTERS_MAX, gain_micros};
 use super::loads::Loads;
 use super::memory::{PlanMemory, Regret, ShardMemory};
@@ -112,8 +112,10 @@ fn forced(problem: &Problem, loads: &Loads, number: usize) -> Option<Result<Repl
     let survey = || Survey::of(problem, loads, shard, Room::Needed);
     let (cause, found) = if shard.voters.iter().any(|(_, host)| drains(*host)) {
         (MoveCause::Drain, survey().forced(drains))
-    } else {
+    } else if is_crowded(&problem.topology, &shard.voter_hosts()) {
         (MoveCause::Rule, Some(survey().spread_out()?))
+    } else {
+        return None;
     };
     let decided = match (standing(problem, shard, cause), found) {
         (Some(constraint), _) => Err(constraint),

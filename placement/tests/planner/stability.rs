@@ -57,7 +57,7 @@ proptest! {
 
     #[test]
     fn a_window_planned_again_adds_no_regret(seed: u64) {
-        let mut world = drawn(seed, SHAPE);
+        let world = drawn(seed, SHAPE);
         let first = world.plan(&PlanMemory::default());
         let second = world.plan(&first.memory);
         prop_assert_eq!(&first, &second);
