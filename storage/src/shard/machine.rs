@@ -11,8 +11,8 @@
 //!   stamp, made monotone; limits are part of the state and travel with it;
 //! - nothing that a command brings panics: it is refused, equally on every replica.
 //!
-//! Values that lie in the file are not part of the state in memory. [`values_needed`] names those a
-//! batch will look at, its caller reads them, and [`apply_batch`] gets them as [`StoredValues`].
+//! Values that lie in the file are not part of the state in memory. `values_needed` names those a
+//! batch will look at, its caller reads them, and `apply_batch` gets them as `StoredValues`.
 
 use std::collections::BTreeMap;
 
