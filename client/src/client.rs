@@ -37,6 +37,7 @@ impl Client {
         let options = RequestOptions {
             deadline: config.deadline,
             user_id: None,
+            workload_ms: None,
         };
         let cluster = Arc::new(Cluster::connect(config).await?);
         Ok(Self { cluster, options })

@@ -170,4 +170,6 @@ pub struct RequestOptions {
     pub deadline: Duration,
     /// The user on whose behalf it is made. `None`: the client's own.
     pub user_id: Option<Arc<str>>,
+    /// When the access happens on the workload's clock, for the hosts' statistics. `None`: when it is served.
+    pub workload_ms: Option<u64>,
 }

@@ -252,6 +252,7 @@ impl<'a> Call<'a> {
             deadline_ms: 0,
             op: Some(op),
             user_id: self.options.user_id.as_deref().unwrap_or_default().to_owned(),
+            workload_ms: self.options.workload_ms.unwrap_or(0),
         }
     }
 

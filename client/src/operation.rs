@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(KeyRange::of("a".."c"), range(b"a", b"c"));
         assert_eq!(KeyRange::of("a"..="c"), range(b"a", b"c\0"));
         assert_eq!(
-            KeyRange::of((Bound::Excluded("a"), Bound::Unbounded)),
+            KeyRange::of::<&str>((Bound::Excluded("a"), Bound::Unbounded)),
             range(b"a\0", b"")
         );
     }

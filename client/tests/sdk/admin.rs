@@ -1,0 +1,229 @@
+//! Operators' calls: fail-over where that is safe, and an honest error where it is not.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use client::{
+    AdminClient, AdminError, ClientConfig,
+    proto::{
+        HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply, InitRequest,
+        JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
+        MoveReplicaRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+        admin_server::{Admin, AdminServer},
+    },
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// How a fake host treats a call.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    Answers,
+    Declines,
+    Refuses,
+    /// Takes the call, and drops the connection without an answer.
+    Dies,
+}
+
+struct Host {
+    manner: Manner,
+    calls: Arc<AtomicUsize>,
+    die: watch::Sender<bool>,
+}
+
+impl Host {
+    async fn answer<T>(&self, reply: T) -> Result<Response<T>, Status> {
+        self.calls.fetch_add(1, SeqCst);
+        match self.manner {
+            Manner::Answers => Ok(Response::new(reply)),
+            Manner::Declines => Err(Status::unavailable("no quorum")),
+            Manner::Refuses => Err(Status::failed_precondition("shard 7 is being moved")),
+            Manner::Dies => {
+                self.die.send_replace(true);
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Host {
+    async fn init(&self, _: Request<InitRequest>) -> Result<Response<InitReply>, Status> {
+        self.answer(InitReply {
+            cluster_id: "c".into(),
+        })
+        .await
+    }
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        Err(Status::unimplemented("not in this version"))
+    }
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        self.answer(StatusReply {
+            host_id: 1,
+            ..StatusReply::default()
+        })
+        .await
+    }
+    async fn hosts(&self, _: Request<HostsRequest>) -> Result<Response<HostsReply>, Status> {
+        self.answer(HostsReply {
+            hosts: vec![HostStatus {
+                host_id: 1,
+                ..HostStatus::default()
+            }],
+        })
+        .await
+    }
+    async fn shards(&self, request: Request<ShardsRequest>) -> Result<Response<ShardsReply>, Status> {
+        assert_eq!(
+            request.into_inner().shard_id,
+            9,
+            "the request arrives as it was made"
+        );
+        self.answer(ShardsReply::default()).await
+    }
+    async fn migrations(&self, _: Request<MigrationsRequest>) -> Result<Response<MigrationsReply>, Status> {
+        self.answer(MigrationsReply::default()).await
+    }
+    async fn move_replica(&self, _: Request<MoveReplicaRequest>) -> Result<Response<MigrationReply>, Status> {
+        self.answer(MigrationReply {
+            migration_id: 5,
+            ..MigrationReply::default()
+        })
+        .await
+    }
+    async fn move_home(&self, _: Request<MoveHomeRequest>) -> Result<Response<MigrationReply>, Status> {
+        self.answer(MigrationReply {
+            migration_id: 6,
+            ..MigrationReply::default()
+        })
+        .await
+    }
+    async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
+        self.answer(HistoryReply::default()).await
+    }
+}
+
+/// Starts a host; its address, and how many calls it has had.
+async fn start(manner: Manner) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let die = watch::Sender::new(false);
+    let dead = die.subscribe();
+    let server = Server::builder().add_service(AdminServer::new(Host {
+        manner,
+        calls: Arc::clone(&calls),
+        die,
+    }));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (mortal(address, dead).await, calls)
+}
+
+/// A port that forwards one connection to `address`, until it dies.
+async fn mortal(address: String, mut dead: watch::Receiver<bool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let front = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut host = TcpStream::connect(address).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut client, &mut host) => {}
+            _ = dead.wait_for(|dead| *dead) => {}
+        }
+    });
+    front
+}
+
+/// An address where nobody listens.
+async fn nobody() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
+}
+
+fn admin(endpoints: &[&str]) -> AdminClient {
+    AdminClient::new(ClientConfig::new(endpoints.iter().copied(), 1)).unwrap()
+}
+
+#[tokio::test]
+async fn calls_reach_the_service_and_bring_its_answer() {
+    let (host, _) = start(Manner::Answers).await;
+    assert_eq!(admin(&[&host]).hosts().await.unwrap().hosts[0].host_id, 1);
+    let (host, _) = start(Manner::Answers).await;
+    admin(&[&host])
+        .shards(ShardsRequest { shard_id: 9 })
+        .await
+        .unwrap();
+    let (host, _) = start(Manner::Answers).await;
+    assert_eq!(
+        admin(&[&host])
+            .move_replica(MoveReplicaRequest::default())
+            .await
+            .unwrap()
+            .migration_id,
+        5
+    );
+}
+
+#[tokio::test]
+async fn a_call_without_effect_goes_on_to_the_next_endpoint() {
+    let (declining, declined) = start(Manner::Declines).await;
+    let (answering, answered) = start(Manner::Answers).await;
+    let admin = admin(&[&nobody().await, &declining, &answering]);
+    assert_eq!(
+        admin
+            .move_home(MoveHomeRequest::default())
+            .await
+            .unwrap()
+            .migration_id,
+        6
+    );
+    assert_eq!((declined.load(SeqCst), answered.load(SeqCst)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_look_is_repeated_after_a_lost_connection_and_a_change_is_not() {
+    let (dying, _) = start(Manner::Dies).await;
+    let (answering, _) = start(Manner::Answers).await;
+    assert_eq!(admin(&[&dying, &answering]).status().await.unwrap().host_id, 1);
+
+    let (dying, asked) = start(Manner::Dies).await;
+    let (answering, answered) = start(Manner::Answers).await;
+    let error = admin(&[&dying, &answering])
+        .move_home(MoveHomeRequest::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, AdminError::UnknownOutcome { .. }), "{error}");
+    assert_eq!((asked.load(SeqCst), answered.load(SeqCst)), (1, 0));
+}
+
+#[tokio::test]
+async fn refusals_are_final_and_keep_their_words() {
+    let (refusing, _) = start(Manner::Refuses).await;
+    let (answering, answered) = start(Manner::Answers).await;
+    let error = admin(&[&refusing, &answering])
+        .move_home(MoveHomeRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        AdminError::Refused {
+            message: "shard 7 is being moved".into()
+        }
+    );
+    assert_eq!(answered.load(SeqCst), 0);
+    let (old, _) = start(Manner::Answers).await;
+    let error = admin(&[&old]).join(JoinRequest::default()).await.unwrap_err();
+    assert!(matches!(error, AdminError::Incompatible { .. }), "{error}");
+    let error = admin(&[&nobody().await]).status().await.unwrap_err();
+    assert!(matches!(error, AdminError::Unreachable { .. }), "{error}");
+}
