@@ -207,7 +207,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::{PolicyName, TracingFormat};
+    use crate::config::{BalancerConfig, PolicyName, TracingFormat};
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -343,11 +343,17 @@ mod tests {
 
     #[test]
     fn what_is_printed_loads_as_the_same() {
-        let mut config = HostConfig::default();
-        config.advertise = Some("a.example:1".into());
-        config.join = vec!["b:2".into()];
-        config.balancer.policy = PolicyName::BurnModel;
-        config.balancer.model_file = Some("m.bin".into());
+        let balancer = BalancerConfig {
+            policy: PolicyName::BurnModel,
+            model_file: Some("m.bin".into()),
+            ..BalancerConfig::default()
+        };
+        let config = HostConfig {
+            advertise: Some("a.example:1".into()),
+            join: vec!["b:2".into()],
+            balancer,
+            ..HostConfig::default()
+        };
         for config in [HostConfig::default(), config] {
             let file = file(&toml::to_string(&config).unwrap());
             assert_eq!(load(Some(file.path()), [], &[]).unwrap(), config);

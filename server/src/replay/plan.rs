@@ -126,10 +126,12 @@ impl ReplayPlan {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use ml::ZoneMap;
 
     use super::*;
-    use crate::replay::TraceLimits;
+    use crate::replay::{RowKind, TraceLimits};
 
     const HOUR_MS: u64 = DAY_MS / 24;
 
@@ -197,6 +199,29 @@ mod tests {
                 .all(|row| row.at_ms < plan.slice.from_ms)
         );
         assert_eq!(plan.training, 0..240);
+    }
+
+    #[test]
+    fn the_trace_of_the_demo_can_be_planned() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces/flights-nyc13");
+        let zones = Trace::read_zones(&folder.join("zones.csv")).unwrap();
+        let limits = TraceLimits {
+            key_bytes_max: 4_096,
+            value_bytes_max: 1 << 20,
+        };
+        let trace = Trace::read(&folder.join("trace.csv.zst"), &zones, limits).unwrap();
+        assert_eq!(
+            (trace.rows().len(), trace.keys().len(), zones.zones().len()),
+            (435_933, 3_917, 6)
+        );
+        assert!(trace.rows().iter().all(|row| row.kind == RowKind::Session));
+        let plan = ReplayPlan::from_the_middle(&trace, 7, HOUR_MS).unwrap();
+        assert_eq!(plan.windows.len(), 7 * 24);
+        assert!(
+            plan.rows() > 10_000 && plan.training.len() > 200_000,
+            "{} rows",
+            plan.rows()
+        );
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! Text that becomes HTML or SVG: escaping, and elements around it.
+
+/// Escapes text for content and for attributes in double quotes.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A table: the first row is its head, the first column its names. Cells are escaped here.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let cells = |row: &[String]| -> String {
+        let (name, numbers) = row
+            .split_first()
+            .map_or(("", row), |(name, numbers)| (name.as_str(), numbers));
+        let numbers: String = numbers
+            .iter()
+            .map(|cell| format!("<td>{}</td>", escape(cell)))
+            .collect();
+        format!("<tr><th scope=\"row\">{}</th>{numbers}</tr>\n", escape(name))
+    };
+    let head: String = head
+        .iter()
+        .map(|cell| format!("<th scope=\"col\">{}</th>", escape(cell)))
+        .collect();
+    let body: String = rows.iter().map(|row| cells(row)).collect();
+    format!(
+        "<div class=\"wide\"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n"
+    )
+}
+
+/// A list of sentences.
+pub(super) fn list(items: &[String]) -> String {
+    let items: String = items
+        .iter()
+        .map(|item| format!("<li>{}</li>\n", escape(item)))
+        .collect();
+    format!("<ul>\n{items}</ul>\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_in_text_stays_text() {
+        assert_eq!(escape("<a b=\"c\">&'"), "&lt;a b=&quot;c&quot;&gt;&amp;&#39;");
+        let table = table(&["<h>"], &[vec!["<n>".into(), "<c>".into()]]);
+        assert!(
+            !table.contains("<h>") && !table.contains("<n>") && !table.contains("<c>"),
+            "{table}"
+        );
+        assert!(list(&["<i>".into()]).contains("<li>&lt;i&gt;</li>"));
+    }
+}
