@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use log_support::*;
 use storage::clock::ManualClock;
-use storage::log::{GroupLog, LogGroup, LogHub, LogRecord, LogWriter, OpenLogError, Step};
+use storage::log::{GroupLog, LogGroup, LogHub, LogOptions, LogRecord, LogWriter, OpenLogError, Step};
 use storage::seed::SplitMix64;
 use storage::sim_disk::{SimDisk, SyncMode};
 
@@ -98,7 +98,13 @@ struct Run {
 impl Run {
     fn open(disk: &SimDisk, seed: u64) -> Result<Run, OpenLogError> {
         let clock = Arc::new(ManualClock::at(0));
-        let (hub, writer) = open(disk, small_options(&clock))?;
+        // So small that segments roll, leave and are rewritten all the time.
+        let options = LogOptions {
+            segment_bytes: 1024,
+            live_bytes_max: 4096,
+            ..small_options(&clock)
+        };
+        let (hub, writer) = open(disk, options)?;
         Ok(Run {
             chance: SplitMix64::new(seed),
             clock,

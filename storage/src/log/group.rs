@@ -145,12 +145,16 @@ impl GroupLog {
         change: impl FnOnce(&mut LogState, LogGroup) -> Result<(), LogFault>,
     ) {
         let mut state = self.hub.lock();
+        // Waking is a system call, and only the first of a batch needs it.
+        let wake = !state.is_due();
         let changed = state.check().and_then(|()| change(&mut state, self.group));
         match (changed, done) {
             (Ok(()), Some(done)) => {
                 state.enqueue_done(done);
                 drop(state);
-                self.hub.wake();
+                if wake {
+                    self.hub.wake();
+                }
             }
             (Err(fault), Some(done)) => {
                 drop(state);
