@@ -9,7 +9,7 @@
 //! - [`engine`]: byte-keyed tables with atomic commits; the one file that names redb.
 //! - [`log`]: one log a host for all its replicas, with group commit.
 //! - [`shard`]: the key-value machine and its multi-version state, one file a shard replica.
-//! - [`failpoint`]: places where a test can make a step fail.
+//! - [`mod@failpoint`]: places where a test can make a step fail.
 
 pub mod clock;
 pub mod disk;

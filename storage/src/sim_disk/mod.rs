@@ -10,7 +10,7 @@
 //! writes are marked clean, so some never reach the disk although readers still see them, and a
 //! second sync reports success for data that is gone.
 //!
-//! Left out: failing reads, and durability of names apart from content (the [`Disk`] operations on
+//! Left out: failing reads, and durability of names apart from content (the disk's operations on
 //! names are atomic and durable by contract).
 
 mod disk;
