@@ -1,4 +1,27 @@
 //! Where every shard of the cluster lives, and how that changes.
+//!
+//! The placement group's log holds every decision; [`Placement`] is what the log comes to. Three parts, all pure:
+//!
+//! - The state machine: [`Placement::apply`] takes one [`Command`] and answers with a [`Response`]. It knows hosts,
+//!   shards with their replicas and homes, epochs, rules, limits and migrations, and refuses whatever would break an
+//!   invariant (I1 to I8, `check`), equally on every replica.
+//! - The procedure: [`next_actions`] says what the controller should order or write next for a migration, given the
+//!   log and one [`Observation`]. A controller that dies is replaced by one that knows nothing else.
+//! - Proposals: [`repairs`] and [`placement_group_target`] from the rules, [`planner`] from a forecast. They are wishes;
+//!   `apply` decides.
+//!
+//! A migration is a row of states (`migration`), each left on evidence: intent entry, idempotent order, evidence entry.
+//! The point of no return is the commit of the new voters in the shard's own log, never an entry here: this log holds
+//! intent and routing, the shard's log orders data.
+//!
+//! What this crate does not know: Raft (it sees terms, memberships and log indexes as numbers), sockets, disks, clocks,
+//! threads, chance and floats. Mechanism time arrives stamped in commands and as an argument; workload time arrives as
+//! windows. It cannot tell whether evidence is true: whoever observes must report only what is committed.
+//!
+//! Left out for now: splits and merges, forced recovery of a shard that lost its quorum, a cluster version that holds
+//! back new entry kinds, and byte-rate limits on snapshots.
+//!
+//! Start reading at `migration`, then `apply/advance`, then a script in `testscripts/migration`.
 
 mod apply;
 mod check;

@@ -64,7 +64,7 @@ pub enum Action {
         replica: ReplicaId,
     },
     /// Write this into the placement log.
-    Propose(Command),
+    Propose(Box<Command>),
     /// Nothing to do before this time, unless something changes.
     Wait {
         /// Mechanism time.
@@ -432,14 +432,15 @@ impl Look<'_> {
     }
 
     fn advance(&self, next: MigrationState, evidence: Evidence) -> Action {
-        Action::Propose(Command::Advance(Advance {
+        let step = Advance {
             migration: self.migration.id,
             expect_state: self.migration.state,
             next,
             controller_term: self.term,
             evidence,
             now_ms: self.now_ms,
-        }))
+        };
+        Action::Propose(Box::new(Command::Advance(step)))
     }
 
     fn wait(&self) -> Action {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::actions::Action;
+use crate::command::{Advance, Command};
 use crate::ids::MigrationId;
 
 /// Remembers the last order of each migration and when it was sent.
@@ -39,12 +40,22 @@ impl Pacer {
 
 /// The stamp of a log entry does not make it another order.
 fn is_same_order(sent: &Action, action: &Action) -> bool {
-    match (sent, action) {
-        (Action::Propose(crate::Command::Advance(a)), Action::Propose(crate::Command::Advance(b))) => {
-            (a.migration, a.expect_state, a.next, a.controller_term)
-                == (b.migration, b.expect_state, b.next, b.controller_term)
+    match (step_of(sent), step_of(action)) {
+        (Some(sent), Some(step)) => {
+            let named = |step: &Advance| (step.migration, step.expect_state, step.next, step.controller_term);
+            named(sent) == named(step)
         }
-        (sent, action) => sent == action,
+        _ => sent == action,
+    }
+}
+
+fn step_of(action: &Action) -> Option<&Advance> {
+    match action {
+        Action::Propose(command) => match command.as_ref() {
+            Command::Advance(step) => Some(step),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -98,7 +98,7 @@ impl Cluster {
             }
             match action {
                 Action::Wait { .. } => {}
-                Action::Propose(command) => self.record(command),
+                Action::Propose(command) => self.record(*command),
                 action => {
                     let shard = migration.shard;
                     self.send(Order {

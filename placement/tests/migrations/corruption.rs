@@ -15,15 +15,15 @@ const HEADER_BYTES: usize = 6;
 fn cluster() -> Cluster {
     let mut cluster = Cluster::new(4, 4, 2, Limits::default(), 7);
     cluster.round(Duties::Migrations);
-    let shard = cluster.placement.shard(ShardId(1)).unwrap();
-    let (from, _) = shard.voters().last().unwrap();
+    let shard = cluster.placement.shard(ShardId(1)).expect("a shard");
+    let (from, _) = shard.voters().last().expect("a voter");
     let taken: Vec<_> = shard.voters().map(|(_, host)| host).collect();
     let to = *cluster
         .placement
         .hosts()
         .keys()
         .find(|host| !taken.contains(host))
-        .unwrap();
+        .expect("it is well-formed");
     let proposal = Proposal {
         shard: shard.id,
         kind: ProposalKind::Move {
@@ -48,14 +48,14 @@ fn cluster() -> Cluster {
 
 /// The state with `edit` made to its JSON.
 fn corrupt(edit: impl FnOnce(&mut Value)) -> Placement {
-    let state = encode_state(&cluster().placement).unwrap();
-    let mut body: Value = serde_json::from_slice(&state[HEADER_BYTES..]).unwrap();
+    let state = encode_state(&cluster().placement).expect("it is well-formed");
+    let mut body: Value = serde_json::from_slice(&state[HEADER_BYTES..]).expect("it is well-formed");
     edit(&mut body);
-    let body = serde_json::to_vec(&body).unwrap();
+    let body = serde_json::to_vec(&body).expect("it is well-formed");
     let mut bytes = state[..2].to_vec();
     bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
     bytes.extend_from_slice(&body);
-    decode_state(&bytes).unwrap()
+    decode_state(&bytes).expect("it is well-formed")
 }
 
 fn broken(edit: impl FnOnce(&mut Value)) -> Invariant {

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use crate::cluster::{Cluster, Network};
 use crate::controller::Duties;
+use crate::scripts::describe_shard;
 
 const HOSTS: u64 = 6;
 const SHARDS: u64 = 3;
@@ -229,12 +230,41 @@ impl Cluster {
                 .placement
                 .hosts()
                 .values()
-                .all(|host| host.state != HostState::Down)
+                .all(|host| self.is_settled(host.id, host.state))
     }
 
     /// Whether the log knows how it stands with a host.
     fn is_settled(&self, host: HostId, state: HostState) -> bool {
-        state == if self.up.contains(&host) { HostState::Up } else { HostState::Dead }
+        state
+            == if self.up.contains(&host) {
+                HostState::Up
+            } else {
+                HostState::Dead
+            }
+    }
+
+    /// What happened last, and to what end, for a failure's message.
+    fn last_words(&self) -> Vec<String> {
+        let trace = &self.trace[self.trace.len().saturating_sub(20)..];
+        let hosts = self.placement.hosts().values();
+        let hosts = hosts.map(|h| format!("{} {:?} {:?} in {}", h.id, h.state, h.admission, h.zone));
+        let shards = self
+            .placement
+            .shards()
+            .keys()
+            .map(|shard| describe_shard(self, *shard));
+        let wanted = repairs(&self.placement, self.now_ms)
+            .into_iter()
+            .map(|proposal| format!("{proposal:?}"));
+        let orders = self.orders.iter().map(|order| format!("{order:?}"));
+        trace
+            .iter()
+            .cloned()
+            .chain(hosts)
+            .chain(shards)
+            .chain(wanted)
+            .chain(orders)
+            .collect()
     }
 
     /// Comes to rest, then stays there.
@@ -242,17 +272,15 @@ impl Cluster {
         let mut ticks = 0;
         while !self.is_at_rest() {
             ticks += 1;
-            assert!(
-                ticks < REST_TICKS,
-                "I10: {:#?}",
-                self.placement.active_migrations().collect::<Vec<_>>()
-            );
+            assert!(ticks < REST_TICKS, "I10: {:#?}", self.last_words());
             self.tick();
         }
         (0..10).for_each(|_| self.tick());
         assert!(
             self.is_at_rest(),
-            "something began although nothing was asked for"
+            "no rest at {} ms: {:#?}",
+            self.now_ms,
+            self.last_words()
         );
     }
 

@@ -272,7 +272,7 @@ fn obey(cluster: &mut Cluster, shard: ShardId, action: &Action) -> Answer {
     Ok(format!("{shard}: {}", outcome.unwrap_or_else(|refusal| refusal)))
 }
 
-fn describe_shard(cluster: &Cluster, shard: ShardId) -> String {
+pub(crate) fn describe_shard(cluster: &Cluster, shard: ShardId) -> String {
     let Some(shard) = cluster.placement.shard(shard) else {
         return format!("no {shard}");
     };
