@@ -7,8 +7,8 @@
 //!   invariant (I1 to I8, `check`), equally on every replica.
 //! - The procedure: [`next_actions`] says what the controller should order or write next for a migration, given the
 //!   log and one [`Observation`]. A controller that dies is replaced by one that knows nothing else.
-//! - Proposals: [`repairs`] and [`placement_group_target`] from the rules, [`planner`] from a forecast. They are wishes;
-//!   `apply` decides.
+//! - Proposals: [`repairs`] and [`placement_group_target`] from the rules, [`planner`] from a forecast. They are
+//!   wishes; `apply` decides.
 //!
 //! A migration is a row of states (`migration`), each left on evidence: intent entry, idempotent order, evidence entry.
 //! The point of no return is the commit of the new voters in the shard's own log, never an entry here: this log holds
@@ -34,15 +34,14 @@ mod model;
 pub mod planner;
 mod procedure;
 mod repair;
+mod response;
 mod rules;
 mod spread;
 mod state;
 
 pub use check::{Invariant, Violation};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, decode_state, encode, encode_state};
-pub use command::{
-    Accepted, Advance, Bootstrap, Command, NewHost, Partition, Refusal, Response, SHARDS_MAX, Slot, Tombstone,
-};
+pub use command::{Advance, Bootstrap, Command, NewHost, Partition, SHARDS_MAX};
 pub use history::{EVENTS_MAX, EventKind, History, HistoryEvent, Totals};
 pub use ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 pub use migration::{
@@ -57,5 +56,6 @@ pub use procedure::{
     Action, HostView, LeaderView, Membership, Observation, Pacer, ReplicaProgress, next_actions, strays,
 };
 pub use repair::{overdue_hosts, placement_group_target, repairs};
+pub use response::{Accepted, Refusal, Response, Slot, Tombstone};
 pub use rules::{Limits, Origin, REPLICATION_FACTOR_MAX, Rules, Spread, Timeouts};
 pub use state::{Controller, ENDED_MAX, Placement, Route};

@@ -20,8 +20,8 @@ const PLACEMENT_VOTERS_SMALL: u32 = 3;
 impl Placement {
     /// How many voters the rules ask for.
     ///
-    /// The placement group grows with the cluster: 1, then 3, then 5. Never 2: losing either of two would stop it. Hosts
-    /// that are being drained do not count, or the last ones could not give up their voter.
+    /// The placement group grows with the cluster: 1, then 3, then 5. Never 2: losing either of two would stop it.
+    /// Hosts that are being drained do not count, or the last ones could not give up their voter.
     pub fn voters_wanted(&self, shard: &Shard) -> u32 {
         if !shard.id.is_placement() {
             return self.rules.replication_factor;

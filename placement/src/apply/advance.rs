@@ -1,43 +1,20 @@
-//! The steps of a migration: compare-and-set on its state, guards by edge, effects by edge.
+//! The steps of a migration: compare-and-set on its state, and the guard of every edge.
 //!
-//! `judge` decides from the evidence alone what an edge would do (an [`Effect`]) or why not; nothing is changed until
-//! it has. A guard that fails because the world is not there yet is plain refusal; one that fails because the command
+//! `judge` decides from the evidence alone what an edge would do (an [`Effect`], see `effects`) or why not; nothing is
+//! changed until it has. A guard that fails because the world is not there yet is plain refusal; one that fails because the command
 //! contradicts the state (a `conf_ver` that skips, a source named that is not the source) raises an alarm: a correct
 //! controller never sends it.
 
 use super::Outcome;
+use super::effects::Effect;
 use crate::check::Invariant;
-use crate::command::{Accepted, Advance, Refusal};
-use crate::history::EventKind;
-use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId};
-use crate::migration::{
-    AbortReason, Evidence, LagSample, Migration, MigrationKind, MigrationState, Placed, STEPS_MAX, Step,
-};
-use crate::model::{ObservedHome, Replica, Role, Shard};
+use crate::command::Advance;
+use crate::ids::{HostId, MigrationId, ReplicaId};
+use crate::migration::{AbortReason, Evidence, LagSample, Migration, MigrationKind, MigrationState, Placed};
+use crate::model::{ObservedHome, Shard};
+use crate::response::{Accepted, Refusal};
 use crate::spread::is_lost;
-use crate::state::{About, ENDED_MAX, Placement, Stamp};
-
-/// What a step changes beside the migration's own state.
-#[derive(Clone, Copy)]
-enum Effect {
-    /// Nothing.
-    None,
-    /// The migration takes its slots.
-    Started,
-    /// The new replica is a learner.
-    LearnerAdded { membership_index: u64 },
-    /// A leader was seen.
-    HomeSeen(ObservedHome),
-    /// The voters changed: the point of no return.
-    Switched { membership_index: u64, conf_ver: u64 },
-    /// A replica left the membership.
-    Dropped {
-        replica: ReplicaId,
-        membership_index: u64,
-    },
-    /// The tombstone will be delivered when the dead host returns.
-    Owed(Placed),
-}
+use crate::state::{Placement, Stamp};
 
 impl Placement {
     pub(super) fn advance(&mut self, stamp: Stamp, advance: &Advance) -> Outcome {
@@ -224,175 +201,6 @@ impl Placement {
         self.hosts.get(&host).is_none_or(is_lost)
     }
 
-    fn take_effect(&mut self, stamp: Stamp, id: MigrationId, effect: Effect) {
-        let Some(migration) = self.migrations.get(&id).cloned() else {
-            return;
-        };
-        match effect {
-            Effect::None => {}
-            Effect::Started => self.start(id),
-            Effect::LearnerAdded { membership_index } => {
-                self.add_learner(stamp, &migration, membership_index)
-            }
-            Effect::HomeSeen(seen) => self.see_home(stamp, migration.shard, seen),
-            Effect::Switched {
-                membership_index,
-                conf_ver,
-            } => {
-                self.switch(stamp, &migration, membership_index, conf_ver);
-            }
-            Effect::Dropped {
-                replica,
-                membership_index,
-            } => {
-                self.drop_replica(stamp, migration.shard, replica, membership_index);
-            }
-            Effect::Owed(doomed) => {
-                self.owed
-                    .entry(doomed.host)
-                    .or_default()
-                    .insert(doomed.replica, migration.shard);
-            }
-        }
-    }
-
-    fn start(&mut self, id: MigrationId) {
-        let Some(src) = self.migrations.get(&id).map(|migration| migration.src) else {
-            return;
-        };
-        let holds_out = src.is_some_and(|src| self.is_up(src.host));
-        if let Some(migration) = self.migrations.get_mut(&id) {
-            migration.holds_out = holds_out;
-            migration.limits_version = self.limits_version;
-        }
-    }
-
-    fn add_learner(&mut self, stamp: Stamp, migration: &Migration, membership_index: u64) {
-        let Some(dst) = migration.dst else { return };
-        let Some(shard) = self.shards.get_mut(&migration.shard) else {
-            return;
-        };
-        shard.membership_index = membership_index;
-        shard.replicas.insert(
-            dst.replica,
-            Replica {
-                host: dst.host,
-                role: Role::Learner,
-            },
-        );
-        self.route_changed(
-            stamp,
-            migration.shard,
-            format!("{} on {} is a learner", dst.replica, dst.host),
-        );
-    }
-
-    fn switch(&mut self, stamp: Stamp, migration: &Migration, membership_index: u64, conf_ver: u64) {
-        let Some(shard) = self.shards.get_mut(&migration.shard) else {
-            return;
-        };
-        shard.membership_index = membership_index;
-        shard.epoch.conf_ver = conf_ver;
-        let mut words = Vec::new();
-        if let Some(dst) = migration.dst {
-            shard.replicas.insert(
-                dst.replica,
-                Replica {
-                    host: dst.host,
-                    role: Role::Voter,
-                },
-            );
-            words.push(format!("{} on {} votes", dst.replica, dst.host));
-        }
-        if let Some(src) = migration.src {
-            shard.replicas.insert(
-                src.replica,
-                Replica {
-                    host: src.host,
-                    role: Role::Learner,
-                },
-            );
-            words.push(format!("{} on {} no longer votes", src.replica, src.host));
-        }
-        if shard.home.is_none_or(|home| !shard.is_voter(home)) {
-            let leader = shard
-                .observed
-                .map(|seen| seen.replica)
-                .filter(|leader| shard.is_voter(*leader));
-            shard.home = leader.or_else(|| shard.voters().next().map(|(voter, _)| voter));
-        }
-        self.route_changed(stamp, migration.shard, words.join(", "));
-    }
-
-    fn drop_replica(&mut self, stamp: Stamp, shard: ShardId, replica: ReplicaId, membership_index: u64) {
-        let Some(known) = self.shards.get_mut(&shard) else {
-            return;
-        };
-        known.membership_index = known.membership_index.max(membership_index);
-        if known.replicas.remove(&replica).is_some() {
-            self.route_changed(stamp, shard, format!("{replica} left the membership"));
-        }
-    }
-
-    /// Enters a state: the one place where a migration's state changes.
-    pub(super) fn enter_state(
-        &mut self,
-        stamp: Stamp,
-        id: MigrationId,
-        next: MigrationState,
-        controller_term: Option<ControllerTerm>,
-        evidence: Evidence,
-    ) {
-        let Some(migration) = self.migrations.get_mut(&id) else {
-            return;
-        };
-        let detail = format!("{:?} -> {next:?}", migration.state);
-        let timeout_ms = migration.timeout_ms(next, &self.limits.timeouts);
-        migration.enter(stamp, next, controller_term, Some(evidence));
-        migration.deadline_ms = timeout_ms.map(|timeout_ms| stamp.now_ms.saturating_add(timeout_ms));
-        let migration = migration.clone();
-        self.record(stamp, EventKind::Step, About::migration(&migration), detail);
-        if next.is_terminal() {
-            self.end(stamp, &migration);
-        }
-    }
-
-    fn end(&mut self, stamp: Stamp, migration: &Migration) {
-        self.active.remove(&migration.id);
-        self.history.count_end(migration.kind, migration.state);
-        self.ended.push_back(migration.id);
-        if self.ended.len() > ENDED_MAX
-            && let Some(oldest) = self.ended.pop_front()
-        {
-            self.migrations.remove(&oldest);
-        }
-        let window = self.window;
-        let Some(shard) = self.shards.get_mut(&migration.shard) else {
-            return;
-        };
-        shard.active = None;
-        if migration.state != MigrationState::Done {
-            return;
-        }
-        match (migration.kind, migration.dst) {
-            (MigrationKind::Home, Some(dst)) => {
-                shard.home = Some(dst.replica);
-                shard.home_window = Some(window);
-                self.route_changed(
-                    stamp,
-                    migration.shard,
-                    format!("home is {} on {}", dst.replica, dst.host),
-                );
-            }
-            (_, dst) => {
-                shard.moved_window = Some(window);
-                if let Some(dst) = dst.filter(|_| migration.take_home) {
-                    self.propose_home_after(stamp, migration, dst);
-                }
-            }
-        }
-    }
-
     pub(super) fn cancel(&mut self, stamp: Stamp, id: MigrationId) -> Outcome {
         let migration = self.migrations.get(&id).ok_or(Refusal::UnknownMigration(id))?;
         let next = match migration.state {
@@ -410,33 +218,6 @@ impl Placement {
         };
         self.enter_state(stamp, id, next, None, evidence);
         Ok(Accepted::Entered(next))
-    }
-}
-
-impl Migration {
-    pub(super) fn enter(
-        &mut self,
-        stamp: Stamp,
-        state: MigrationState,
-        controller_term: Option<ControllerTerm>,
-        evidence: Option<Evidence>,
-    ) {
-        self.state = state;
-        self.since_ms = stamp.now_ms;
-        self.switch_ordered |= state == MigrationState::Switching;
-        if let Some(Evidence::GiveUp { reason, .. }) = evidence {
-            self.abort_reason = Some(reason);
-        }
-        if self.steps.len() == STEPS_MAX {
-            self.steps.remove(0);
-        }
-        self.steps.push(Step {
-            state,
-            index: stamp.index,
-            at_ms: stamp.now_ms,
-            controller_term,
-            evidence,
-        });
     }
 }
 

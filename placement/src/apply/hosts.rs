@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Outcome;
-use crate::command::{Accepted, Bootstrap, NewHost, Refusal, Tombstone};
+use crate::command::{Bootstrap, NewHost};
 use crate::history::EventKind;
 use crate::ids::{HostId, ReplicaId, ShardId};
 use crate::model::{Admission, Host, HostState, KeyRange, Replica, Role, Shard};
+use crate::response::{Accepted, Refusal, Tombstone};
 use crate::spread::is_lost;
 use crate::state::{About, PendingShards, Placement, Stamp};
 

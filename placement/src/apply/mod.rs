@@ -5,13 +5,15 @@
 //! an entry changes nothing.
 
 mod advance;
+mod effects;
 mod hosts;
 mod propose;
 mod settings;
 mod shards;
 
-use crate::command::{Accepted, Command, Refusal, Response};
+use crate::command::Command;
 use crate::history::EventKind;
+use crate::response::{Accepted, Refusal, Response};
 use crate::state::{About, Placement, Stamp};
 
 type Outcome = Result<Accepted, Refusal>;

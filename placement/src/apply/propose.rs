@@ -6,13 +6,13 @@
 //! less urgent one that has not started.
 
 use super::Outcome;
-use crate::command::{Accepted, Refusal, Slot};
 use crate::history::EventKind;
 use crate::ids::{HostId, MigrationId, ReplicaId, WindowId};
 use crate::migration::{
     AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed, Proposal, ProposalKind, Reasons,
 };
 use crate::model::{HostState, Shard};
+use crate::response::{Accepted, Refusal, Slot};
 use crate::rules::{Limits, Origin};
 use crate::state::{About, Placement, Stamp};
 

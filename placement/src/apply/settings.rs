@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Outcome;
-use crate::command::{Accepted, Refusal};
 use crate::history::EventKind;
 use crate::ids::{ControllerTerm, HostId, ShardId, WindowId};
 use crate::model::{AFFINITY_TOTAL_PPM, Affinity, HostAffinityScores};
+use crate::response::{Accepted, Refusal};
 use crate::rules::{Limits, Rules};
 use crate::state::{About, Controller, Placement, Stamp};
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Outcome;
-use crate::command::{Accepted, Partition, Refusal, SHARDS_MAX};
+use crate::command::{Partition, SHARDS_MAX};
 use crate::history::EventKind;
 use crate::ids::{HostId, ReplicaId, ShardId};
 use crate::model::{Epoch, KeyRange, ObservedHome, Replica, Role, Shard};
+use crate::response::{Accepted, Refusal};
 use crate::state::{About, Placement, Stamp, note_change};
 
 impl Shard {

@@ -5,10 +5,11 @@
 
 use super::evidence::{caught_up, heirs, lag_now};
 use super::observation::{LeaderView, Observation};
-use crate::command::{Advance, Command, Refusal};
+use crate::command::{Advance, Command};
 use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId};
 use crate::migration::{AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed};
 use crate::model::Shard;
+use crate::response::Refusal;
 use crate::state::Placement;
 
 /// How long to wait for something that no deadline bounds, before looking again.

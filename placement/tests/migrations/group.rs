@@ -1,7 +1,7 @@
 //! A Raft group, reduced to what migrations depend on: committed membership, terms, who has which entries.
 //!
-//! Entries are counted, not stored. A copy's `matched` is what it has on disk; an entry is committed (acknowledged) when
-//! a majority of every configuration in force has it. Losing one is invariant I9, asserted at each election.
+//! Entries are counted, not stored. A copy's `matched` is what it has on disk; an entry is committed (acknowledged)
+//! when a majority of every configuration in force has it. Losing one is invariant I9, asserted at each election.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,13 +3,15 @@
 //! The commands (ids are written as they print: `s1`, `r2`, `h3`, `m4`):
 //!
 //! ```text
-//! cluster hosts=N zones=N shards=N [dwell=N] [homes_max=N] [catching_up_ms=N]   a cluster with its shards initialised
+//! cluster hosts=N zones=N shards=N [dwell=N] [homes_max=N] [catching_up_ms=N]    with its shards initialised
 //! propose move SHARD REPLICA HOST | add SHARD HOST | remove SHARD REPLICA | home SHARD HOST
 //!         [origin=Manual] [ttl_ms=N] [take_home=yes] [window=N] [conf_ver=N]
-//! run [until=STATE of=MIGRATION] [for_ms=N] [kill=each-state] [house=yes]    ticks of 500 ms, a round of the controller in each
-//! advance MIGRATION EXPECT NEXT EVIDENCE [term=N] [index=N] [conf_ver=N] [replica=R]      an entry written by hand
-//! crash | restart | down | dead | join HOST, crash_leader SHARD, cordon | open | drain HOST, kill, cancel MIGRATION, close_window N, rules rf=N
-//! network prompt | losing | holding, release, transfer SHARD REPLICA, joint SHARD, lag SHARD N
+//! run [until=STATE of=MIGRATION] [for_ms=N] [kill=each-state] [house=yes]
+//!         ticks of 500 ms, a round of the controller in each; house: health, repairs and debris too
+//! advance MIGRATION EXPECT NEXT EVIDENCE [term=N] [index=N] [conf_ver=N] [replica=R]    an entry written by hand
+//! crash | restart | down | dead | join | cordon | open | drain HOST, kill, crash_leader SHARD, cancel MIGRATION
+//! close_window N, rules rf=N, network prompt | losing | holding, release, transfer SHARD REPLICA
+//! lag SHARD N, writes N
 //! shard SHARD, group SHARD, migration MIGRATION, owed HOST, events [N]
 //! ```
 
