@@ -86,7 +86,10 @@ pub struct AccessLogReader {
 impl AccessLogReader {
     /// Opens a file and checks its header.
     pub fn open(path: &Path) -> Result<Self, AccessLogError> {
-        let failed = |source| AccessLogError::Open { path: path.to_path_buf(), source };
+        let failed = |source| AccessLogError::Open {
+            path: path.to_path_buf(),
+            source,
+        };
         let file = File::open(path).map_err(failed)?;
         if path.extension().is_some_and(|extension| extension == "zst") {
             Self::from_reader(Box::new(zstd::Decoder::new(file).map_err(failed)?))
@@ -97,22 +100,45 @@ impl AccessLogReader {
 
     /// Reads from anything that yields the CSV's bytes, and checks the header.
     pub fn from_reader(reader: Box<dyn Read + Send>) -> Result<Self, AccessLogError> {
-        let mut csv = csv::ReaderBuilder::new().has_headers(true).flexible(false).from_reader(reader);
-        let header = csv.headers().map_err(|error| AccessLogError::Line { line: 1, reason: error.to_string() })?;
+        let mut csv = csv::ReaderBuilder::new()
+            .has_headers(true)
+            .flexible(false)
+            .from_reader(reader);
+        let header = csv.headers().map_err(|error| AccessLogError::Line {
+            line: 1,
+            reason: error.to_string(),
+        })?;
         if !header.iter().eq(COLUMNS) {
             let found = header.iter().collect::<Vec<_>>().join(",");
-            return Err(AccessLogError::Header { expected: COLUMNS.join(","), found });
+            return Err(AccessLogError::Header {
+                expected: COLUMNS.join(","),
+                found,
+            });
         }
-        Ok(Self { records: csv.into_records(), line: 1, failed: false })
+        Ok(Self {
+            records: csv.into_records(),
+            line: 1,
+            failed: false,
+        })
     }
 
-    fn parse(&mut self, record: Result<csv::StringRecord, csv::Error>) -> Result<AccessLogEntry, AccessLogError> {
-        let known = record.as_ref().ok().and_then(|record| record.position()).map(csv::Position::line);
+    fn parse(
+        &mut self,
+        record: Result<csv::StringRecord, csv::Error>,
+    ) -> Result<AccessLogEntry, AccessLogError> {
+        let known = record
+            .as_ref()
+            .ok()
+            .and_then(|record| record.position())
+            .map(csv::Position::line);
         self.line = known.unwrap_or(self.line + 1);
         let line = self.line;
         record
             .and_then(|record| record.deserialize(None))
-            .map_err(|error| AccessLogError::Line { line, reason: reason_of(&error) })
+            .map_err(|error| AccessLogError::Line {
+                line,
+                reason: reason_of(&error),
+            })
     }
 }
 
@@ -140,7 +166,9 @@ fn reason_of(error: &csv::Error) -> String {
             }
             None => err.kind().to_string(),
         },
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!("{len} columns, not {expected_len}"),
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} columns, not {expected_len}"),
         csv::ErrorKind::Io(error) => format!("cannot be read: {error}"),
         _ => error.to_string(),
     }
@@ -154,7 +182,9 @@ mod tests {
 
     fn read(text: &str) -> Vec<Result<AccessLogEntry, AccessLogError>> {
         let bytes: Vec<u8> = text.as_bytes().to_vec();
-        AccessLogReader::from_reader(Box::new(std::io::Cursor::new(bytes))).unwrap().collect()
+        AccessLogReader::from_reader(Box::new(std::io::Cursor::new(bytes)))
+            .unwrap()
+            .collect()
     }
 
     #[test]
@@ -162,7 +192,10 @@ mod tests {
         let entries = read(&format!("{HEADER}5,u1,ac/UA/N1,ewr,dep,1024\n"));
         let entry = entries[0].as_ref().unwrap();
         assert_eq!((entry.timestamp_ms, entry.size), (5, 1024));
-        assert_eq!((entry.user_id.as_str(), entry.data_id.as_str()), ("u1", "ac/UA/N1"));
+        assert_eq!(
+            (entry.user_id.as_str(), entry.data_id.as_str()),
+            ("u1", "ac/UA/N1")
+        );
         assert_eq!(entry.accesses(), (1, 1));
     }
 
@@ -171,13 +204,19 @@ mod tests {
         let entries = read(&format!("{HEADER}5,u,k,o,get,1\nx,u,k,o,get,1\n7,u,k,o,get,1\n"));
         assert_eq!(entries.len(), 2);
         let message = entries[1].as_ref().unwrap_err().to_string();
-        assert!(message.starts_with("line 3 of the access log: timestamp_ms:"), "{message}");
+        assert!(
+            message.starts_with("line 3 of the access log: timestamp_ms:"),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_short_line_is_named() {
         let entries = read(&format!("{HEADER}5,u,k\n"));
-        assert_eq!(entries[0].as_ref().unwrap_err().to_string(), "line 2 of the access log: 3 columns, not 6");
+        assert_eq!(
+            entries[0].as_ref().unwrap_err().to_string(),
+            "line 2 of the access log: 3 columns, not 6"
+        );
     }
 
     #[test]
@@ -193,7 +232,10 @@ mod tests {
         let path = folder.path().join("log.csv.zst");
         let text = format!("{HEADER}5,u,k,o,put,9\n");
         std::fs::write(&path, zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
-        let entries: Vec<_> = AccessLogReader::open(&path).unwrap().map(Result::unwrap).collect();
+        let entries: Vec<_> = AccessLogReader::open(&path)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(entries[0].accesses(), (0, 1));
     }
 
@@ -201,7 +243,9 @@ mod tests {
     fn a_cut_compressed_log_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.csv.zst");
-        let lines: String = (0..2000).map(|i| format!("{i},u{i},k{},o,put,9\n", i * 7919 % 1000)).collect();
+        let lines: String = (0..2000)
+            .map(|i| format!("{i},u{i},k{},o,put,9\n", i * 7919 % 1000))
+            .collect();
         let bytes = zstd::encode_all(format!("{HEADER}{lines}").as_bytes(), 1).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let outcome = AccessLogReader::open(&path).and_then(|reader| reader.collect::<Result<Vec<_>, _>>());
@@ -210,7 +254,9 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = AccessLogReader::open(Path::new("/nowhere/log.csv")).err().unwrap();
+        let error = AccessLogReader::open(Path::new("/nowhere/log.csv"))
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("/nowhere/log.csv"));
     }
 }

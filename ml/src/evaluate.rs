@@ -36,14 +36,21 @@ pub struct Voters {
 impl Voters {
     /// Every zone holds a voter: what a home could reach if replicas cost nothing.
     pub fn everywhere(zones: usize) -> Self {
-        Self { by_shard: BTreeMap::new(), all: (0..zones).collect() }
+        Self {
+            by_shard: BTreeMap::new(),
+            all: (0..zones).collect(),
+        }
     }
 
     /// For each shard the `count` zones with the least total round trip, each access served by the nearest of them.
     pub fn nearest(training: &[WindowCounts], zones: &[Zone], rtt: &[Vec<u64>], count: usize) -> Self {
         let cost = |accesses: &[u64], set: &[usize]| -> u128 {
             let nearest = |origin: usize| set.iter().map(|home| rtt[origin][*home]).min().unwrap_or(0);
-            accesses.iter().enumerate().map(|(at, n)| u128::from(*n) * u128::from(nearest(at))).sum()
+            accesses
+                .iter()
+                .enumerate()
+                .map(|(at, n)| u128::from(*n) * u128::from(nearest(at)))
+                .sum()
         };
         Self::chosen(training, zones, count, &cost)
     }
@@ -64,12 +71,19 @@ impl Voters {
     ) -> Self {
         let sets = subsets(zones.len(), count);
         let choose = |(shard, accesses): (ShardId, Vec<u64>)| {
-            let mut set = sets.iter().min_by_key(|set| cost(&accesses, set)).cloned().unwrap_or_default();
+            let mut set = sets
+                .iter()
+                .min_by_key(|set| cost(&accesses, set))
+                .cloned()
+                .unwrap_or_default();
             set.sort_by_key(|at| (u64::MAX - accesses[*at], *at));
             (shard, set)
         };
         let by_shard = totals(training, zones).into_iter().map(choose).collect();
-        Self { by_shard, all: (0..zones.len()).collect() }
+        Self {
+            by_shard,
+            all: (0..zones.len()).collect(),
+        }
     }
 
     /// A shard's voters by the zones' numbers; every zone for a shard without accesses in training.
@@ -95,8 +109,9 @@ pub struct ReplayConfig<'a> {
     pub to: WindowId,
     /// How many windows more must have ended before a forecast is asked for.
     pub lead_windows: u64,
-    /// What staying must have cost before a home moves, in access-microseconds; 0 moves at once.
-    pub move_cost_micros: u64,
+    /// What staying must have cost before a home moves; 0 moves at once. By [`Objective::MostLikely`] in thousandths of
+    /// a remote access, by the others in microseconds summed over accesses.
+    pub move_cost: u64,
 }
 
 /// What a policy got.
@@ -146,7 +161,10 @@ pub fn replay(
         }
         if window.window >= config.from && window.window < config.to {
             let forecast = forecaster.forecast(window.window);
-            forecast.shards.iter().for_each(|(shard, forecast)| homes.choose(*shard, forecast));
+            forecast
+                .shards
+                .iter()
+                .for_each(|(shard, forecast)| homes.choose(*shard, forecast));
             homes.serve(window);
         }
     }
@@ -156,7 +174,10 @@ pub fn replay(
 /// Scores the best home of each shard in each window, knowing the window.
 pub fn replay_oracle(windows: &[WindowCounts], config: &ReplayConfig<'_>) -> ReplayScore {
     let mut homes = Homes::new(config);
-    for window in windows.iter().filter(|window| window.window >= config.from && window.window < config.to) {
+    for window in windows
+        .iter()
+        .filter(|window| window.window >= config.from && window.window < config.to)
+    {
         for (shard, by_zone) in &window.shards {
             homes.choose(*shard, &hindsight(by_zone));
         }
@@ -171,7 +192,10 @@ fn hindsight(by_zone: &BTreeMap<Zone, OriginCount>) -> ShardForecast {
     ShardForecast {
         reads_milli: total * 1000,
         writes_milli: 0,
-        shares: by_zone.iter().map(|(zone, count)| (zone.clone(), ppm(count))).collect(),
+        shares: by_zone
+            .iter()
+            .map(|(zone, count)| (zone.clone(), ppm(count)))
+            .collect(),
         uncertainty_ppm: 0,
     }
 }
@@ -179,7 +203,7 @@ fn hindsight(by_zone: &BTreeMap<Zone, OriginCount>) -> ShardForecast {
 #[derive(Clone, Copy, Debug, Default)]
 struct Home {
     zone: usize,
-    /// What the best alternative would have saved since the last move, in access-microseconds.
+    /// What the best alternative would have saved since the last move, in the unit of the move cost.
     regret: u64,
 }
 
@@ -191,12 +215,19 @@ struct Homes<'a> {
 
 impl<'a> Homes<'a> {
     fn new(config: &'a ReplayConfig<'a>) -> Self {
-        Self { config, homes: BTreeMap::new(), score: ReplayScore::default() }
+        Self {
+            config,
+            homes: BTreeMap::new(),
+            score: ReplayScore::default(),
+        }
     }
 
     fn home_of(&self, shard: ShardId) -> Home {
         let first = self.config.voters.of(shard).first().copied().unwrap_or(0);
-        self.homes.get(&shard).copied().unwrap_or(Home { zone: first, regret: 0 })
+        self.homes.get(&shard).copied().unwrap_or(Home {
+            zone: first,
+            regret: 0,
+        })
     }
 
     /// Moves a shard's home to the best of its voters, once staying has cost enough. Of equals the present one stays.
@@ -204,25 +235,55 @@ impl<'a> Homes<'a> {
         let mut home = self.home_of(shard);
         let voters = self.config.voters.of(shard);
         let cost = |zone: usize| self.cost_ppm(forecast, zone, voters);
-        let best = voters.iter().copied().min_by_key(|zone| (cost(*zone), *zone != home.zone, *zone));
+        let best = voters
+            .iter()
+            .copied()
+            .min_by_key(|zone| (cost(*zone), *zone != home.zone, *zone));
         let Some(best) = best.filter(|best| *best != home.zone && cost(*best) < cost(home.zone)) else {
             home.regret = 0;
             self.homes.insert(shard, home);
             return;
         };
-        let saved_ppm = u128::from(cost(home.zone) - cost(best)) * u128::from(forecast.accesses_milli());
-        home.regret = home.regret.saturating_add((saved_ppm / u128::from(PPM) / 1000) as u64);
-        if home.regret >= self.config.move_cost_micros {
-            home = Home { zone: best, regret: 0 };
+        home.regret = home
+            .regret
+            .saturating_add(self.saved(cost(home.zone) - cost(best), forecast));
+        if home.regret >= self.config.move_cost {
+            home = Home {
+                zone: best,
+                regret: 0,
+            };
             self.score.home_moves += 1;
         }
         self.homes.insert(shard, home);
     }
 
+    /// What a cost lower by `per_access_ppm` saves over a window, in the unit of the move cost.
+    fn saved(&self, per_access_ppm: u64, forecast: &ShardForecast) -> u64 {
+        let milli = u128::from(per_access_ppm) * u128::from(forecast.accesses_milli()) / u128::from(PPM);
+        let unit = if self.config.objective == Objective::MostLikely {
+            1
+        } else {
+            1000
+        };
+        u64::try_from(milli / unit).unwrap_or(u64::MAX)
+    }
+
     /// The cost of an access with this home, times one million; by [`Objective::MostLikely`] the share that is remote.
     fn cost_ppm(&self, forecast: &ShardForecast, home: usize, voters: &[usize]) -> u64 {
-        let share_of = |origin: usize| u64::from(forecast.shares.get(&self.config.zones[origin]).copied().unwrap_or(0));
-        let rtt_ppm = || (0..self.config.zones.len()).map(|at| share_of(at) * self.config.rtt_micros[at][home]).sum();
+        let share_of = |origin: usize| {
+            u64::from(
+                forecast
+                    .shares
+                    .get(&self.config.zones[origin])
+                    .copied()
+                    .unwrap_or(0),
+            )
+        };
+        let rtt_ppm = || {
+            (0..self.config.zones.len())
+                .map(|at| share_of(at) * self.config.rtt_micros[at][home])
+                .sum()
+        };
         match self.config.objective {
             Objective::MostLikely => u64::from(PPM) - share_of(home).min(u64::from(PPM)),
             Objective::ExpectedRtt => rtt_ppm(),
@@ -235,10 +296,17 @@ impl<'a> Homes<'a> {
 
     /// The round trip to the nearest majority, the home itself included.
     fn quorum_micros(&self, home: usize, voters: &[usize]) -> u64 {
-        let mut others: Vec<u64> =
-            voters.iter().filter(|zone| **zone != home).map(|zone| self.config.rtt_micros[home][*zone]).collect();
+        let mut others: Vec<u64> = voters
+            .iter()
+            .filter(|zone| **zone != home)
+            .map(|zone| self.config.rtt_micros[home][*zone])
+            .collect();
         others.sort_unstable();
-        (voters.len() / 2).checked_sub(1).and_then(|at| others.get(at)).copied().unwrap_or(0)
+        (voters.len() / 2)
+            .checked_sub(1)
+            .and_then(|at| others.get(at))
+            .copied()
+            .unwrap_or(0)
     }
 
     fn serve(&mut self, window: &WindowCounts) {
@@ -252,7 +320,9 @@ impl<'a> Homes<'a> {
     }
 
     fn serve_origin(&mut self, zone: &Zone, accesses: u64, home: usize, quorum: u64) {
-        let Some(origin) = self.config.zones.iter().position(|known| known == zone) else { return };
+        let Some(origin) = self.config.zones.iter().position(|known| known == zone) else {
+            return;
+        };
         self.score.accesses += accesses;
         self.score.local += if origin == home { accesses } else { 0 };
         self.score.rtt_micros += accesses * self.config.rtt_micros[origin][home];
@@ -310,7 +380,7 @@ mod tests {
         zones.iter().enumerate().map(window).collect()
     }
 
-    fn score(windows: &[WindowCounts], voters: &Voters, lead_windows: u64, move_cost_micros: u64) -> ReplayScore {
+    fn score(windows: &[WindowCounts], voters: &Voters, lead_windows: u64, move_cost: u64) -> ReplayScore {
         let (zones, rtt) = (zones(), rtt());
         let config = ReplayConfig {
             zones: &zones,
@@ -320,19 +390,36 @@ mod tests {
             from: WindowId(2),
             to: WindowId(100),
             lead_windows,
-            move_cost_micros,
+            move_cost,
         };
-        replay(&mut RuleForecaster::new("last-window", &zones, LastWindow::default()), windows, &config)
+        replay(
+            &mut RuleForecaster::new("last-window", &zones, LastWindow::default()),
+            windows,
+            &config,
+        )
     }
 
     #[test]
     fn the_last_window_is_right_when_nothing_moves_and_wrong_on_alternation() {
         let everywhere = Voters::everywhere(3);
         let still = score(&windows(&["a"; 10]), &everywhere, 0, 0);
-        assert_eq!((still.accesses, still.local, still.rtt_micros, still.home_moves), (16, 16, 16, 0));
-        let alternating = score(&windows(&["a", "b", "a", "b", "a", "b", "a", "b"]), &everywhere, 0, 0);
+        assert_eq!(
+            (still.accesses, still.local, still.rtt_micros, still.home_moves),
+            (16, 16, 16, 0)
+        );
+        let alternating = score(
+            &windows(&["a", "b", "a", "b", "a", "b", "a", "b"]),
+            &everywhere,
+            0,
+            0,
+        );
         assert_eq!((alternating.local, alternating.rtt_micros), (0, 120));
-        let led = score(&windows(&["a", "b", "a", "b", "a", "b", "a", "b"]), &everywhere, 1, 0);
+        let led = score(
+            &windows(&["a", "b", "a", "b", "a", "b", "a", "b"]),
+            &everywhere,
+            1,
+            0,
+        );
         assert_eq!(led.local, 12);
     }
 
@@ -350,7 +437,7 @@ mod tests {
     fn a_move_waits_until_staying_has_cost_as_much() {
         let log = windows(&["a", "a", "b", "b", "b", "b", "b", "b"]);
         let moves = |cost| score(&log, &Voters::everywhere(3), 0, cost).local;
-        assert_eq!((moves(0), moves(5), moves(1_000_000)), (10, 6, 0));
+        assert_eq!((moves(0), moves(5_000), moves(1_000_000)), (10, 6, 0));
     }
 
     #[test]
@@ -364,7 +451,7 @@ mod tests {
             from: WindowId(0),
             to: WindowId(4),
             lead_windows: 0,
-            move_cost_micros: 0,
+            move_cost: 0,
         };
         let score = replay_oracle(&windows(&["a", "b", "c", "a", "b"]), &config);
         assert_eq!((score.accesses, score.local, score.rtt_micros), (8, 8, 8));

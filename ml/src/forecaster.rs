@@ -38,7 +38,12 @@ impl Expectation {
         let ppm = shares_ppm(&self.shares)?;
         let accesses_milli = (f64::from(self.accesses.clamp(0.0, 1e12)) * 1000.0).round() as u64;
         let reads_milli = (accesses_milli as f64 * f64::from(self.read_share.clamp(0.0, 1.0))).round() as u64;
-        let shares = zones.iter().cloned().zip(ppm).filter(|(_, share)| *share > 0).collect();
+        let shares = zones
+            .iter()
+            .cloned()
+            .zip(ppm)
+            .filter(|(_, share)| *share > 0)
+            .collect();
         Some(ShardForecast {
             reads_milli,
             writes_milli: accesses_milli.saturating_sub(reads_milli),
@@ -50,7 +55,10 @@ impl Expectation {
 
 /// Scales shares to parts per million by largest remainders; `None` if their sum is not a positive number.
 pub fn shares_ppm(shares: &[f32]) -> Option<Vec<u32>> {
-    let clean: Vec<f64> = shares.iter().map(|share| if *share > 0.0 { f64::from(*share) } else { 0.0 }).collect();
+    let clean: Vec<f64> = shares
+        .iter()
+        .map(|share| if *share > 0.0 { f64::from(*share) } else { 0.0 })
+        .collect();
     let total: f64 = clean.iter().sum();
     if !total.is_finite() || total <= 0.0 {
         return None;
@@ -60,7 +68,11 @@ pub fn shares_ppm(shares: &[f32]) -> Option<Vec<u32>> {
     let missing = PPM.saturating_sub(ppm.iter().sum()) as usize;
     let mut by_remainder: Vec<usize> = (0..ppm.len()).collect();
     by_remainder.sort_by(|a, b| exact[*b].fract().total_cmp(&exact[*a].fract()).then(a.cmp(b)));
-    by_remainder.iter().cycle().take(missing).for_each(|at| ppm[*at] += 1);
+    by_remainder
+        .iter()
+        .cycle()
+        .take(missing)
+        .for_each(|at| ppm[*at] += 1);
     Some(ppm)
 }
 
@@ -70,7 +82,10 @@ mod tests {
 
     #[test]
     fn shares_sum_to_one_million() {
-        assert_eq!(shares_ppm(&[1.0, 1.0, 1.0]), Some(vec![333_334, 333_333, 333_333]));
+        assert_eq!(
+            shares_ppm(&[1.0, 1.0, 1.0]),
+            Some(vec![333_334, 333_333, 333_333])
+        );
         assert_eq!(shares_ppm(&[0.0, 2.0]), Some(vec![0, 1_000_000]));
         let many: Vec<f32> = (1..60).map(|i| (i as f32).sqrt()).collect();
         assert_eq!(shares_ppm(&many).map(|ppm| ppm.iter().sum()), Some(PPM));
@@ -84,9 +99,15 @@ mod tests {
 
     #[test]
     fn an_expectation_becomes_thousandths() {
-        let expectation =
-            Expectation { shares: vec![3.0, 1.0], accesses: 0.5, read_share: 0.25, uncertainty: 0.1 };
-        let forecast = expectation.to_forecast(&[Zone::from("a"), Zone::from("b")]).unwrap();
+        let expectation = Expectation {
+            shares: vec![3.0, 1.0],
+            accesses: 0.5,
+            read_share: 0.25,
+            uncertainty: 0.1,
+        };
+        let forecast = expectation
+            .to_forecast(&[Zone::from("a"), Zone::from("b")])
+            .unwrap();
         assert_eq!((forecast.reads_milli, forecast.writes_milli), (125, 375));
         assert_eq!(forecast.shares[&Zone::from("a")], 750_000);
         assert_eq!(forecast.uncertainty_ppm, 100_000);

@@ -21,8 +21,9 @@ mod zone_map;
 
 pub use access_log::{AccessLogEntry, AccessLogError, AccessLogReader, COLUMNS};
 pub use affinity::{
-    Calibration, HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, Scorer, ScorerError,
-    ScorerWeights, TrainConfig, TrainError, TrainedModel, TrainingMetrics, TrainingSpan, train,
+    HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, Scorer, ScorerError,
+    ScorerWeights, ShardFeatures, TrainConfig, TrainError, TrainedModel, TrainingMetrics, TrainingSpan,
+    train,
 };
 pub use baselines::{
     Ewma, HourOfDay, LastAccess, LastWindow, Rule, RuleForecaster, SeasonalNaive, StaticHash, StaticMajority,

@@ -65,12 +65,21 @@ pub struct WindowCounts {
 impl WindowCounts {
     /// A window in which nothing happened.
     pub fn empty(window: WindowId) -> Self {
-        Self { window, shards: BTreeMap::new(), trail: Vec::new() }
+        Self {
+            window,
+            shards: BTreeMap::new(),
+            trail: Vec::new(),
+        }
     }
 
     /// Counts one access of a shard.
     pub fn count(&mut self, shard: ShardId, origin: &Zone, reads: u64, writes: u64) {
-        let count = self.shards.entry(shard).or_default().entry(origin.clone()).or_default();
+        let count = self
+            .shards
+            .entry(shard)
+            .or_default()
+            .entry(origin.clone())
+            .or_default();
         count.reads += reads;
         count.writes += writes;
     }
@@ -84,13 +93,19 @@ impl WindowCounts {
 
     /// Accesses of all shards.
     pub fn accesses(&self) -> u64 {
-        self.shards.values().flat_map(BTreeMap::values).map(OriginCount::accesses).sum()
+        self.shards
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(OriginCount::accesses)
+            .sum()
     }
 }
 
 /// A 64-bit digest of a key or a user (FNV-1a): equal on every host, and short enough to send.
 pub fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Why an entry cannot be counted.
@@ -122,12 +137,19 @@ impl WindowAggregator {
     /// Windows of `window_ms` over the given shards and zones. Panics if `window_ms` is zero.
     pub fn new(window_ms: u64, ranges: KeyRanges, zones: ZoneMap) -> Self {
         assert!(window_ms > 0, "a window has a length");
-        Self { window_ms, ranges, zones, open: None }
+        Self {
+            window_ms,
+            ranges,
+            zones,
+            open: None,
+        }
     }
 
     /// Counts an entry; returns the window that it closed, if it is the first of a later one.
     pub fn add(&mut self, entry: &AccessLogEntry) -> Result<Option<WindowCounts>, WindowError> {
-        let unknown = || WindowError::UnknownOrigin { origin: entry.origin.clone() };
+        let unknown = || WindowError::UnknownOrigin {
+            origin: entry.origin.clone(),
+        };
         let origin = self.zones.zone_of(&entry.origin).ok_or_else(unknown)?.clone();
         let closed = self.open_window_of(entry.timestamp_ms)?;
         let shard = self.ranges.shard_of(entry.data_id.as_bytes());
@@ -211,11 +233,25 @@ mod tests {
 
     #[test]
     fn accesses_are_counted_by_shard_and_zone_and_gaps_are_filled() {
-        let log = [entry(1, "a", "o1"), entry(2, "z", "o2"), entry(9, "z", "o2"), entry(31, "a", "o1")];
+        let log = [
+            entry(1, "a", "o1"),
+            entry(2, "z", "o2"),
+            entry(9, "z", "o2"),
+            entry(31, "a", "o1"),
+        ];
         let windows = windows_of(&log, aggregator()).unwrap();
-        assert_eq!(windows.iter().map(|w| w.window.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(windows.iter().map(WindowCounts::accesses).collect::<Vec<_>>(), [3, 0, 0, 1]);
-        assert_eq!(windows[0].shards[&ShardId(2)][&Zone("b".into())], OriginCount { reads: 2, writes: 0 });
+        assert_eq!(
+            windows.iter().map(|w| w.window.0).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
+        assert_eq!(
+            windows.iter().map(WindowCounts::accesses).collect::<Vec<_>>(),
+            [3, 0, 0, 1]
+        );
+        assert_eq!(
+            windows[0].shards[&ShardId(2)][&Zone("b".into())],
+            OriginCount { reads: 2, writes: 0 }
+        );
         assert_eq!(windows[0].trail[2].offset_ms, 9);
     }
 
@@ -223,12 +259,20 @@ mod tests {
     fn a_late_entry_is_refused() {
         let mut aggregator = aggregator();
         aggregator.add(&entry(25, "a", "o1")).unwrap();
-        assert_eq!(aggregator.add(&entry(19, "a", "o1")), Err(WindowError::Late { timestamp_ms: 19 }));
+        assert_eq!(
+            aggregator.add(&entry(19, "a", "o1")),
+            Err(WindowError::Late { timestamp_ms: 19 })
+        );
     }
 
     #[test]
     fn an_origin_without_zone_is_refused() {
         let error = aggregator().add(&entry(1, "a", "mars")).unwrap_err();
-        assert_eq!(error, WindowError::UnknownOrigin { origin: "mars".into() });
+        assert_eq!(
+            error,
+            WindowError::UnknownOrigin {
+                origin: "mars".into()
+            }
+        );
     }
 }

@@ -65,17 +65,28 @@ impl ZoneMap {
         let mut csv = csv::Reader::from_reader(reader);
         for (at, line) in csv.deserialize::<Line>().enumerate() {
             let line_number = at as u64 + 2;
-            let failed = |reason| ZoneMapError::Line { line: line_number, reason };
-            map.insert(line.map_err(|error| failed(error.to_string()))?).map_err(failed)?;
+            let failed = |reason| ZoneMapError::Line {
+                line: line_number,
+                reason,
+            };
+            map.insert(line.map_err(|error| failed(error.to_string()))?)
+                .map_err(failed)?;
         }
         Ok(map)
     }
 
     fn insert(&mut self, line: Line) -> Result<(), String> {
         let zone = Zone(line.zone);
-        let site = ZoneSite { region: line.region, lat: line.lat, lon: line.lon };
+        let site = ZoneSite {
+            region: line.region,
+            lat: line.lat,
+            lon: line.lon,
+        };
         if self.sites.get(&zone).is_some_and(|known| *known != site) {
-            return Err(format!("zone {:?} is given another region or place than before", zone.0));
+            return Err(format!(
+                "zone {:?} is given another region or place than before",
+                zone.0
+            ));
         }
         if self.origins.contains_key(&line.origin) {
             return Err(format!("origin {:?} is mapped twice", line.origin));
@@ -111,7 +122,12 @@ impl ZoneMap {
 
     /// The round trips between all zones in the order of [`ZoneMap::zones`], row by row, in microseconds.
     pub fn rtt_matrix_micros(&self) -> Vec<Vec<u64>> {
-        let row = |from| self.sites.keys().filter_map(|to| self.rtt_micros(from, to)).collect();
+        let row = |from| {
+            self.sites
+                .keys()
+                .filter_map(|to| self.rtt_micros(from, to))
+                .collect()
+        };
         self.sites.keys().map(row).collect()
     }
 }

@@ -11,18 +11,21 @@ const SEARCH_STEPS: usize = 24;
 
 /// How a scorer does on samples that it was not trained on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Calibration {
+pub(crate) struct Calibration {
     /// The temperature fitted.
-    pub temperature: f32,
+    pub(crate) temperature: f32,
     /// Negative log-likelihood an access at it, in nats.
-    pub nll: f32,
+    pub(crate) nll: f32,
     /// Expected calibration error at it, 0 to 1.
-    pub ece: f32,
+    pub(crate) ece: f32,
 }
 
 /// Fits the temperature by golden-section search: the likelihood has one peak in it.
-pub fn calibrate(scorer: &Scorer, samples: &[Sample]) -> Calibration {
-    let logits: Vec<Vec<f32>> = samples.iter().map(|sample| scorer.logits(&sample.features)).collect();
+pub(crate) fn calibrate(scorer: &Scorer, samples: &[Sample]) -> Calibration {
+    let logits: Vec<Vec<f32>> = samples
+        .iter()
+        .map(|sample| scorer.logits(&sample.features))
+        .collect();
     let shares_at = |temperature: f32| -> Vec<Vec<f32>> {
         logits.iter().map(|logits| softmax(logits, temperature)).collect()
     };
@@ -40,13 +43,17 @@ fn minimise((mut low, mut high): (f32, f32), cost: &dyn Fn(f32) -> f32) -> f32 {
     let ratio = (5f32.sqrt() - 1.0) / 2.0;
     for _ in 0..SEARCH_STEPS {
         let (left, right) = (high - ratio * (high - low), low + ratio * (high - low));
-        if cost(left) <= cost(right) { high = right } else { low = left }
+        if cost(left) <= cost(right) {
+            high = right
+        } else {
+            low = left
+        }
     }
     (low + high) / 2.0
 }
 
 /// The mean over accesses of minus the logarithm of the share given to their origin.
-pub fn negative_log_likelihood(shares: &[Vec<f32>], samples: &[Sample]) -> f32 {
+pub(crate) fn negative_log_likelihood(shares: &[Vec<f32>], samples: &[Sample]) -> f32 {
     let (mut sum, mut accesses) = (0.0f64, 0.0f64);
     for (shares, sample) in shares.iter().zip(samples) {
         for (share, count) in shares.iter().zip(&sample.counts) {
@@ -59,7 +66,7 @@ pub fn negative_log_likelihood(shares: &[Vec<f32>], samples: &[Sample]) -> f32 {
 
 /// The mean distance between the share forecast and the share seen, over ten equal bins of the forecast share of every
 /// (shard, origin) pair, weighted by accesses.
-pub fn expected_calibration_error(shares: &[Vec<f32>], samples: &[Sample]) -> f32 {
+pub(crate) fn expected_calibration_error(shares: &[Vec<f32>], samples: &[Sample]) -> f32 {
     let (mut forecast, mut seen, mut weight) = ([0.0f64; BINS], [0.0f64; BINS], 0.0f64);
     for (shares, sample) in shares.iter().zip(samples) {
         let accesses: f64 = sample.counts.iter().map(|count| f64::from(*count)).sum();
@@ -70,7 +77,11 @@ pub fn expected_calibration_error(shares: &[Vec<f32>], samples: &[Sample]) -> f3
             seen[bin] += f64::from(*count);
         }
     }
-    let distance: f64 = forecast.iter().zip(&seen).map(|(forecast, seen)| (forecast - seen).abs()).sum();
+    let distance: f64 = forecast
+        .iter()
+        .zip(&seen)
+        .map(|(forecast, seen)| (forecast - seen).abs())
+        .sum();
     (distance / weight.max(1.0)) as f32
 }
 
@@ -84,9 +95,21 @@ mod tests {
     fn samples(sureness: f32) -> Vec<Sample> {
         let mut pairs = vec![0.0; 2 * PAIR_FEATURES];
         pairs[PAIR_FEATURES] = sureness * 3f32.ln();
-        let features = ShardFeatures { pairs, rate: [0.0; RATE_FEATURES] };
-        let sample = |counts: [f32; 2]| Sample { features: features.clone(), counts: counts.to_vec(), weight: 1.0 };
-        vec![sample([1.0, 0.0]), sample([0.0, 1.0]), sample([0.0, 1.0]), sample([0.0, 1.0])]
+        let features = ShardFeatures {
+            pairs,
+            rate: [0.0; RATE_FEATURES],
+        };
+        let sample = |counts: [f32; 2]| Sample {
+            features: features.clone(),
+            counts: counts.to_vec(),
+            weight: 1.0,
+        };
+        vec![
+            sample([1.0, 0.0]),
+            sample([0.0, 1.0]),
+            sample([0.0, 1.0]),
+            sample([0.0, 1.0]),
+        ]
     }
 
     #[test]

@@ -7,7 +7,9 @@
 
 use placement::{ShardId, WindowId};
 
-use crate::profile::{AccessProfile, Counts, DecayedCounts, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory};
+use crate::profile::{
+    AccessProfile, Counts, DecayedCounts, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory,
+};
 
 /// Names of the features of a pair, in order.
 pub const PAIR_FEATURE_NAMES: [&str; PAIR_FEATURES] = [
@@ -27,13 +29,18 @@ pub const PAIR_FEATURE_NAMES: [&str; PAIR_FEATURES] = [
     "renewal-count",
 ];
 /// How many features a pair has.
-pub const PAIR_FEATURES: usize = 14;
+pub(crate) const PAIR_FEATURES: usize = 14;
 
 /// Names of the features of a shard's rate, in order.
-pub const RATE_FEATURE_NAMES: [&str; RATE_FEATURES] =
-    ["renewal", "ewma-0.2", "ewma-0.02", "hour-of-day", "global-hour-of-week"];
+pub const RATE_FEATURE_NAMES: [&str; RATE_FEATURES] = [
+    "renewal",
+    "ewma-0.2",
+    "ewma-0.02",
+    "hour-of-day",
+    "global-hour-of-week",
+];
 /// How many features a shard's rate has.
-pub const RATE_FEATURES: usize = 5;
+pub(crate) const RATE_FEATURES: usize = 5;
 
 /// Added to a rate before its logarithm, in accesses.
 const RATE_FLOOR: f32 = 0.02;
@@ -55,11 +62,23 @@ pub struct ShardFeatures {
 }
 
 /// Reads the features of a shard before `window`; `None` for a shard without history.
-pub fn features_of(profile: &AccessProfile, shard: ShardId, window: WindowId) -> Option<ShardFeatures> {
+pub(crate) fn features_of(
+    profile: &AccessProfile,
+    shard: ShardId,
+    window: WindowId,
+) -> Option<ShardFeatures> {
     let history = profile.shards().get(&shard)?;
     let expected = profile.expected_touches(shard, window);
-    let reader = Reader { profile, history, window, expected };
-    Some(ShardFeatures { pairs: reader.pairs(), rate: reader.rate() })
+    let reader = Reader {
+        profile,
+        history,
+        window,
+        expected,
+    };
+    Some(ShardFeatures {
+        pairs: reader.pairs(),
+        rate: reader.rate(),
+    })
 }
 
 struct Reader<'a> {
@@ -78,7 +97,9 @@ impl Reader<'_> {
     fn pairs(&self) -> Vec<f32> {
         let columns = self.columns();
         let origins = 0..self.origins();
-        origins.flat_map(|origin| columns.iter().map(move |column| column[origin])).collect()
+        origins
+            .flat_map(|origin| columns.iter().map(move |column| column[origin]))
+            .collect()
     }
 
     fn columns(&self) -> [Vec<f32>; PAIR_FEATURES] {
@@ -99,8 +120,20 @@ impl Reader<'_> {
             logs(&hour_of_week),
             logs(&self.global_hour_of_week(&global)),
             logs(&self.transition(&all)),
-            each(&|origin| if history.last_origin == Some(origin) { 1.0 } else { 0.0 }),
-            each(&|origin| (history.age_of(origin, self.window).unwrap_or(AGE_MAX).min(AGE_MAX) as f32).ln_1p()),
+            each(&|origin| {
+                if history.last_origin == Some(origin) {
+                    1.0
+                } else {
+                    0.0
+                }
+            }),
+            each(&|origin| {
+                (history
+                    .age_of(origin, self.window)
+                    .unwrap_or(AGE_MAX)
+                    .min(AGE_MAX) as f32)
+                    .ln_1p()
+            }),
             each(&|_| self.ewma_rate(EWMA_0_02).ln_1p()),
             logs(&self.expected.shares(origins, &all, 0.05)),
             each(&|origin| (self.expected.at(origin) + RATE_FLOOR).ln()),
@@ -120,9 +153,14 @@ impl Reader<'_> {
     /// The shares of this hour of the day, and of this hour of the week smoothed towards them.
     fn profiles(&self, all: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let origins = self.origins();
-        let day = self.hour_of_day().counts().shares(origins, all, 2.0 * HOUR_OF_DAY_ALPHA);
+        let day = self
+            .hour_of_day()
+            .counts()
+            .shares(origins, all, 2.0 * HOUR_OF_DAY_ALPHA);
         let hour = self.profile.length().hour_of_week(self.window);
-        let week = self.history.hour_of_week[hour].counts().shares(origins, &day, HOUR_OF_WEEK_ALPHA);
+        let week = self.history.hour_of_week[hour]
+            .counts()
+            .shares(origins, &day, HOUR_OF_WEEK_ALPHA);
         (day, week)
     }
 
@@ -138,8 +176,14 @@ impl Reader<'_> {
 
     fn transition(&self, prior: &[f32]) -> Vec<f32> {
         let hour = self.profile.length().hour_of_day(self.window);
-        let next = self.history.last_origin.and_then(|from| self.profile.global().next_from(from, hour));
-        next.map_or_else(|| prior.to_vec(), |counts| counts.shares(self.origins(), prior, 5.0))
+        let next = self
+            .history
+            .last_origin
+            .and_then(|from| self.profile.global().next_from(from, hour));
+        next.map_or_else(
+            || prior.to_vec(),
+            |counts| counts.shares(self.origins(), prior, 5.0),
+        )
     }
 
     fn rate(&self) -> [f32; RATE_FEATURES] {
@@ -185,13 +229,22 @@ mod tests {
         let features = features_of(&profile, ShardId(1), WindowId(12)).unwrap();
         assert_eq!(features.pairs.len(), 2 * PAIR_FEATURES);
         let pair = |origin: usize, name: &str| {
-            let at = PAIR_FEATURE_NAMES.iter().position(|known| *known == name).unwrap();
+            let at = PAIR_FEATURE_NAMES
+                .iter()
+                .position(|known| *known == name)
+                .unwrap();
             features.pairs[origin * PAIR_FEATURES + at]
         };
         assert_eq!((pair(0, "is-last"), pair(1, "is-last")), (0.0, 1.0));
         assert!(pair(1, "last-window") > pair(0, "last-window"));
         assert!(pair(1, "age") < pair(0, "age"));
-        assert!(features.pairs.iter().chain(&features.rate).all(|value| value.is_finite()));
+        assert!(
+            features
+                .pairs
+                .iter()
+                .chain(&features.rate)
+                .all(|value| value.is_finite())
+        );
     }
 
     #[test]

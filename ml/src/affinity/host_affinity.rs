@@ -21,7 +21,11 @@ impl HostAffinityModel {
     /// A forecaster that has seen nothing yet: give it the windows before the first forecast.
     pub fn new(model: TrainedModel, zones: &[Zone]) -> Self {
         let length = WindowLength::from_ms(model.span().window_ms);
-        Self { name: model.version(), model, profile: AccessProfile::new(zones, length) }
+        Self {
+            name: model.version(),
+            model,
+            profile: AccessProfile::new(zones, length),
+        }
     }
 
     /// The model.
@@ -52,8 +56,13 @@ impl Forecaster for HostAffinityModel {
 
     fn forecast(&self, window: WindowId) -> Forecast {
         let zones = self.profile.zones().zones();
-        let expected = |shard: &ShardId| Some((*shard, self.expectation(*shard, window)?.to_forecast(zones)?));
+        let expected =
+            |shard: &ShardId| Some((*shard, self.expectation(*shard, window)?.to_forecast(zones)?));
         let shards = self.profile.shards().keys().filter_map(expected).collect();
-        Forecast { window, model: self.name.clone(), shards }
+        Forecast {
+            window,
+            model: self.name.clone(),
+            shards,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The host affinity model: a small scorer, trained with burn, served without it.
 //!
-//! For each pair of a shard and an origin, [`features_of`] reads what every simple rule would say (as log-shares) and
+//! For each pair of a shard and an origin, [`ShardFeatures`] reads what every simple rule would say (as log-shares) and
 //! what the keys at rest promise. A shared scorer, one hidden layer beside a linear skip, turns each pair's features
 //! into a logit; a softmax over the origins gives the shares. Sharing makes it indifferent to the order and number of
 //! origins, and the skip lets it be a mixture of the rules from its first step on. A linear head gives the rate.
@@ -19,8 +19,7 @@ mod sample;
 mod scorer;
 mod train;
 
-pub use calibration::{Calibration, calibrate, expected_calibration_error, negative_log_likelihood};
-pub use features::{PAIR_FEATURE_NAMES, PAIR_FEATURES, RATE_FEATURE_NAMES, RATE_FEATURES, ShardFeatures, features_of};
+pub use features::{PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, ShardFeatures};
 pub use host_affinity::HostAffinityModel;
 pub use model_file::{ModelFileError, TrainedModel, TrainingMetrics, TrainingSpan};
 pub use scorer::{Scorer, ScorerError, ScorerWeights};

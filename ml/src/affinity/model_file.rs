@@ -125,7 +125,11 @@ struct Body {
 
 impl TrainedModel {
     pub(crate) fn new(scorer: Scorer, span: TrainingSpan, metrics: TrainingMetrics) -> Self {
-        Self { scorer, span, metrics }
+        Self {
+            scorer,
+            span,
+            metrics,
+        }
     }
 
     /// The scorer.
@@ -159,8 +163,13 @@ impl TrainedModel {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, ModelFileError> {
         let bytes = std::fs::read(path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => ModelFileError::Missing { path: path.to_path_buf() },
-            _ => ModelFileError::Io { path: path.to_path_buf(), source },
+            ErrorKind::NotFound => ModelFileError::Missing {
+                path: path.to_path_buf(),
+            },
+            _ => ModelFileError::Io {
+                path: path.to_path_buf(),
+                source,
+            },
         })?;
         Self::from_bytes(&bytes, path)
     }
@@ -169,37 +178,65 @@ impl TrainedModel {
     pub fn save(&self, path: &Path) -> Result<(), ModelFileError> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".new");
-        let failed = |source| ModelFileError::Io { path: path.to_path_buf(), source };
+        let failed = |source| ModelFileError::Io {
+            path: path.to_path_buf(),
+            source,
+        };
         write_synced(Path::new(&beside), &self.to_bytes()).map_err(failed)?;
         std::fs::rename(&beside, path).map_err(failed)
     }
 
     /// Reads a file's bytes; `path` is for the messages.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, ModelFileError> {
-        let corrupt = |reason: &str| ModelFileError::Corrupt { path: path.to_path_buf(), reason: reason.to_owned() };
-        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| corrupt("it has no header"))?;
+        let corrupt = |reason: &str| ModelFileError::Corrupt {
+            path: path.to_path_buf(),
+            reason: reason.to_owned(),
+        };
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .ok_or_else(|| corrupt("it has no header"))?;
         let (header, body) = (String::from_utf8_lossy(&bytes[..end]), &bytes[end + 1..]);
         let words: Vec<&str> = header.split(' ').collect();
-        let (&MAGIC, Some(found)) = (words.first().unwrap_or(&""), words.get(1).and_then(|word| word.parse().ok()))
-        else {
+        let (&MAGIC, Some(found)) = (
+            words.first().unwrap_or(&""),
+            words.get(1).and_then(|word| word.parse().ok()),
+        ) else {
             return Err(corrupt("its header is not a model's"));
         };
+        if found == 0 {
+            return Err(corrupt("there is no format 0"));
+        }
         if found > FORMAT {
-            return Err(ModelFileError::Newer { path: path.to_path_buf(), found, supported: FORMAT });
+            return Err(ModelFileError::Newer {
+                path: path.to_path_buf(),
+                found,
+                supported: FORMAT,
+            });
         }
         let expected = [format!("{:016x}", digest(body)), body.len().to_string()];
         if words[2..] != expected {
             return Err(corrupt("its checksum or its length is not that of its header"));
         }
         let body: Body = serde_json::from_slice(body).map_err(|error| corrupt(&error.to_string()))?;
-        let misfit = |source| ModelFileError::Misfit { path: path.to_path_buf(), source };
+        let misfit = |source| ModelFileError::Misfit {
+            path: path.to_path_buf(),
+            source,
+        };
         let scorer = Scorer::new(body.weights).map_err(misfit)?;
-        Ok(Self { scorer, span: body.span, metrics: body.metrics })
+        Ok(Self {
+            scorer,
+            span: body.span,
+            metrics: body.metrics,
+        })
     }
 
     fn body(&self) -> Vec<u8> {
-        let body =
-            Body { span: self.span.clone(), metrics: self.metrics, weights: self.scorer.weights().clone() };
+        let body = Body {
+            span: self.span.clone(),
+            metrics: self.metrics,
+            weights: self.scorer.weights().clone(),
+        };
         serde_json::to_vec(&body).expect("numbers and field names always become JSON")
     }
 }
@@ -218,9 +255,25 @@ mod tests {
 
     fn model() -> TrainedModel {
         let mut weights = flat_weights(3);
-        weights.hidden_weight.iter_mut().enumerate().for_each(|(at, w)| *w = (at as f32 * 0.37).sin() / 3.0);
-        let span = TrainingSpan { from_ms: 1, to_ms: 2, window_ms: 3, horizon_windows: 1, seed: 4 };
-        let metrics = TrainingMetrics { samples: 5, held_samples: 1, nll: 0.7, ewma_nll: 0.9, ece: 0.01 };
+        weights
+            .hidden_weight
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, w)| *w = (at as f32 * 0.37).sin() / 3.0);
+        let span = TrainingSpan {
+            from_ms: 1,
+            to_ms: 2,
+            window_ms: 3,
+            horizon_windows: 1,
+            seed: 4,
+        };
+        let metrics = TrainingMetrics {
+            samples: 5,
+            held_samples: 1,
+            nll: 0.7,
+            ewma_nll: 0.9,
+            ece: 0.01,
+        };
         TrainedModel::new(Scorer::new(weights).unwrap(), span, metrics)
     }
 
@@ -236,7 +289,13 @@ mod tests {
         let loaded = TrainedModel::load(&path).unwrap();
         assert_eq!((&loaded, loaded.version()), (&model(), model().version()));
         let bits = |model: &TrainedModel| -> Vec<u32> {
-            model.scorer.weights().hidden_weight.iter().map(|weight| weight.to_bits()).collect()
+            model
+                .scorer
+                .weights()
+                .hidden_weight
+                .iter()
+                .map(|weight| weight.to_bits())
+                .collect()
         };
         assert_eq!(bits(&loaded), bits(&model()));
     }
@@ -261,13 +320,26 @@ mod tests {
     fn a_cut_file_is_corrupt() {
         let bytes = model().to_bytes();
         for length in [0, 5, bytes.len() / 2, bytes.len() - 1] {
-            assert!(matches!(read(&bytes[..length]), Err(ModelFileError::Corrupt { .. })), "{length} bytes");
+            assert!(
+                matches!(read(&bytes[..length]), Err(ModelFileError::Corrupt { .. })),
+                "{length} bytes"
+            );
         }
     }
 
     #[test]
     fn a_newer_format_is_told_from_a_corrupt_one() {
-        let text = String::from_utf8(model().to_bytes()).unwrap().replacen("godwit-model 1", "godwit-model 2", 1);
-        assert!(matches!(read(text.as_bytes()), Err(ModelFileError::Newer { found: 2, supported: 1, .. })));
+        let text =
+            String::from_utf8(model().to_bytes())
+                .unwrap()
+                .replacen("godwit-model 1", "godwit-model 2", 1);
+        assert!(matches!(
+            read(text.as_bytes()),
+            Err(ModelFileError::Newer {
+                found: 2,
+                supported: 1,
+                ..
+            })
+        ));
     }
 }

@@ -69,9 +69,14 @@ impl AffinityNetwork {
 /// A layer with weights uniform in +-1/sqrt(inputs) and a bias, if it has one, of zero.
 fn linear(inputs: usize, outputs: usize, biased: bool, rng: &mut ChaCha8Rng, device: &Device) -> Linear {
     let bound = 1.0 / (inputs as f32).sqrt();
-    let weights: Vec<f32> = (0..inputs * outputs).map(|_| rng.random_range(-bound..bound)).collect();
+    let weights: Vec<f32> = (0..inputs * outputs)
+        .map(|_| rng.random_range(-bound..bound))
+        .collect();
     let bias = biased.then(|| Param::from_data(TensorData::new(vec![0f32; outputs], [outputs]), device));
-    Linear { weight: Param::from_data(TensorData::new(weights, [inputs, outputs]), device), bias }
+    Linear {
+        weight: Param::from_data(TensorData::new(weights, [inputs, outputs]), device),
+        bias,
+    }
 }
 
 fn weight_of(layer: &Linear) -> Vec<f32> {
@@ -79,7 +84,11 @@ fn weight_of(layer: &Linear) -> Vec<f32> {
 }
 
 fn bias_of(layer: &Linear) -> Vec<f32> {
-    layer.bias.as_ref().map(|bias| floats(bias.val().into_data())).unwrap_or_default()
+    layer
+        .bias
+        .as_ref()
+        .map(|bias| floats(bias.val().into_data()))
+        .unwrap_or_default()
 }
 
 /// The numbers of a tensor that this module made of `f32`.

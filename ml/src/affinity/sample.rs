@@ -1,6 +1,6 @@
 //! Turns windows into what is trained on: each shard's features before a window, and what the window then saw.
 
-use placement::{ShardId, WindowId, Zone};
+use placement::{ShardId, Zone};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -10,18 +10,18 @@ use crate::window::WindowCounts;
 
 /// One shard before one window.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// What was known before it.
-    pub features: ShardFeatures,
+    pub(crate) features: ShardFeatures,
     /// Accesses in it by origin.
-    pub counts: Vec<f32>,
+    pub(crate) counts: Vec<f32>,
     /// How many samples it stands for: idle ones are thinned out.
-    pub weight: f32,
+    pub(crate) weight: f32,
 }
 
 impl Sample {
     /// Accesses of all origins.
-    pub fn accesses(&self) -> f32 {
+    pub(crate) fn accesses(&self) -> f32 {
         self.counts.iter().sum()
     }
 }
@@ -39,7 +39,11 @@ pub(crate) struct Sampling<'a> {
 }
 
 /// Replays the windows; samples come in order of time.
-pub(crate) fn samples_of(windows: &[WindowCounts], sampling: &Sampling<'_>, rng: &mut ChaCha8Rng) -> Vec<Sample> {
+pub(crate) fn samples_of(
+    windows: &[WindowCounts],
+    sampling: &Sampling<'_>,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Sample> {
     let mut profile = AccessProfile::new(sampling.zones, sampling.length);
     let mut samples = Vec::new();
     for at in 0..windows.len() {
@@ -67,8 +71,15 @@ fn draw(
     if idle && !rng.random_ratio(1, sampling.idle_keep) {
         return None;
     }
-    let accesses = |zone| seen.and_then(|by_zone| by_zone.get(zone)).map_or(0.0, |count| count.accesses() as f32);
+    let accesses = |zone| {
+        seen.and_then(|by_zone| by_zone.get(zone))
+            .map_or(0.0, |count| count.accesses() as f32)
+    };
     let counts = profile.zones().zones().iter().map(accesses).collect();
-    let features = features_of(profile, shard, WindowId(window.window.0))?;
-    Some(Sample { features, counts, weight: if idle { sampling.idle_keep as f32 } else { 1.0 } })
+    let features = features_of(profile, shard, window.window)?;
+    Some(Sample {
+        features,
+        counts,
+        weight: if idle { sampling.idle_keep as f32 } else { 1.0 },
+    })
 }

@@ -68,14 +68,20 @@ impl Scorer {
     pub fn new(weights: ScorerWeights) -> Result<Self, ScorerError> {
         for (name, array, expected) in arrays(&weights) {
             if array.len() != expected {
-                return Err(ScorerError::Shape { name, found: array.len(), expected });
+                return Err(ScorerError::Shape {
+                    name,
+                    found: array.len(),
+                    expected,
+                });
             }
             if array.iter().any(|weight| !weight.is_finite()) {
                 return Err(ScorerError::NotFinite { name });
             }
         }
         if !weights.rate_bias.is_finite() || !weights.temperature.is_finite() || weights.temperature <= 0.0 {
-            return Err(ScorerError::NotFinite { name: "rate_bias or temperature" });
+            return Err(ScorerError::NotFinite {
+                name: "rate_bias or temperature",
+            });
         }
         Ok(Self { weights })
     }
@@ -94,7 +100,11 @@ impl Scorer {
 
     /// Logits by origin, not yet divided by the temperature.
     pub fn logits(&self, features: &ShardFeatures) -> Vec<f32> {
-        features.pairs.chunks_exact(PAIR_FEATURES).map(|row| self.logit(row)).collect()
+        features
+            .pairs
+            .chunks_exact(PAIR_FEATURES)
+            .map(|row| self.logit(row))
+            .collect()
     }
 
     /// Shares by origin, which sum to 1.
@@ -119,13 +129,28 @@ impl Scorer {
         for at in 0..PAIR_FEATURES {
             input[at] = (row[at] - weights.pair_mean[at]) * weights.pair_scale[at];
         }
-        let skip: f32 = input.iter().zip(&weights.skip_weight).map(|(value, weight)| value * weight).sum();
-        (0..weights.hidden).fold(skip, |logit, unit| logit + self.hidden_unit(unit, &input) * weights.output_weight[unit])
+        let skip: f32 = input
+            .iter()
+            .zip(&weights.skip_weight)
+            .map(|(value, weight)| value * weight)
+            .sum();
+        (0..weights.hidden).fold(skip, |logit, unit| {
+            logit + self.hidden_unit(unit, &input) * weights.output_weight[unit]
+        })
     }
 
     fn hidden_unit(&self, unit: usize, input: &[f32; PAIR_FEATURES]) -> f32 {
-        let column = self.weights.hidden_weight.iter().skip(unit).step_by(self.weights.hidden);
-        let sum: f32 = input.iter().zip(column).map(|(value, weight)| value * weight).sum();
+        let column = self
+            .weights
+            .hidden_weight
+            .iter()
+            .skip(unit)
+            .step_by(self.weights.hidden);
+        let sum: f32 = input
+            .iter()
+            .zip(column)
+            .map(|(value, weight)| value * weight)
+            .sum();
         (sum + self.weights.hidden_bias[unit]).max(0.0)
     }
 }
@@ -136,7 +161,11 @@ fn arrays(weights: &ScorerWeights) -> [(&'static str, &Vec<f32>, usize); 9] {
     [
         ("pair_mean", &weights.pair_mean, PAIR_FEATURES),
         ("pair_scale", &weights.pair_scale, PAIR_FEATURES),
-        ("hidden_weight", &weights.hidden_weight, PAIR_FEATURES.saturating_mul(hidden)),
+        (
+            "hidden_weight",
+            &weights.hidden_weight,
+            PAIR_FEATURES.saturating_mul(hidden),
+        ),
         ("hidden_bias", &weights.hidden_bias, hidden),
         ("output_weight", &weights.output_weight, hidden),
         ("skip_weight", &weights.skip_weight, PAIR_FEATURES),
@@ -149,7 +178,10 @@ fn arrays(weights: &ScorerWeights) -> [(&'static str, &Vec<f32>, usize); 9] {
 /// The softmax of logits divided by a temperature.
 pub(crate) fn softmax(logits: &[f32], temperature: f32) -> Vec<f32> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exps: Vec<f32> = logits.iter().map(|logit| ((logit - highest) / temperature).exp()).collect();
+    let exps: Vec<f32> = logits
+        .iter()
+        .map(|logit| ((logit - highest) / temperature).exp())
+        .collect();
     let total: f32 = exps.iter().sum();
     exps.iter().map(|exp| exp / total).collect()
 }
@@ -181,9 +213,15 @@ mod tests {
         let scorer = Scorer::new(flat_weights(2)).unwrap();
         let mut pairs = vec![0.0; 2 * PAIR_FEATURES];
         pairs[PAIR_FEATURES] = 3f32.ln();
-        let features = ShardFeatures { pairs, rate: [0.0; RATE_FEATURES] };
+        let features = ShardFeatures {
+            pairs,
+            rate: [0.0; RATE_FEATURES],
+        };
         let shares = scorer.shares(&features);
-        assert!((shares[0] - 0.25).abs() < 1e-6 && (shares[1] - 0.75).abs() < 1e-6, "{shares:?}");
+        assert!(
+            (shares[0] - 0.25).abs() < 1e-6 && (shares[1] - 0.75).abs() < 1e-6,
+            "{shares:?}"
+        );
         assert_eq!(scorer.rate(&features), 1.0);
     }
 
@@ -191,7 +229,11 @@ mod tests {
     fn weights_of_another_shape_are_refused() {
         let mut weights = flat_weights(2);
         weights.skip_weight.pop();
-        let expected = ScorerError::Shape { name: "skip_weight", found: PAIR_FEATURES - 1, expected: PAIR_FEATURES };
+        let expected = ScorerError::Shape {
+            name: "skip_weight",
+            found: PAIR_FEATURES - 1,
+            expected: PAIR_FEATURES,
+        };
         assert_eq!(Scorer::new(weights), Err(expected));
     }
 
@@ -199,6 +241,9 @@ mod tests {
     fn weights_that_are_no_numbers_are_refused() {
         let mut weights = flat_weights(2);
         weights.hidden_bias[1] = f32::NAN;
-        assert_eq!(Scorer::new(weights), Err(ScorerError::NotFinite { name: "hidden_bias" }));
+        assert_eq!(
+            Scorer::new(weights),
+            Err(ScorerError::NotFinite { name: "hidden_bias" })
+        );
     }
 }

@@ -16,8 +16,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
-use super::calibration::{calibrate, negative_log_likelihood};
-use super::features::{PAIR_FEATURES, RATE_FEATURES};
+use super::calibration::{Calibration, calibrate, negative_log_likelihood};
+use super::features::{PAIR_FEATURE_NAMES, PAIR_FEATURES, RATE_FEATURES};
 use super::model_file::{TrainedModel, TrainingMetrics, TrainingSpan};
 use super::network::AffinityNetwork;
 use super::sample::{Sample, Sampling, samples_of};
@@ -47,6 +47,8 @@ pub struct TrainConfig {
     pub warm_up_windows: usize,
     /// Windows between the last one known and the one forecast, at least 1; 2 leaves a window's time to move homes.
     pub horizon_windows: usize,
+    /// Names of pair features that the model must do without, for ablations; see [`crate::PAIR_FEATURE_NAMES`].
+    pub without: Vec<String>,
     /// One idle (shard, window) in this many is kept for the rate, at least 1.
     pub idle_keep: u32,
 }
@@ -61,6 +63,7 @@ impl Default for TrainConfig {
             hidden: 24,
             warm_up_windows: 24 * 14,
             horizon_windows: 1,
+            without: Vec::new(),
             idle_keep: 4,
         }
     }
@@ -70,7 +73,9 @@ impl Default for TrainConfig {
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum TrainError {
     /// There is too little to learn from.
-    #[error("{samples} active (shard, window) pairs after the warm-up are too few to train on; {wanted} are needed")]
+    #[error(
+        "{samples} active (shard, window) pairs after the warm-up are too few to train on; {wanted} are needed"
+    )]
     TooFew {
         /// How many there are.
         samples: usize,
@@ -82,6 +87,12 @@ pub enum TrainError {
     Zero {
         /// Which.
         field: &'static str,
+    },
+    /// The model must do without a feature that there is not.
+    #[error("there is no feature {name:?} to do without")]
+    UnknownFeature {
+        /// Its name.
+        name: String,
     },
     /// The loss left the range of numbers.
     #[error("the loss is no longer finite in epoch {epoch}; a smaller learning rate may help")]
@@ -112,14 +123,21 @@ pub fn train(
     let samples = samples_of(windows, &sampling, &mut rng);
     let active = samples.iter().filter(|sample| sample.accesses() > 0.0).count();
     if active < ACTIVE_SAMPLES_MIN {
-        return Err(TrainError::TooFew { samples: active, wanted: ACTIVE_SAMPLES_MIN });
+        return Err(TrainError::TooFew {
+            samples: active,
+            wanted: ACTIVE_SAMPLES_MIN,
+        });
     }
     let (fit, held) = samples.split_at(samples.len() - samples.len() / CALIBRATION_PART);
     let scorer = Trainer::new(fit, zones.len(), config).run(&mut rng)?;
     let calibration = calibrate(&scorer, held);
     let metrics = metrics_of(held, calibration, fit.len());
     let span = TrainingSpan::of(windows, length, config);
-    Ok(TrainedModel::new(scorer.with_temperature(calibration.temperature), span, metrics))
+    Ok(TrainedModel::new(
+        scorer.with_temperature(calibration.temperature),
+        span,
+        metrics,
+    ))
 }
 
 fn check(config: &TrainConfig) -> Result<(), TrainError> {
@@ -130,16 +148,31 @@ fn check(config: &TrainConfig) -> Result<(), TrainError> {
         ("horizon_windows", config.horizon_windows),
         ("idle_keep", config.idle_keep as usize),
     ];
-    match counts.iter().find(|(_, count)| *count == 0) {
-        Some((field, _)) => Err(TrainError::Zero { field }),
+    if let Some((field, _)) = counts.iter().find(|(_, count)| *count == 0) {
+        return Err(TrainError::Zero { field });
+    }
+    match config
+        .without
+        .iter()
+        .find(|name| !PAIR_FEATURE_NAMES.contains(&name.as_str()))
+    {
+        Some(name) => Err(TrainError::UnknownFeature { name: name.clone() }),
         None => Ok(()),
     }
 }
 
-fn metrics_of(held: &[Sample], calibration: super::Calibration, trained_on: usize) -> TrainingMetrics {
+fn metrics_of(held: &[Sample], calibration: Calibration, trained_on: usize) -> TrainingMetrics {
     let slow_ewma = |sample: &Sample| -> Vec<f32> {
-        let at = super::PAIR_FEATURE_NAMES.iter().position(|name| *name == "ewma-0.02").unwrap_or(0);
-        sample.features.pairs.chunks_exact(PAIR_FEATURES).map(|row| row[at].exp()).collect()
+        let at = PAIR_FEATURE_NAMES
+            .iter()
+            .position(|name| *name == "ewma-0.02")
+            .unwrap_or(0);
+        sample
+            .features
+            .pairs
+            .chunks_exact(PAIR_FEATURES)
+            .map(|row| row[at].exp())
+            .collect()
     };
     let ewma: Vec<Vec<f32>> = held.iter().map(slow_ewma).collect();
     TrainingMetrics {
@@ -168,14 +201,38 @@ impl Standard {
             }
         }
         let mean: Vec<f64> = sum.iter().map(|sum| sum / rows_seen.max(1.0)).collect();
-        let deviation = |at: usize| (square[at] / rows_seen.max(1.0) - mean[at] * mean[at]).max(0.0).sqrt();
+        let deviation = |at: usize| {
+            (square[at] / rows_seen.max(1.0) - mean[at] * mean[at])
+                .max(0.0)
+                .sqrt()
+        };
         // A feature that never varied says nothing: its scale of 1 keeps it at zero.
-        let scale = |at: usize| if deviation(at) > 1e-4 { (1.0 / deviation(at)) as f32 } else { 1.0 };
-        Self { mean: mean.iter().map(|mean| *mean as f32).collect(), scale: (0..features).map(scale).collect() }
+        let scale = |at: usize| {
+            if deviation(at) > 1e-4 {
+                (1.0 / deviation(at)) as f32
+            } else {
+                1.0
+            }
+        };
+        Self {
+            mean: mean.iter().map(|mean| *mean as f32).collect(),
+            scale: (0..features).map(scale).collect(),
+        }
+    }
+
+    /// A scale of zero hides a feature, in training and in serving.
+    fn hide(&mut self, names: &[String]) {
+        for (scale, name) in self.scale.iter_mut().zip(PAIR_FEATURE_NAMES) {
+            if names.iter().any(|hidden| hidden == name) {
+                *scale = 0.0;
+            }
+        }
     }
 
     fn apply<'a>(&'a self, row: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
-        row.iter().enumerate().map(|(at, value)| (value - self.mean[at]) * self.scale[at])
+        row.iter()
+            .enumerate()
+            .map(|(at, value)| (value - self.mean[at]) * self.scale[at])
     }
 }
 
@@ -191,10 +248,14 @@ struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     fn new(samples: &'a [Sample], origins: usize, config: &'a TrainConfig) -> Self {
-        let pair_rows = samples.iter().flat_map(|sample| sample.features.pairs.chunks_exact(PAIR_FEATURES));
+        let pair_rows = samples
+            .iter()
+            .flat_map(|sample| sample.features.pairs.chunks_exact(PAIR_FEATURES));
         let rate_rows = samples.iter().map(|sample| sample.features.rate.as_slice());
+        let mut pair = Standard::of(pair_rows, PAIR_FEATURES);
+        pair.hide(&config.without);
         Self {
-            pair: Standard::of(pair_rows, PAIR_FEATURES),
+            pair,
             rate: Standard::of(rate_rows, RATE_FEATURES),
             weight_max: percentile_of_active(samples),
             device: Device::flex().autodiff(),
@@ -213,7 +274,9 @@ impl<'a> Trainer<'a> {
             order.shuffle(rng);
             network = self.epoch(network, &mut optimizer, &order, epoch);
         }
-        let diverged = TrainError::Diverged { epoch: self.config.epochs - 1 };
+        let diverged = TrainError::Diverged {
+            epoch: self.config.epochs - 1,
+        };
         Scorer::new(self.weights_of(&network)).map_err(|_| diverged)
     }
 
@@ -244,34 +307,58 @@ impl<'a> Trainer<'a> {
         let mut targets = Vec::with_capacity(samples.len() * self.origins);
         let mut weight_sum = 0.0;
         for sample in samples {
-            sample.features.pairs.chunks_exact(PAIR_FEATURES).for_each(|row| pairs.extend(self.pair.apply(row)));
+            sample
+                .features
+                .pairs
+                .chunks_exact(PAIR_FEATURES)
+                .for_each(|row| pairs.extend(self.pair.apply(row)));
             let accesses = sample.accesses();
             let weight = accesses.min(self.weight_max);
             weight_sum += weight;
-            targets.extend(sample.counts.iter().map(|count| weight * count / accesses.max(1.0)));
+            targets.extend(
+                sample
+                    .counts
+                    .iter()
+                    .map(|count| weight * count / accesses.max(1.0)),
+            );
         }
         let pairs = Tensor::<3>::from_data(
             TensorData::new(pairs, [samples.len(), self.origins, PAIR_FEATURES]),
             &self.device,
         );
-        let targets = Tensor::<2>::from_data(TensorData::new(targets, [samples.len(), self.origins]), &self.device);
+        let targets = Tensor::<2>::from_data(
+            TensorData::new(targets, [samples.len(), self.origins]),
+            &self.device,
+        );
         let log_shares = activation::log_softmax(network.logits(pairs), 1);
-        (log_shares * targets).sum().mul_scalar(-1.0 / weight_sum.max(1.0))
+        (log_shares * targets)
+            .sum()
+            .mul_scalar(-1.0 / weight_sum.max(1.0))
     }
 
     /// Poisson: rate - count x log rate, the constant left out.
     fn rate_loss(&self, network: &AffinityNetwork, samples: &[&Sample]) -> Tensor<1> {
-        let rows: Vec<f32> = samples.iter().flat_map(|sample| self.rate.apply(&sample.features.rate)).collect();
-        let counts: Vec<f32> = samples.iter().map(|sample| sample.accesses().min(self.weight_max)).collect();
+        let rows: Vec<f32> = samples
+            .iter()
+            .flat_map(|sample| self.rate.apply(&sample.features.rate))
+            .collect();
+        let counts: Vec<f32> = samples
+            .iter()
+            .map(|sample| sample.accesses().min(self.weight_max))
+            .collect();
         let weights: Vec<f32> = samples.iter().map(|sample| sample.weight).collect();
         let weight_sum: f32 = weights.iter().sum();
-        let rows =
-            Tensor::<2>::from_data(TensorData::new(rows, [samples.len(), RATE_FEATURES]), &self.device);
+        let rows = Tensor::<2>::from_data(
+            TensorData::new(rows, [samples.len(), RATE_FEATURES]),
+            &self.device,
+        );
         let column =
             |values: Vec<f32>| Tensor::<1>::from_data(TensorData::new(values, [samples.len()]), &self.device);
         let log_rates = network.log_rates(rows).clamp(-10.0, 10.0);
         let losses = log_rates.clone().exp() - column(counts) * log_rates;
-        (losses * column(weights)).sum().mul_scalar(1.0 / weight_sum.max(1.0))
+        (losses * column(weights))
+            .sum()
+            .mul_scalar(1.0 / weight_sum.max(1.0))
     }
 
     fn weights_of(&self, network: &AffinityNetwork) -> ScorerWeights {
@@ -294,10 +381,17 @@ impl<'a> Trainer<'a> {
 }
 
 fn percentile_of_active(samples: &[Sample]) -> f32 {
-    let mut accesses: Vec<f32> = samples.iter().map(Sample::accesses).filter(|count| *count > 0.0).collect();
+    let mut accesses: Vec<f32> = samples
+        .iter()
+        .map(Sample::accesses)
+        .filter(|count| *count > 0.0)
+        .collect();
     accesses.sort_by(f32::total_cmp);
     let at = (accesses.len() as f64 * WEIGHT_PERCENTILE) as usize;
-    accesses.get(at.min(accesses.len().saturating_sub(1))).copied().unwrap_or(1.0)
+    accesses
+        .get(at.min(accesses.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(1.0)
 }
 
 #[cfg(test)]
@@ -311,17 +405,30 @@ mod tests {
         use rand::RngExt;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let sample = |_| {
-            let pairs: Vec<f32> = (0..3 * PAIR_FEATURES).map(|_| rng.random_range(-2.0..1.0)).collect();
+            let pairs: Vec<f32> = (0..3 * PAIR_FEATURES)
+                .map(|_| rng.random_range(-2.0..1.0))
+                .collect();
             let rate = std::array::from_fn(|_| rng.random_range(-2.0..1.0));
             let best = (0..3).max_by(|a, b| pairs[a * PAIR_FEATURES].total_cmp(&pairs[b * PAIR_FEATURES]));
-            let counts = (0..3).map(|at| if Some(at) == best { 2.0 } else { 0.0 }).collect();
-            Sample { features: ShardFeatures { pairs, rate }, counts, weight: 1.0 }
+            let counts = (0..3)
+                .map(|at| if Some(at) == best { 2.0 } else { 0.0 })
+                .collect();
+            Sample {
+                features: ShardFeatures { pairs, rate },
+                counts,
+                weight: 1.0,
+            }
         };
         (0..600).map(sample).collect()
     }
 
     fn config() -> TrainConfig {
-        TrainConfig { epochs: 12, batch: 64, hidden: 8, ..TrainConfig::default() }
+        TrainConfig {
+            epochs: 12,
+            batch: 64,
+            hidden: 8,
+            ..TrainConfig::default()
+        }
     }
 
     #[test]
@@ -333,8 +440,14 @@ mod tests {
         let scorer = Scorer::new(trainer.weights_of(&network)).unwrap();
         for sample in &samples[..50] {
             let row = |row| trainer.pair.apply(row).collect::<Vec<f32>>();
-            let pairs: Vec<f32> = sample.features.pairs.chunks_exact(PAIR_FEATURES).flat_map(row).collect();
-            let pairs = Tensor::<3>::from_data(TensorData::new(pairs, [1, 3, PAIR_FEATURES]), &trainer.device);
+            let pairs: Vec<f32> = sample
+                .features
+                .pairs
+                .chunks_exact(PAIR_FEATURES)
+                .flat_map(row)
+                .collect();
+            let pairs =
+                Tensor::<3>::from_data(TensorData::new(pairs, [1, 3, PAIR_FEATURES]), &trainer.device);
             let expected = floats(network.logits(pairs).into_data());
             let rates: Vec<f32> = trainer.rate.apply(&sample.features.rate).collect();
             let rates = Tensor::<2>::from_data(TensorData::new(rates, [1, RATE_FEATURES]), &trainer.device);
@@ -350,7 +463,9 @@ mod tests {
     fn training_finds_the_feature_that_decides() {
         let (fit, held) = (samples(1), samples(2));
         let config = config();
-        let scorer = Trainer::new(&fit, 3, &config).run(&mut ChaCha8Rng::seed_from_u64(config.seed)).unwrap();
+        let scorer = Trainer::new(&fit, 3, &config)
+            .run(&mut ChaCha8Rng::seed_from_u64(config.seed))
+            .unwrap();
         let right = |sample: &&Sample| {
             let shares = scorer.shares(&sample.features);
             (0..3).max_by(|a, b| shares[*a].total_cmp(&shares[*b]))
@@ -358,27 +473,84 @@ mod tests {
         };
         let share = held.iter().filter(right).count() as f32 / held.len() as f32;
         assert!(share > 0.85, "{share}");
-        let rate = held.iter().map(|sample| scorer.rate(&sample.features)).sum::<f32>() / held.len() as f32;
+        let rate = held
+            .iter()
+            .map(|sample| scorer.rate(&sample.features))
+            .sum::<f32>()
+            / held.len() as f32;
         assert!((1.6..2.4).contains(&rate), "{rate}");
     }
 
     #[test]
     fn the_same_seed_gives_the_same_weights() {
-        let (samples, config) = (samples(1), TrainConfig { epochs: 2, ..config() });
-        let run = |seed| Trainer::new(&samples, 3, &config).run(&mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+        let (samples, config) = (
+            samples(1),
+            TrainConfig {
+                epochs: 2,
+                ..config()
+            },
+        );
+        let run = |seed| {
+            Trainer::new(&samples, 3, &config)
+                .run(&mut ChaCha8Rng::seed_from_u64(seed))
+                .unwrap()
+        };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
     }
 
     #[test]
     fn a_configuration_with_a_zero_is_refused() {
-        let config = TrainConfig { batch: 0, ..TrainConfig::default() };
-        assert_eq!(train(&[], &[], WindowLength::HOUR, &config), Err(TrainError::Zero { field: "batch" }));
+        let config = TrainConfig {
+            batch: 0,
+            ..TrainConfig::default()
+        };
+        assert_eq!(
+            train(&[], &[], WindowLength::HOUR, &config),
+            Err(TrainError::Zero { field: "batch" })
+        );
+    }
+
+    #[test]
+    fn a_hidden_feature_changes_nothing() {
+        let (samples, name) = (samples(1), PAIR_FEATURE_NAMES[0].to_owned());
+        let config = TrainConfig {
+            epochs: 1,
+            without: vec![name],
+            ..config()
+        };
+        let scorer = Trainer::new(&samples, 3, &config)
+            .run(&mut ChaCha8Rng::seed_from_u64(1))
+            .unwrap();
+        let mut changed = samples[0].features.clone();
+        changed.pairs[0] += 100.0;
+        assert_eq!(scorer.logits(&changed), scorer.logits(&samples[0].features));
+    }
+
+    #[test]
+    fn a_feature_that_is_not_cannot_be_hidden() {
+        let config = TrainConfig {
+            without: vec!["moon".into()],
+            ..TrainConfig::default()
+        };
+        let outcome = train(&[], &[], WindowLength::HOUR, &config);
+        assert_eq!(outcome, Err(TrainError::UnknownFeature { name: "moon".into() }));
     }
 
     #[test]
     fn too_little_to_learn_from_is_an_error() {
-        let outcome = train(&[], &[Zone::from("a")], WindowLength::HOUR, &TrainConfig::default());
-        assert_eq!(outcome, Err(TrainError::TooFew { samples: 0, wanted: ACTIVE_SAMPLES_MIN }));
+        let outcome = train(
+            &[],
+            &[Zone::from("a")],
+            WindowLength::HOUR,
+            &TrainConfig::default(),
+        );
+        assert_eq!(
+            outcome,
+            Err(TrainError::TooFew {
+                samples: 0,
+                wanted: ACTIVE_SAMPLES_MIN
+            })
+        );
     }
 }

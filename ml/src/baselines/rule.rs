@@ -37,7 +37,12 @@ pub struct RuleForecaster<R> {
 impl<R: Rule> RuleForecaster<R> {
     /// A forecaster of this name; zones get their numbers in the order given.
     pub fn new(name: impl Into<String>, zones: &[Zone], rule: R) -> Self {
-        Self { name: name.into(), zones: ZoneIndex::new(zones), rule, mix: BTreeMap::new() }
+        Self {
+            name: name.into(),
+            zones: ZoneIndex::new(zones),
+            rule,
+            mix: BTreeMap::new(),
+        }
     }
 
     fn expectation(&self, shard: ShardId, mix: Mix, window: WindowId) -> Option<Expectation> {
@@ -66,7 +71,8 @@ impl<R: Rule> Forecaster for RuleForecaster<R> {
             let mix = self.mix.entry(*shard).or_default();
             mix.accesses += counts.total();
             mix.reads += by_zone.values().map(|count| count.reads as f32).sum::<f32>();
-            self.rule.observe(*shard, window.window, &counts, last_origins.get(shard).copied());
+            self.rule
+                .observe(*shard, window.window, &counts, last_origins.get(shard).copied());
         }
     }
 
@@ -75,6 +81,10 @@ impl<R: Rule> Forecaster for RuleForecaster<R> {
             let expectation = self.expectation(*shard, *mix, window)?;
             Some((*shard, expectation.to_forecast(self.zones.zones())?))
         };
-        Forecast { window, model: self.name.clone(), shards: self.mix.iter().filter_map(expected).collect() }
+        Forecast {
+            window,
+            model: self.name.clone(),
+            shards: self.mix.iter().filter_map(expected).collect(),
+        }
     }
 }

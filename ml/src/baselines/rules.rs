@@ -35,7 +35,11 @@ pub struct StaticMajority {
 impl StaticMajority {
     /// Learns from the windows before `until`.
     pub fn new(until: WindowId) -> Self {
-        Self { until, since: None, shards: BTreeMap::new() }
+        Self {
+            until,
+            since: None,
+            shards: BTreeMap::new(),
+        }
     }
 }
 
@@ -97,14 +101,22 @@ pub struct Ewma {
 impl Ewma {
     /// `alpha` is the weight of the newest window, 0 to 1.
     pub fn new(alpha: f32) -> Self {
-        Self { alpha, shards: BTreeMap::new() }
+        Self {
+            alpha,
+            shards: BTreeMap::new(),
+        }
     }
 }
 
 impl Rule for Ewma {
     fn observe(&mut self, shard: ShardId, window: WindowId, counts: &Counts, _: Option<usize>) {
-        let mean = self.shards.entry(shard).or_insert_with(|| DecayedCounts::new(self.alpha));
-        counts.each().for_each(|(origin, amount)| mean.add(window.0, origin, amount));
+        let mean = self
+            .shards
+            .entry(shard)
+            .or_insert_with(|| DecayedCounts::new(self.alpha));
+        counts
+            .each()
+            .for_each(|(origin, amount)| mean.add(window.0, origin, amount));
     }
 
     fn expect(&self, shard: ShardId, window: WindowId, _: usize) -> Option<Counts> {
@@ -128,7 +140,12 @@ pub struct SeasonalNaive {
 impl SeasonalNaive {
     /// A season of this many windows, at least one.
     pub fn new(season: u64) -> Self {
-        Self { season: season.max(1), since: None, recent: BTreeMap::new(), all: BTreeMap::new() }
+        Self {
+            season: season.max(1),
+            since: None,
+            recent: BTreeMap::new(),
+            all: BTreeMap::new(),
+        }
     }
 
     fn mean(&self, shard: ShardId, window: WindowId) -> Option<Counts> {
@@ -144,7 +161,10 @@ impl Rule for SeasonalNaive {
         self.all.entry(shard).or_default().add_all(counts);
         let recent = self.recent.entry(shard).or_default();
         recent.push_back((window, counts.clone()));
-        while recent.front().is_some_and(|(at, _)| at.0 + self.season < window.0) {
+        while recent
+            .front()
+            .is_some_and(|(at, _)| at.0 + self.season < window.0)
+        {
             recent.pop_front();
         }
     }
@@ -152,7 +172,10 @@ impl Rule for SeasonalNaive {
     fn expect(&self, shard: ShardId, window: WindowId, _: usize) -> Option<Counts> {
         let wanted = WindowId(window.0.saturating_sub(self.season));
         let recent = self.recent.get(&shard)?;
-        let before = recent.binary_search_by_key(&wanted, |(at, _)| *at).ok().map(|at| recent[at].1.clone());
+        let before = recent
+            .binary_search_by_key(&wanted, |(at, _)| *at)
+            .ok()
+            .map(|at| recent[at].1.clone());
         before.or_else(|| self.mean(shard, window))
     }
 }
@@ -173,7 +196,10 @@ struct HourProfile {
 impl HourOfDay {
     /// For windows of this length.
     pub fn new(length: WindowLength) -> Self {
-        Self { length, shards: BTreeMap::new() }
+        Self {
+            length,
+            shards: BTreeMap::new(),
+        }
     }
 }
 
@@ -185,7 +211,9 @@ impl Rule for HourOfDay {
         });
         profile.all.add_all(counts);
         let (hour, day) = (self.length.hour_of_day(window), self.length.day(window));
-        counts.each().for_each(|(origin, amount)| profile.hours[hour].add(day, origin, amount));
+        counts
+            .each()
+            .for_each(|(origin, amount)| profile.hours[hour].add(day, origin, amount));
     }
 
     fn expect(&self, shard: ShardId, window: WindowId, origins: usize) -> Option<Counts> {
@@ -194,9 +222,14 @@ impl Rule for HourOfDay {
         let uniform = vec![1.0 / origins.max(1) as f32; origins];
         let mean = profile.all.shares(origins, &uniform, 1.0);
         let rate = hour.total_at(self.length.day(window));
-        let shares = hour.counts().shares(origins, &mean, PROFILE_PRIOR * HOUR_OF_DAY_ALPHA);
+        let shares = hour
+            .counts()
+            .shares(origins, &mean, PROFILE_PRIOR * HOUR_OF_DAY_ALPHA);
         let mut expected = Counts::default();
-        shares.iter().enumerate().for_each(|(origin, share)| expected.add(origin, share * rate.max(1e-6)));
+        shares
+            .iter()
+            .enumerate()
+            .for_each(|(origin, share)| expected.add(origin, share * rate.max(1e-6)));
         Some(expected)
     }
 }
@@ -221,7 +254,12 @@ mod tests {
     /// Origin 1 by night, origin 0 by day.
     fn follow_the_sun(rule: &mut impl Rule, days: u64) {
         for window in 0..days * 24 {
-            rule.observe(SHARD, WindowId(window), &at(usize::from(window % 24 >= 12), 2.0), None);
+            rule.observe(
+                SHARD,
+                WindowId(window),
+                &at(usize::from(window % 24 >= 12), 2.0),
+                None,
+            );
         }
     }
 

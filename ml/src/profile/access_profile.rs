@@ -14,7 +14,7 @@ const MINUTE_MS: u64 = 60_000;
 
 /// What is remembered of all windows that have ended.
 #[derive(Clone, Debug)]
-pub struct AccessProfile {
+pub(crate) struct AccessProfile {
     length: WindowLength,
     zones: ZoneIndex,
     shards: BTreeMap<ShardId, ShardHistory>,
@@ -25,7 +25,7 @@ pub struct AccessProfile {
 
 impl AccessProfile {
     /// Nothing seen yet; the zones get their numbers in the order given.
-    pub fn new(zones: &[Zone], length: WindowLength) -> Self {
+    pub(crate) fn new(zones: &[Zone], length: WindowLength) -> Self {
         Self {
             length,
             zones: ZoneIndex::new(zones),
@@ -37,7 +37,7 @@ impl AccessProfile {
     }
 
     /// Takes in a window that has ended. Windows come in order; one that does not is ignored.
-    pub fn observe(&mut self, window: &WindowCounts) {
+    pub(crate) fn observe(&mut self, window: &WindowCounts) {
         if self.ended.is_some_and(|ended| window.window <= ended) {
             return;
         }
@@ -51,7 +51,8 @@ impl AccessProfile {
     fn observe_shard(&mut self, window: WindowId, shard: ShardId, by_zone: &BTreeMap<Zone, OriginCount>) {
         let counts = numbered(by_zone, &mut self.zones);
         let history = self.shards.entry(shard).or_default();
-        self.global.observe(window, &counts, history.last_origin, self.length);
+        self.global
+            .observe(window, &counts, history.last_origin, self.length);
         history.observe(window, &counts, self.zones.len(), self.length);
         history.reads += by_zone.values().map(|count| count.reads as f32).sum::<f32>();
     }
@@ -62,35 +63,44 @@ impl AccessProfile {
             let origin = self.zones.intern(&touch.origin);
             let minute = (start_ms + touch.offset_ms) / MINUTE_MS;
             let (shard, key, user) = (touch.shard, touch.key, touch.user);
-            self.renewal.touch(NumberedTouch { shard, key, user, origin, minute });
+            self.renewal.touch(NumberedTouch {
+                shard,
+                key,
+                user,
+                origin,
+                minute,
+            });
         }
         self.renewal.forget((start_ms + self.length.as_ms()) / MINUTE_MS);
     }
 
     /// The expected touches of a shard in `window` by single keys; none before a first window has ended.
-    pub fn expected_touches(&self, shard: ShardId, window: WindowId) -> Counts {
-        let Some(ended) = self.ended else { return Counts::default() };
+    pub(crate) fn expected_touches(&self, shard: ShardId, window: WindowId) -> Counts {
+        let Some(ended) = self.ended else {
+            return Counts::default();
+        };
         let minute = |at: u64| at * self.length.as_ms() / MINUTE_MS;
-        self.renewal.expect(shard, minute(ended.0 + 1), minute(window.0), minute(window.0 + 1))
+        self.renewal
+            .expect(shard, minute(ended.0 + 1), minute(window.0), minute(window.0 + 1))
     }
 
     /// The shards seen, with their histories.
-    pub fn shards(&self) -> &BTreeMap<ShardId, ShardHistory> {
+    pub(crate) fn shards(&self) -> &BTreeMap<ShardId, ShardHistory> {
         &self.shards
     }
 
     /// The history of all shards together.
-    pub fn global(&self) -> &GlobalHistory {
+    pub(crate) fn global(&self) -> &GlobalHistory {
         &self.global
     }
 
     /// The zones by number.
-    pub fn zones(&self) -> &ZoneIndex {
+    pub(crate) fn zones(&self) -> &ZoneIndex {
         &self.zones
     }
 
     /// How long a window is.
-    pub fn length(&self) -> WindowLength {
+    pub(crate) fn length(&self) -> WindowLength {
         self.length
     }
 }

@@ -4,18 +4,20 @@ use placement::Zone;
 
 /// The origins known so far, numbered densely in the order given and then in the order seen.
 #[derive(Clone, Debug, Default)]
-pub struct ZoneIndex {
+pub(crate) struct ZoneIndex {
     zones: Vec<Zone>,
 }
 
 impl ZoneIndex {
     /// Numbers the given zones in their order.
-    pub fn new(zones: &[Zone]) -> Self {
-        Self { zones: zones.to_vec() }
+    pub(crate) fn new(zones: &[Zone]) -> Self {
+        Self {
+            zones: zones.to_vec(),
+        }
     }
 
     /// The zone's number; a new zone gets the next one.
-    pub fn intern(&mut self, zone: &Zone) -> usize {
+    pub(crate) fn intern(&mut self, zone: &Zone) -> usize {
         if let Some(at) = self.position(zone) {
             return at;
         }
@@ -24,23 +26,18 @@ impl ZoneIndex {
     }
 
     /// The zone's number, if it is known. A cluster has few zones, so a walk beats a map.
-    pub fn position(&self, zone: &Zone) -> Option<usize> {
+    pub(crate) fn position(&self, zone: &Zone) -> Option<usize> {
         self.zones.iter().position(|known| known == zone)
     }
 
     /// All zones by number.
-    pub fn zones(&self) -> &[Zone] {
+    pub(crate) fn zones(&self) -> &[Zone] {
         &self.zones
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.zones.len()
-    }
-
-    /// Whether no zone is known.
-    pub fn is_empty(&self) -> bool {
-        self.zones.is_empty()
     }
 }
 
@@ -59,7 +56,11 @@ impl Counts {
 
     /// Adds another's numbers.
     pub fn add_all(&mut self, other: &Self) {
-        other.0.iter().enumerate().for_each(|(origin, amount)| self.add(origin, *amount));
+        other
+            .0
+            .iter()
+            .enumerate()
+            .for_each(|(origin, amount)| self.add(origin, *amount));
     }
 
     /// The number of an origin.
@@ -69,7 +70,11 @@ impl Counts {
 
     /// The origins with a number above zero, and the number.
     pub fn each(&self) -> impl Iterator<Item = (usize, f32)> + '_ {
-        self.0.iter().copied().enumerate().filter(|(_, amount)| *amount > 0.0)
+        self.0
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, amount)| *amount > 0.0)
     }
 
     /// The sum over all origins.
@@ -86,13 +91,15 @@ impl Counts {
     /// prior itself, so that no share is ever zero while the prior's is not.
     pub fn shares(&self, origins: usize, prior: &[f32], weight: f32) -> Vec<f32> {
         let total = self.total() + weight;
-        (0..origins).map(|origin| (self.at(origin) + weight * prior[origin]) / total).collect()
+        (0..origins)
+            .map(|origin| (self.at(origin) + weight * prior[origin]) / total)
+            .collect()
     }
 }
 
 /// Counts that fade: each step of time keeps `1 - alpha` of what was there.
 #[derive(Clone, Debug)]
-pub struct DecayedCounts {
+pub(crate) struct DecayedCounts {
     counts: Counts,
     alpha: f32,
     at: u64,
@@ -100,12 +107,16 @@ pub struct DecayedCounts {
 
 impl DecayedCounts {
     /// Nothing counted yet, fading by `alpha` (0 to 1) a step.
-    pub fn new(alpha: f32) -> Self {
-        Self { counts: Counts::default(), alpha, at: 0 }
+    pub(crate) fn new(alpha: f32) -> Self {
+        Self {
+            counts: Counts::default(),
+            alpha,
+            at: 0,
+        }
     }
 
     /// Adds `alpha` times the amount at step `at`, after fading up to it. Steps never go back.
-    pub fn add(&mut self, at: u64, origin: usize, amount: f32) {
+    pub(crate) fn add(&mut self, at: u64, origin: usize, amount: f32) {
         let faded = self.fade_to(at);
         self.counts.scale(faded);
         self.at = self.at.max(at);
@@ -113,17 +124,17 @@ impl DecayedCounts {
     }
 
     /// The counts, not faded since the last addition: their shares are what fading does not change.
-    pub fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// The sum as of step `at`.
-    pub fn total_at(&self, at: u64) -> f32 {
+    pub(crate) fn total_at(&self, at: u64) -> f32 {
         self.counts.total() * self.fade_to(at)
     }
 
     /// The factor that takes the counts from their last step to `at`.
-    pub fn fade_to(&self, at: u64) -> f32 {
+    pub(crate) fn fade_to(&self, at: u64) -> f32 {
         let steps = at.saturating_sub(self.at).min(10_000) as i32;
         (1.0 - self.alpha).powi(steps)
     }
@@ -153,6 +164,9 @@ mod tests {
     #[test]
     fn a_new_zone_gets_the_next_number() {
         let mut index = ZoneIndex::new(&[Zone::from("a")]);
-        assert_eq!((index.intern(&Zone::from("b")), index.intern(&Zone::from("a"))), (1, 0));
+        assert_eq!(
+            (index.intern(&Zone::from("b")), index.intern(&Zone::from("a"))),
+            (1, 0)
+        );
     }
 }

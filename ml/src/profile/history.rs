@@ -11,34 +11,34 @@ use super::counts::{Counts, DecayedCounts};
 use super::time::WindowLength;
 
 /// How fast the fading sums forget, per window.
-pub const EWMA_ALPHAS: [f32; 6] = [0.7, 0.4, 0.2, 0.1, 0.05, 0.02];
+pub(crate) const EWMA_ALPHAS: [f32; 6] = [0.7, 0.4, 0.2, 0.1, 0.05, 0.02];
 
 /// How fast an hour of the day forgets, per day.
-pub const HOUR_OF_DAY_ALPHA: f32 = 0.05;
+pub(crate) const HOUR_OF_DAY_ALPHA: f32 = 0.05;
 /// How fast an hour of the week forgets, per week.
-pub const HOUR_OF_WEEK_ALPHA: f32 = 0.15;
+pub(crate) const HOUR_OF_WEEK_ALPHA: f32 = 0.15;
 
 /// The history of one shard.
 #[derive(Clone, Debug)]
-pub struct ShardHistory {
+pub(crate) struct ShardHistory {
     /// Accesses of the last window that had any.
-    pub last: Counts,
+    pub(crate) last: Counts,
     /// Which window that was.
-    pub last_window: Option<WindowId>,
+    pub(crate) last_window: Option<WindowId>,
     /// The origin with most accesses then.
-    pub last_origin: Option<usize>,
+    pub(crate) last_origin: Option<usize>,
     /// When each origin was last seen.
-    pub seen: Vec<Option<WindowId>>,
+    pub(crate) seen: Vec<Option<WindowId>>,
     /// Fading sums, by [`EWMA_ALPHAS`].
-    pub ewma: Vec<DecayedCounts>,
+    pub(crate) ewma: Vec<DecayedCounts>,
     /// Everything since the beginning.
-    pub all: Counts,
+    pub(crate) all: Counts,
     /// Fading sums over days, by hour of the day.
-    pub hour_of_day: Vec<DecayedCounts>,
+    pub(crate) hour_of_day: Vec<DecayedCounts>,
     /// Fading sums over weeks, by hour of the week.
-    pub hour_of_week: Vec<DecayedCounts>,
+    pub(crate) hour_of_week: Vec<DecayedCounts>,
     /// Reads, of `all`.
-    pub reads: f32,
+    pub(crate) reads: f32,
 }
 
 impl Default for ShardHistory {
@@ -48,7 +48,10 @@ impl Default for ShardHistory {
             last_window: None,
             last_origin: None,
             seen: Vec::new(),
-            ewma: EWMA_ALPHAS.iter().map(|alpha| DecayedCounts::new(*alpha)).collect(),
+            ewma: EWMA_ALPHAS
+                .iter()
+                .map(|alpha| DecayedCounts::new(*alpha))
+                .collect(),
             all: Counts::default(),
             hour_of_day: vec![DecayedCounts::new(HOUR_OF_DAY_ALPHA); 24],
             hour_of_week: vec![DecayedCounts::new(HOUR_OF_WEEK_ALPHA); 168],
@@ -59,12 +62,19 @@ impl Default for ShardHistory {
 
 impl ShardHistory {
     /// Adds a window that has ended, with accesses by origin.
-    pub fn observe(&mut self, window: WindowId, counts: &Counts, origins: usize, length: WindowLength) {
+    pub(crate) fn observe(
+        &mut self,
+        window: WindowId,
+        counts: &Counts,
+        origins: usize,
+        length: WindowLength,
+    ) {
         self.seen.resize(self.seen.len().max(origins), None);
         for (origin, amount) in counts.each() {
             self.observe_origin(window, origin, amount, length);
         }
-        self.last_origin = (0..origins).reduce(|best, at| if counts.at(at) > counts.at(best) { at } else { best });
+        self.last_origin =
+            (0..origins).reduce(|best, at| if counts.at(at) > counts.at(best) { at } else { best });
         self.last = counts.clone();
         self.last_window = Some(window);
     }
@@ -72,31 +82,41 @@ impl ShardHistory {
     fn observe_origin(&mut self, window: WindowId, origin: usize, amount: f32, length: WindowLength) {
         self.seen[origin] = Some(window);
         self.all.add(origin, amount);
-        self.ewma.iter_mut().for_each(|ewma| ewma.add(window.0, origin, amount));
+        self.ewma
+            .iter_mut()
+            .for_each(|ewma| ewma.add(window.0, origin, amount));
         let day = length.day(window);
         self.hour_of_day[length.hour_of_day(window)].add(day, origin, amount);
         self.hour_of_week[length.hour_of_week(window)].add(day / 7, origin, amount);
     }
 
     /// Windows since an origin was last seen; `None` if it never was.
-    pub fn age_of(&self, origin: usize, window: WindowId) -> Option<u64> {
-        self.seen.get(origin).copied().flatten().map(|seen| window.0.saturating_sub(seen.0))
+    pub(crate) fn age_of(&self, origin: usize, window: WindowId) -> Option<u64> {
+        self.seen
+            .get(origin)
+            .copied()
+            .flatten()
+            .map(|seen| window.0.saturating_sub(seen.0))
     }
 
     /// The share of reads among accesses; a half before there are any.
-    pub fn read_share(&self) -> f32 {
+    pub(crate) fn read_share(&self) -> f32 {
         let total = self.all.total();
-        if total > 0.0 { (self.reads / total).clamp(0.0, 1.0) } else { 0.5 }
+        if total > 0.0 {
+            (self.reads / total).clamp(0.0, 1.0)
+        } else {
+            0.5
+        }
     }
 }
 
 /// The history of all shards together: what is expected of a shard that has none of its own.
 #[derive(Clone, Debug)]
-pub struct GlobalHistory {
+pub(crate) struct GlobalHistory {
     /// Everything since the beginning.
-    pub all: Counts,
+    pub(crate) all: Counts,
     /// Fading sums over weeks, by hour of the week.
-    pub hour_of_week: Vec<DecayedCounts>,
+    pub(crate) hour_of_week: Vec<DecayedCounts>,
     /// By hour of the day and last origin: where a shard's next active window came from.
     transitions: Vec<Vec<Counts>>,
 }
@@ -113,11 +133,19 @@ impl Default for GlobalHistory {
 
 impl GlobalHistory {
     /// Adds one shard's window that has ended, given the origin it was at before.
-    pub fn observe(&mut self, window: WindowId, counts: &Counts, from: Option<usize>, length: WindowLength) {
+    pub(crate) fn observe(
+        &mut self,
+        window: WindowId,
+        counts: &Counts,
+        from: Option<usize>,
+        length: WindowLength,
+    ) {
         self.all.add_all(counts);
         let week = length.day(window) / 7;
         let profile = &mut self.hour_of_week[length.hour_of_week(window)];
-        counts.each().for_each(|(origin, amount)| profile.add(week, origin, amount));
+        counts
+            .each()
+            .for_each(|(origin, amount)| profile.add(week, origin, amount));
         if let Some(from) = from {
             let by_origin = &mut self.transitions[length.hour_of_day(window)];
             by_origin.resize(by_origin.len().max(from + 1), Counts::default());
@@ -126,7 +154,7 @@ impl GlobalHistory {
     }
 
     /// Where shards that were last at `from` were seen next, at this hour of the day.
-    pub fn next_from(&self, from: usize, hour_of_day: usize) -> Option<&Counts> {
+    pub(crate) fn next_from(&self, from: usize, hour_of_day: usize) -> Option<&Counts> {
         self.transitions[hour_of_day].get(from)
     }
 }

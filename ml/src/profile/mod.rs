@@ -10,9 +10,8 @@ mod history;
 mod renewal;
 mod time;
 
-pub use access_profile::AccessProfile;
-pub(crate) use access_profile::numbered;
-pub use counts::{Counts, DecayedCounts, ZoneIndex};
-pub use history::{EWMA_ALPHAS, GlobalHistory, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory};
-pub use renewal::{CLASSES_MAX, GAP_MAX_MINUTES, KEYS_MAX, NumberedTouch, RenewalBook};
+pub(crate) use access_profile::{AccessProfile, numbered};
+pub use counts::Counts;
+pub(crate) use counts::{DecayedCounts, ZoneIndex};
+pub(crate) use history::{EWMA_ALPHAS, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory};
 pub use time::WindowLength;

@@ -17,11 +17,11 @@ use placement::ShardId;
 use super::counts::Counts;
 
 /// Most keys remembered; the longest rested are forgotten first.
-pub const KEYS_MAX: usize = 65_536;
+pub(crate) const KEYS_MAX: usize = 65_536;
 /// Most (user, origin) classes remembered; the longest unseen are forgotten first.
-pub const CLASSES_MAX: usize = 65_536;
+pub(crate) const CLASSES_MAX: usize = 65_536;
 /// The longest gap told apart from any longer one, in minutes.
-pub const GAP_MAX_MINUTES: u64 = 4 * 24 * 60;
+pub(crate) const GAP_MAX_MINUTES: u64 = 4 * 24 * 60;
 
 const USER_GAPS: usize = 16;
 const SHARD_GAPS: usize = 48;
@@ -64,13 +64,17 @@ impl Gaps {
     fn expect(&self, rested: f32, from: f32, to: f32, weight: f32, next: &mut Counts) -> f32 {
         let mut surviving = 0.0;
         for gap in &self.ring {
-            let (middle, spread) = (f32::from(gap.minutes), SPREAD_MINUTES + SPREAD_PART * f32::from(gap.minutes));
+            let (middle, spread) = (
+                f32::from(gap.minutes),
+                SPREAD_MINUTES + SPREAD_PART * f32::from(gap.minutes),
+            );
             if middle + spread <= rested {
                 continue;
             }
             surviving += weight * (1.0 - triangle_below(rested, middle, spread));
             if middle - spread < to && middle + spread > from {
-                let mass = triangle_below(to, middle, spread) - triangle_below(from.max(rested), middle, spread);
+                let mass =
+                    triangle_below(to, middle, spread) - triangle_below(from.max(rested), middle, spread);
                 next.add(usize::from(gap.next), weight * mass.max(0.0));
             }
         }
@@ -81,7 +85,11 @@ impl Gaps {
 /// The mass below `x` of a triangle around `middle` that reaches `spread` to each side.
 fn triangle_below(x: f32, middle: f32, spread: f32) -> f32 {
     let z = ((x - middle) / spread).clamp(-1.0, 1.0);
-    if z < 0.0 { 0.5 * (1.0 + z) * (1.0 + z) } else { 1.0 - 0.5 * (1.0 - z) * (1.0 - z) }
+    if z < 0.0 {
+        0.5 * (1.0 + z) * (1.0 + z)
+    } else {
+        1.0 - 0.5 * (1.0 - z) * (1.0 - z)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,22 +101,22 @@ struct Resting {
 
 /// A touch as the book takes it: numbers only, in minutes of workload time.
 #[derive(Clone, Copy, Debug)]
-pub struct NumberedTouch {
+pub(crate) struct NumberedTouch {
     /// The shard that held the key.
-    pub shard: ShardId,
+    pub(crate) shard: ShardId,
     /// Digest of the key.
-    pub key: u64,
+    pub(crate) key: u64,
     /// Digest of the user.
-    pub user: u64,
+    pub(crate) user: u64,
     /// The origin's number.
-    pub origin: usize,
+    pub(crate) origin: usize,
     /// When.
-    pub minute: u64,
+    pub(crate) minute: u64,
 }
 
 /// The keys at rest and the gaps known.
 #[derive(Clone, Debug, Default)]
-pub struct RenewalBook {
+pub(crate) struct RenewalBook {
     resting: BTreeMap<ShardId, BTreeMap<u64, Resting>>,
     shard_of_key: BTreeMap<u64, ShardId>,
     user_gaps: BTreeMap<(u64, usize), Gaps>,
@@ -117,17 +125,24 @@ pub struct RenewalBook {
 
 impl RenewalBook {
     /// Takes in a touch; touches come in order of time.
-    pub fn touch(&mut self, touch: NumberedTouch) {
+    pub(crate) fn touch(&mut self, touch: NumberedTouch) {
         if let Some(before) = self.take(touch.key) {
             self.learn(touch.shard, before, touch.origin, touch.minute);
         }
-        let resting = Resting { user: touch.user, origin: touch.origin, since_minute: touch.minute };
-        self.resting.entry(touch.shard).or_default().insert(touch.key, resting);
+        let resting = Resting {
+            user: touch.user,
+            origin: touch.origin,
+            since_minute: touch.minute,
+        };
+        self.resting
+            .entry(touch.shard)
+            .or_default()
+            .insert(touch.key, resting);
         self.shard_of_key.insert(touch.key, touch.shard);
     }
 
     /// Forgets what is too old or too much at `minute`; called once a window.
-    pub fn forget(&mut self, minute: u64) {
+    pub(crate) fn forget(&mut self, minute: u64) {
         let eldest = minute.saturating_sub(GAP_MAX_MINUTES).max(self.eldest_kept());
         let expired: Vec<(u64, ShardId, Resting)> = self
             .resting
@@ -144,7 +159,7 @@ impl RenewalBook {
 
     /// Expected touches of a shard by origin in `[from_minute, to_minute)`, given that nothing is known after
     /// `now_minute`.
-    pub fn expect(&self, shard: ShardId, now_minute: u64, from_minute: u64, to_minute: u64) -> Counts {
+    pub(crate) fn expect(&self, shard: ShardId, now_minute: u64, from_minute: u64, to_minute: u64) -> Counts {
         let mut expected = Counts::default();
         for resting in self.resting.get(&shard).into_iter().flat_map(BTreeMap::values) {
             let after = |minute: u64| minute.saturating_sub(resting.since_minute) as f32;
@@ -174,10 +189,21 @@ impl RenewalBook {
     }
 
     fn learn(&mut self, shard: ShardId, before: Resting, next: usize, minute: u64) {
-        let minutes = minute.saturating_sub(before.since_minute).min(2 * GAP_MAX_MINUTES) as u16;
-        let gap = Gap { next: next as u16, minutes };
-        self.user_gaps.entry((before.user, before.origin)).or_default().push(gap, USER_GAPS, minute);
-        self.shard_gaps.entry((shard, before.origin)).or_default().push(gap, SHARD_GAPS, minute);
+        let minutes = minute
+            .saturating_sub(before.since_minute)
+            .min(2 * GAP_MAX_MINUTES) as u16;
+        let gap = Gap {
+            next: next as u16,
+            minutes,
+        };
+        self.user_gaps
+            .entry((before.user, before.origin))
+            .or_default()
+            .push(gap, USER_GAPS, minute);
+        self.shard_gaps
+            .entry((shard, before.origin))
+            .or_default()
+            .push(gap, SHARD_GAPS, minute);
     }
 
     /// The oldest minute that may stay, so that at most [`KEYS_MAX`] keys do.
@@ -185,8 +211,12 @@ impl RenewalBook {
         if self.shard_of_key.len() <= KEYS_MAX {
             return 0;
         }
-        let mut since: Vec<u64> =
-            self.resting.values().flat_map(BTreeMap::values).map(|resting| resting.since_minute).collect();
+        let mut since: Vec<u64> = self
+            .resting
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|resting| resting.since_minute)
+            .collect();
         since.sort_unstable();
         since[since.len() - KEYS_MAX]
     }
@@ -208,7 +238,13 @@ mod tests {
     const SHARD: ShardId = ShardId(1);
 
     fn touch(user: u64, origin: usize, minute: u64) -> NumberedTouch {
-        NumberedTouch { shard: SHARD, key: 7, user, origin, minute }
+        NumberedTouch {
+            shard: SHARD,
+            key: 7,
+            user,
+            origin,
+            minute,
+        }
     }
 
     /// Key 7 goes out with user 1 at origin 0, lands at origin 1 two hours later, and stays ten hours.
@@ -245,7 +281,11 @@ mod tests {
         let mut book = commuting(3);
         book.forget(2 * 720 + 120 + GAP_MAX_MINUTES + 1);
         assert_eq!(book.shard_of_key.len(), 0);
-        let longest = book.user_gaps[&(1, 1)].ring.iter().map(|gap| u64::from(gap.minutes)).max();
+        let longest = book.user_gaps[&(1, 1)]
+            .ring
+            .iter()
+            .map(|gap| u64::from(gap.minutes))
+            .max();
         assert!(longest > Some(GAP_MAX_MINUTES));
     }
 
@@ -253,7 +293,13 @@ mod tests {
     fn memory_is_bounded() {
         let mut book = RenewalBook::default();
         for key in 0..(KEYS_MAX as u64 + 500) {
-            book.touch(NumberedTouch { shard: SHARD, key, user: key, origin: 0, minute: key / 100 });
+            book.touch(NumberedTouch {
+                shard: SHARD,
+                key,
+                user: key,
+                origin: 0,
+                minute: key / 100,
+            });
         }
         book.forget(700);
         assert!(book.shard_of_key.len() <= KEYS_MAX + 100);
