@@ -162,7 +162,12 @@ impl<'a> Call<'a> {
     }
 
     async fn attempt(&mut self, route: &Route) -> Result<(u64, reply::Result), Setback> {
-        let link = self.cluster.pool.link(&route.address)?;
+        // An address that makes no sense came from another host's map or hint; a better one may come from the next.
+        let link = self
+            .cluster
+            .pool
+            .link(&route.address)
+            .map_err(|setback| Setback::host_failed(setback.cause))?;
         self.identify(route, &link).await?;
         let op = self.operation.encode(&route.shard, self.sequence.as_ref());
         self.exchange(route, &link, op).await
@@ -333,11 +338,9 @@ impl<'a> Call<'a> {
 
     async fn refresh(&self, route: &Route) {
         let refreshing = self.cluster.refresh(route.fetched);
-        match within(&self.cluster.shared.config.clock, self.left(), refreshing).await {
-            Ok(Err(setback)) => {
-                tracing::debug!(cause = setback.cause, "the shard map could not be refreshed")
-            }
-            Ok(Ok(())) | Err(_) => {}
+        // Without a new map the next attempt fares no worse than this one.
+        if let Ok(Err(setback)) = within(&self.cluster.shared.config.clock, self.left(), refreshing).await {
+            tracing::debug!(cause = setback.cause, "the shard map could not be refreshed");
         }
     }
 

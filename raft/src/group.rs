@@ -14,7 +14,7 @@ use placement::{HostId, ReplicaId, ShardId};
 use crate::env::Env;
 use crate::host::{RaftHost, Registered};
 use crate::machine::{MachineFault, Response};
-use crate::types::{Command, ConfStamp, LeaderId, Member, Position, TypeConfig};
+use crate::types::{Command, ConfStamp, LeaderId, LogId, Member, Membership, Position, TypeConfig};
 
 /// A transfer is only asked for towards a voter at most this many entries behind: openraft never cancels one, so a
 /// transfer that cannot succeed costs an election.
@@ -97,7 +97,7 @@ pub struct GroupStatus {
     pub leader: Option<ReplicaId>,
     /// The current term.
     pub term: u64,
-    /// The voters of each configuration in force: one, or two during a joint change.
+    /// The voters of each configuration in force, as committed and applied here: one, or two during a joint change.
     pub voters: Vec<BTreeSet<ReplicaId>>,
     /// The members without a vote.
     pub learners: BTreeSet<ReplicaId>,
@@ -105,12 +105,12 @@ pub struct GroupStatus {
     pub hosts: BTreeMap<ReplicaId, HostId>,
     /// The index of the entry that set this membership.
     pub membership_index: Option<u64>,
-    /// Whether that entry is committed.
-    pub membership_committed: bool,
     /// The decision behind the last applied membership.
     pub stamp: ConfStamp,
     /// The last entry in this replica's log.
     pub last_index: Option<u64>,
+    /// The last entry that was purged from this replica's log; a member that lacks it needs a snapshot.
+    pub purged_index: Option<u64>,
     /// The last entry applied here.
     pub applied: Option<Position>,
     /// On the leader: how far each replica has come.
@@ -242,6 +242,13 @@ impl Group {
         self.leader() == Some(self.replica())
     }
 
+    /// The term in which this replica leads, as far as it knows; `None` when it does not.
+    pub fn leading_term(&self) -> Option<u64> {
+        let metrics = self.registered.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.current_leader == Some(self.registered.replica)).then_some(metrics.current_term)
+    }
+
     /// The leader's host, as far as it is known.
     pub fn leader_host(&self) -> Option<HostId> {
         self.leader_with_host().map(|(_, host)| host)
@@ -266,28 +273,25 @@ impl Group {
     /// What this replica knows about its group.
     pub fn status(&self) -> GroupStatus {
         let metrics = self.registered.raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let hosts: BTreeMap<ReplicaId, HostId> =
-            membership.nodes().map(|(id, member)| (ReplicaId(*id), HostId(member.host))).collect();
+        // The applied membership and its stamp come from one moment; the metrics may be a little ahead.
+        let mark = self.registered.cell.mark();
+        let membership = mark.membership.membership();
+        let hosts = hosts_of(membership);
+        let configs = membership.get_joint_config().iter();
         GroupStatus {
             replica: self.replica(),
             leader: metrics.current_leader.map(ReplicaId),
             term: metrics.current_term,
-            voters: membership
-                .get_joint_config()
-                .iter()
-                .map(|voters| voters.iter().copied().map(ReplicaId).collect())
-                .collect(),
+            voters: configs.map(|voters| voters.iter().copied().map(ReplicaId).collect()).collect(),
             learners: membership.learner_ids().map(ReplicaId).collect(),
-            progress: progress(&metrics, &hosts),
+            progress: progress(&metrics),
             hosts,
-            membership_index: metrics.membership_config.log_id().map(|id| id.index()),
-            membership_committed: metrics.membership_config.log_id()
-                == metrics.committed_membership_config.log_id(),
-            stamp: self.registered.cell.mark().stamp,
+            membership_index: mark.membership.log_id().map(|id| id.index()),
+            stamp: mark.stamp,
             last_index: metrics.last_log_index,
-            applied: metrics
-                .last_applied
+            purged_index: metrics.purged.map(|id| id.index()),
+            applied: mark
+                .applied
                 .map(|id| Position { term: id.committed_leader_id().term, index: id.index() }),
             stopped: metrics.running_state.err().map(|e| e.to_string()),
         }
@@ -340,20 +344,24 @@ impl Group {
     }
 }
 
-fn progress(
-    metrics: &openraft::RaftMetrics<TypeConfig>,
-    hosts: &BTreeMap<ReplicaId, HostId>,
-) -> BTreeMap<ReplicaId, ReplicaProgress> {
+fn hosts_of(membership: &Membership) -> BTreeMap<ReplicaId, HostId> {
+    membership.nodes().map(|(id, member)| (ReplicaId(*id), HostId(member.host))).collect()
+}
+
+fn progress(metrics: &openraft::RaftMetrics<TypeConfig>) -> BTreeMap<ReplicaId, ReplicaProgress> {
     let Some(replication) = &metrics.replication else { return BTreeMap::new() };
     let acknowledged = |replica: u64| {
         let at = metrics.heartbeat.as_ref()?.get(&replica).copied()??;
         Some(openraft_rt::Instant::elapsed(&*at))
     };
-    let of = |replica: &ReplicaId| {
-        let matched = replication.get(&replica.0).copied().flatten().map(|id| id.index());
-        ReplicaProgress { matched, acknowledged_ago: acknowledged(replica.0) }
+    let of = |(replica, matched): (&u64, &Option<LogId>)| {
+        let progress = ReplicaProgress {
+            matched: matched.map(|id| id.index()),
+            acknowledged_ago: acknowledged(*replica),
+        };
+        (ReplicaId(*replica), progress)
     };
-    hosts.keys().map(|replica| (*replica, of(replica))).collect()
+    replication.iter().map(of).collect()
 }
 
 impl std::fmt::Debug for Group {

@@ -104,7 +104,7 @@ impl fmt::Debug for HostContext {
 
 /// A moment on the current host's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostInstant(tokio::time::Instant);
+pub(crate) struct HostInstant(tokio::time::Instant);
 
 impl openraft_rt::Instant for HostInstant {
     fn now() -> Self {
@@ -150,7 +150,7 @@ impl SubAssign<Duration> for HostInstant {
 
 /// Draws from the current host's generator.
 #[derive(Debug)]
-pub struct HostRng(HostContext);
+pub(crate) struct HostRng(HostContext);
 
 impl TryRng for HostRng {
     type Error = Infallible;
@@ -173,7 +173,7 @@ impl TryRng for HostRng {
 
 /// The runtime that openraft's tasks run on.
 #[derive(Debug)]
-pub struct HostRuntime {
+pub(crate) struct HostRuntime {
     runtime: tokio::runtime::Runtime,
 }
 

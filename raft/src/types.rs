@@ -40,7 +40,7 @@ pub struct Position {
 }
 
 /// The decision behind a membership, committed in the same entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfStamp {
     /// The replica-set version that holds once this membership is committed.
     pub conf_ver: u64,
@@ -48,6 +48,13 @@ pub struct ConfStamp {
     pub migration: u64,
     /// The controller that asked; an older one is refused afterwards.
     pub controller_term: u64,
+}
+
+impl Default for ConfStamp {
+    /// The stamp of a group's first membership, which no migration made: version 1.
+    fn default() -> Self {
+        Self { conf_ver: 1, migration: 0, controller_term: 0 }
+    }
 }
 
 /// A member of a group is known by its host; the host's address is looked up when it is needed, since it may change.

@@ -1,8 +1,24 @@
-//! The `godwit` binary's parts: configuration, command line, network seam, profiler, trace replay and
-//! reports.
+//! The `godwit` binary's parts.
+//!
+//! A host ([`host`]) replicates machines ([`machine`]) with `raft`, answers clients, operators and peers (`service`),
+//! counts accesses ([`profiler`]) and, where it leads the placement group, controls the cluster (`controller`).
+//! [`serve`] composes it from the real world; [`cli`] and [`verbs`] are the command line; [`replay`], [`report`] and
+//! [`net`] serve the demonstration.
 
 pub mod cli;
 pub mod config;
+mod controller;
+pub mod host;
+pub mod machine;
 pub mod net;
 pub mod profiler;
 pub mod replay;
+pub mod serve;
+mod service;
+pub mod verbs;
+
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+mod control {
+    //! Generated from `proto/control.proto`.
+    tonic::include_proto!("godwit.control");
+}

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, VoteRequest};
@@ -32,20 +32,24 @@ const FRAME_REPLIES_MAX: usize = 1024;
 /// Serves the peer protocol for one host.
 #[derive(Clone)]
 pub struct PeerService {
-    host: RaftHost,
+    host: Arc<OnceLock<RaftHost>>,
 }
 
 impl PeerService {
-    /// A service to be added to a tonic server.
-    pub fn server(host: RaftHost) -> PeerServer<Self> {
+    /// A service to be added to a tonic server. Until the host belongs to a cluster, peers are told to come again.
+    pub fn server(host: Arc<OnceLock<RaftHost>>) -> PeerServer<Self> {
         PeerServer::new(Self { host })
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX)
     }
 
-    fn check(&self, hello: Option<proto::Hello>) -> Result<u64, Status> {
+    fn host(&self) -> Result<RaftHost, Status> {
+        self.host.get().cloned().ok_or_else(|| Status::unavailable("this host belongs to no cluster yet"))
+    }
+
+    fn check(host: &RaftHost, hello: Option<proto::Hello>) -> Result<u64, Status> {
         let hello = hello.ok_or_else(|| Status::invalid_argument("the first frame must greet"))?;
-        let identity = self.host.identity();
+        let identity = host.identity();
         if hello.protocol != PROTOCOL {
             return Err(Status::failed_precondition(format!(
                 "peer protocol {} is not spoken here (this host speaks {PROTOCOL})",
@@ -75,12 +79,13 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<proto::Frame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let host = self.host()?;
         let mut frames = request.into_inner();
         let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
-        let from_host = self.check(first.hello)?;
+        let from_host = Self::check(&host, first.hello)?;
         let (replies, queue) = mpsc::channel(REPLIES_MAX);
-        let incoming = Incoming { host: self.host.clone(), from_host, replies, feeds: BTreeMap::new() };
-        drop(self.host.env().spawn(incoming.run(frames)));
+        let incoming = Incoming { host: host.clone(), from_host, replies, feeds: BTreeMap::new() };
+        drop(host.env().spawn(incoming.run(frames)));
         let frames = stream::unfold(queue, |mut queue| async move {
             let mut messages = Vec::new();
             let received = queue.recv_many(&mut messages, FRAME_REPLIES_MAX).await;
@@ -96,9 +101,10 @@ impl Peer for PeerService {
         let mut frames = request.into_inner();
         let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let mut head = first.head.ok_or_else(|| Status::invalid_argument("the first frame must have a head"))?;
-        self.check(head.hello.take())?;
-        let reply = match self.host.lookup(head.group, head.to_replica) {
-            Lookup::Here(replica) => snapshot::receive(self.host.env(), &replica, head, frames).await?,
+        let host = self.host()?;
+        Self::check(&host, head.hello.take())?;
+        let reply = match host.lookup(head.group, head.to_replica) {
+            Lookup::Here(replica) => snapshot::receive(host.env(), &replica, head, frames).await?,
             absent => proto::SnapshotReply { vote: None, refusal: Some(absence(&absent)) },
         };
         Ok(Response::new(reply))

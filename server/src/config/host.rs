@@ -202,6 +202,14 @@ pub struct BalancerConfig {
     pub model_file: Option<PathBuf>,
     /// Windows a shard's home stays before the balancer may move it again.
     pub dwell_windows: u32,
+    /// An access log (CSV, or CSV compressed with zstd) that a policy learns from before its first forecast.
+    pub history: Option<PathBuf>,
+    /// The zone of each origin in `history`: CSV with the columns origin, zone, region, lat, lon.
+    pub history_zones: Option<PathBuf>,
+    /// Only accesses before this time of `history` count, in milliseconds since the Unix epoch.
+    pub history_until_ms: Option<u64>,
+    /// Windows are ended from outside, through the admin service, instead of by the clock: for replays.
+    pub external_windows: bool,
 }
 
 impl Default for BalancerConfig {
@@ -211,6 +219,10 @@ impl Default for BalancerConfig {
             policy: PolicyName::EwmaHysteresis,
             model_file: None,
             dwell_windows: 2,
+            history: None,
+            history_zones: None,
+            history_until_ms: None,
+            external_windows: false,
         }
     }
 }

@@ -8,16 +8,20 @@
 //! turns access counts into proposals.
 
 mod act;
+mod balance;
+mod forecast;
 mod observe;
 mod tend;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use placement::{Accepted, Command, ControllerTerm, MigrationId, Pacer, Response};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::host::{Host, LocalPlacement};
+pub(crate) use balance::{BalanceError, Balancer};
 use observe::Observer;
 
 /// How often the controller looks when nothing changes.
@@ -33,7 +37,10 @@ pub(crate) async fn run(host: Host) {
             && let Some(term) = take_control(&host, &local, raft_term).await
         {
             tracing::info!(host = %host.id(), controller = term.0, "controls the cluster");
-            Controller::new(host.clone(), local, raft_term, term).run().await;
+            let controller = Controller::new(host.clone(), local, raft_term, term);
+            host.set_controller(Some(controller.clone()));
+            controller.run().await;
+            host.set_controller(None);
             tracing::info!(host = %host.id(), controller = term.0, "controls the cluster no longer");
         }
         tokio::time::sleep(IDLE).await;
@@ -72,12 +79,13 @@ pub(crate) struct Controller {
     raft_term: u64,
     term: ControllerTerm,
     observer: Observer,
+    balancer: Arc<tokio::sync::Mutex<Balancer>>,
 }
 
 impl Controller {
     fn new(host: Host, local: LocalPlacement, raft_term: u64, term: ControllerTerm) -> Self {
         let observer = Observer::new(host.clone());
-        Self { host, local, raft_term, term, observer }
+        Self { host, local, raft_term, term, observer, balancer: Arc::default() }
     }
 
     fn in_control(&self) -> bool {
@@ -90,6 +98,7 @@ impl Controller {
         let _guard = deposed.clone().drop_guard();
         self.spawn_until(&deposed, self.clone().observe_hosts());
         self.spawn_until(&deposed, self.clone().tend());
+        self.spawn_until(&deposed, self.clone().balance());
         let mut changes = self.local.machine.changes();
         let mut working = Workers::default();
         while self.in_control() {

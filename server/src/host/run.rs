@@ -112,6 +112,7 @@ fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunEr
         map: watch::Sender::new(Arc::new(map)),
         profiler: OnceLock::new(),
         access_samples: OnceLock::new(),
+        controller: RwLock::default(),
         stop: CancellationToken::new(),
         env,
         config,

@@ -22,6 +22,7 @@ use super::map::ShardMap;
 use super::replicas::LocalShard;
 use crate::config::HostConfig;
 use crate::control::ProposeRequest;
+use crate::controller::Controller;
 use crate::machine::PlacementMachine;
 use crate::profiler::Profiler;
 
@@ -89,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) channels: Channels,
     pub(crate) profiler: OnceLock<Profiler>,
     pub(crate) access_samples: OnceLock<AccessSamples>,
+    /// The controller, while this host leads the placement group.
+    pub(crate) controller: RwLock<Option<Controller>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -161,6 +164,11 @@ impl Host {
     /// Cancelled when the host is to stop.
     pub fn stop(&self) -> &CancellationToken {
         &self.shared.stop
+    }
+
+    /// Runs work that blocks or computes for long, beside the host's own tasks.
+    pub(crate) async fn blocking<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        self.shared.env.raft.blocking(job).await
     }
 
     /// Spawns a task in this host's context; it ends when the host stops.
@@ -261,6 +269,15 @@ impl Host {
 
     pub(crate) fn set_placement(&self, local: Option<LocalPlacement>) {
         *self.shared.placement.write().expect("no panic under this lock") = local;
+    }
+
+    pub(crate) fn set_controller(&self, controller: Option<Controller>) {
+        *self.shared.controller.write().expect("no panic under this lock") = controller;
+    }
+
+    /// The controller, if this host leads the placement group.
+    pub(crate) fn controller(&self) -> Option<Controller> {
+        self.shared.controller.read().expect("no panic under this lock").clone()
     }
 
     pub(crate) fn replica_file(&self, shard: ShardId, replica: ReplicaId) -> PathBuf {

@@ -7,12 +7,13 @@ use crate::config::PolicyName;
 
 use super::html::{escape, list, table};
 use super::plot::{Bar, Mark, Series, bars, lines};
-use super::table::{bytes, millis, percent};
+use super::table::{POLICY_COLUMNS, millis, percent, policy_texts};
 use super::{DemoReport, PolicyResult, WindowPoint};
 
 const STYLE: &str = include_str!("page.css");
 /// Lines with more points than this are smoothed.
 const POINTS_MAX: usize = 60;
+const X_LABELS_MAX: u64 = 10;
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 /// Renders the page. It needs no network and runs no script.
@@ -63,31 +64,12 @@ fn settings(report: &DemoReport) -> String {
 }
 
 fn policies(report: &DemoReport) -> String {
-    let head = [
-        "policy",
-        "local accesses",
-        "mean RTT ms",
-        "read p50 ms",
-        "read p99 ms",
-        "write p99 ms",
-        "migrations",
-        "home moves",
-        "moved",
-    ];
-    let row = |(policy, result): (PolicyName, &PolicyResult)| {
-        vec![
-            policy.to_string(),
-            percent(result.local_access_ratio),
-            millis(result.rtt_mean_us),
-            millis(result.read_p50_us as f64),
-            millis(result.read_p99_us as f64),
-            millis(result.write_p99_us as f64),
-            result.migrations_done.to_string(),
-            result.home_moves.to_string(),
-            bytes(result.bytes_moved),
-        ]
-    };
-    table(&head, &report.policies.iter().map(row).collect::<Vec<_>>())
+    let row = |(policy, result)| policy_texts(policy, result).to_vec();
+    let rows: Vec<Vec<String>> = report.policies.iter().map(row).collect();
+    let legend = "<p class=\"small\">Local: accesses served in the client's zone. RTT: mean emulated round trip of an \
+                  access. Latencies in ms. Moves: replicas moved. Homes: home moves. Moved: data sent to new \
+                  replicas.</p>\n";
+    table(&POLICY_COLUMNS, &rows) + legend
 }
 
 fn summary_bars(report: &DemoReport) -> String {
@@ -150,7 +132,7 @@ fn windows(report: &DemoReport) -> String {
             values: means(&points.iter().map(value).collect::<Vec<_>>(), span),
         };
         let series: Vec<Series> = report.details.windows.iter().map(line).collect();
-        let labels: Vec<String> = labels.iter().step_by(span).cloned().collect();
+        let labels: Vec<String> = labels.chunks(span).map(<[String]>::concat).collect();
         lines(title, &format!("{unit}{smoothed}"), &labels, &series)
     };
     [
@@ -177,7 +159,7 @@ fn latency(point: &WindowPoint, micros: u64) -> Option<f64> {
     (point.accesses > 0).then(|| micros as f64 / 1_000.0)
 }
 
-/// Windows as hours and days of workload time since the slice's start.
+/// Names for some windows: days, or in a short slice quarters of days, since the slice's start.
 fn x_labels(report: &DemoReport) -> Vec<String> {
     let longest = report
         .details
@@ -185,12 +167,20 @@ fn x_labels(report: &DemoReport) -> Vec<String> {
         .iter()
         .map(|(_, points)| points)
         .max_by_key(|points| points.len());
-    let Some([first, ..]) = longest.map(Vec::as_slice) else {
+    let Some([first, .., last]) = longest.map(Vec::as_slice) else {
         return Vec::new();
     };
-    let label = |point: &WindowPoint| {
-        let hours = point.starts_at_ms.saturating_sub(first.starts_at_ms) / HOUR_MS;
-        format!("day {} {:02} h", hours / 24 + 1, hours % 24)
+    let hour = |point: &WindowPoint| point.starts_at_ms.saturating_sub(first.starts_at_ms) / HOUR_MS;
+    let days = hour(last) / 24 + 1;
+    let every = if days > 2 {
+        24 * days.div_ceil(X_LABELS_MAX)
+    } else {
+        6
+    };
+    let label = |point: &WindowPoint| match hour(point) {
+        hour if !hour.is_multiple_of(every) => String::new(),
+        hour if days > 2 => format!("day {}", hour / 24 + 1),
+        hour => format!("day {} {:02} h", hour / 24 + 1, hour % 24),
     };
     longest.into_iter().flatten().map(label).collect()
 }
@@ -308,6 +298,8 @@ mod tests {
             })
             .collect();
         report.details.windows.insert(PolicyName::StaticHash, week);
-        assert!(render_page(&report).contains("mean of 3 windows"));
+        let page = render_page(&report);
+        assert!(page.contains("mean of 3 windows") && !page.contains(" h</text>"));
+        assert!((1..=7).all(|day| page.contains(&format!(">day {day}</text>"))));
     }
 }

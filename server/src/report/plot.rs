@@ -13,7 +13,6 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 30.0;
 const COLOURS: usize = 6;
-const X_LABELS_MAX: usize = 8;
 
 /// A line of a plot.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +41,7 @@ pub(super) struct Mark {
     pub(super) value: f64,
 }
 
-/// Lines over a shared horizontal axis whose places are named by `x_labels`.
+/// Lines over a shared horizontal axis; `x_labels` names its places, empty where a name would crowd.
 pub(super) fn lines(title: &str, unit: &str, x_labels: &[String], series: &[Series]) -> String {
     let values = series
         .iter()
@@ -51,11 +50,8 @@ pub(super) fn lines(title: &str, unit: &str, x_labels: &[String], series: &[Seri
     let places = x_labels.len().max(2) - 1;
     let x = |place: usize| LEFT + (WIDTH - LEFT - RIGHT) * place as f64 / places as f64;
     let paths: String = series.iter().map(|line| path(line, &scale, x)).collect();
-    let every = x_labels.len().div_ceil(X_LABELS_MAX).max(1);
-    let labels: String = x_labels
-        .iter()
-        .enumerate()
-        .step_by(every)
+    let labelled = x_labels.iter().enumerate().filter(|(_, label)| !label.is_empty());
+    let labels: String = labelled
         .map(|(place, label)| text(x(place), HEIGHT - 8.0, "middle", label))
         .collect();
     let names: Vec<(usize, &str)> = series
@@ -84,15 +80,20 @@ pub(super) fn bars(title: &str, unit: &str, bars: &[Bar], mark: Option<&Mark>) -
         .enumerate()
         .map(|(place, bar)| rectangle(bar, &scale, LEFT + step * (place as f64 + 0.5), step * 0.6))
         .collect();
-    let mark = mark.map_or_else(String::new, |mark| {
-        let y = scale.y(mark.value);
-        let line = format!(
-            "<line class=\"mark\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
-            WIDTH - RIGHT
-        );
-        line + &text(WIDTH - RIGHT, y - 4.0, "end", &mark.name)
+    let line = mark.map_or_else(String::new, |mark| level("mark", scale.y(mark.value)));
+    let legend = mark.map_or_else(String::new, |mark| {
+        let name = escape(&mark.name);
+        format!("<div class=\"legend\"><span class=\"key\"><i class=\"bound\"></i>{name}</span></div>")
     });
-    figure(title, unit, &format!("{}{drawn}{mark}", scale.grid()), "")
+    figure(title, unit, &format!("{}{drawn}{line}", scale.grid()), &legend)
+}
+
+/// A line across the plot.
+fn level(class: &str, y: f64) -> String {
+    format!(
+        "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
+        WIDTH - RIGHT
+    )
 }
 
 /// A vertical axis from zero to a round number.
@@ -130,11 +131,7 @@ impl Scale {
             .map(|step| {
                 let value = self.step * f64::from(step);
                 let y = self.y(value);
-                let line = format!(
-                    "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
-                    WIDTH - RIGHT
-                );
-                line + &text(LEFT - 6.0, y + 4.0, "end", &format!("{value:.decimals$}"))
+                level("grid", y) + &text(LEFT - 6.0, y + 4.0, "end", &format!("{value:.decimals$}"))
             })
             .collect()
     }

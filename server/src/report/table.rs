@@ -3,11 +3,12 @@
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
 
-use super::{DemoReport, HeadRoom};
+use super::{DemoReport, HeadRoom, PolicyResult};
+use crate::config::PolicyName;
 
 /// Short, so that the table fits a terminal of 100 columns. Latencies are milliseconds; `moves` counts
 /// migrations done and `homes` home moves.
-const POLICY_COLUMNS: [&str; 9] = [
+pub(super) const POLICY_COLUMNS: [&str; 9] = [
     "policy",
     "local",
     "RTT ms",
@@ -23,17 +24,7 @@ const POLICY_COLUMNS: [&str; 9] = [
 pub fn policy_table(report: &DemoReport) -> Table {
     let mut table = empty(&POLICY_COLUMNS);
     for (policy, result) in report.policies.iter() {
-        table.add_row(row([
-            policy.to_string(),
-            percent(result.local_access_ratio),
-            millis(result.rtt_mean_us),
-            millis(result.read_p50_us as f64),
-            millis(result.read_p99_us as f64),
-            millis(result.write_p99_us as f64),
-            result.migrations_done.to_string(),
-            result.home_moves.to_string(),
-            bytes(result.bytes_moved),
-        ]));
+        table.add_row(row(policy_texts(policy, result)));
     }
     if let Some(optimum) = report.optimum() {
         let blank = String::new;
@@ -52,6 +43,21 @@ pub fn policy_table(report: &DemoReport) -> Table {
         ]));
     }
     table
+}
+
+/// A policy's line, in the order of [`POLICY_COLUMNS`].
+pub(super) fn policy_texts(policy: PolicyName, result: &PolicyResult) -> [String; 9] {
+    [
+        policy.to_string(),
+        percent(result.local_access_ratio),
+        millis(result.rtt_mean_us),
+        millis(result.read_p50_us as f64),
+        millis(result.read_p99_us as f64),
+        millis(result.write_p99_us as f64),
+        result.migrations_done.to_string(),
+        result.home_moves.to_string(),
+        bytes(result.bytes_moved),
+    ]
 }
 
 /// What policies can gain on the slice, from the trace alone.
@@ -94,7 +100,7 @@ pub(super) fn millis(micros: f64) -> String {
     format!("{:.2}", micros / 1_000.0)
 }
 
-pub(super) fn bytes(count: u64) -> String {
+fn bytes(count: u64) -> String {
     match count {
         0..10_000 => format!("{count} B"),
         10_000..1_000_000 => format!("{:.0} kB", count as f64 / 1e3),

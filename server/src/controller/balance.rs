@@ -1,0 +1,390 @@
+//! The balancer: profile, forecast, plan, propose; once a window.
+//!
+//! It runs where the controller runs. At the end of a window every host hands in what it counted; the policy's
+//! forecaster takes that in and forecasts the next window; the planner turns the forecast into moves; each move is
+//! proposed through the placement log with its reasons, where limits, rules and epochs are checked again. A new
+//! controller starts its forecaster from the configured history.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use client::proto::{CloseWindowReply, PlanOutcome};
+use futures_util::future::join_all;
+use ml::{Forecaster, KeyRanges, WindowLength};
+use placement::planner::{Forecast, Mode, PlacementView, PlanInput, PlanMemory, RttMatrix, plan};
+use placement::{
+    Accepted, Command, Host, HostAffinityScores, HostId, HostState, MigrationId, MigrationState, Proposal,
+    ProposalKind, Reasons, Response, ShardId, WindowId, Zone,
+};
+
+use super::forecast::{self, PolicyError};
+use super::{Controller, write};
+use crate::config::PolicyName;
+use crate::control::TakeWindowRequest;
+use crate::net::{DistanceError, read_rtt_matrix};
+use crate::profiler::{ClusterWindow, WindowReport};
+
+/// A proposal that could not start after this long is void: its forecast is stale.
+const PROPOSAL_LIFE_MS: u64 = 20_000;
+/// How long a host may take to hand in its counts; later ones fall into the next window.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long replica moves of an explicit plan may take.
+const REPLICAS_SETTLE: Duration = Duration::from_secs(120);
+const HOMES_SETTLE: Duration = Duration::from_secs(20);
+/// Round trips assumed where none are configured, by whether zone or region are shared.
+const SAME_ZONE_MICROS: u32 = 500;
+const SAME_REGION_MICROS: u32 = 2_000;
+const OTHER_REGION_MICROS: u32 = 40_000;
+
+/// Why the balancer did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BalanceError {
+    #[error("this host no longer controls the cluster")]
+    Deposed,
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("window {asked} is over; the open window is {open}")]
+    StaleWindow { asked: u64, open: u64 },
+    #[error(transparent)]
+    Distance(#[from] DistanceError),
+}
+
+/// The policy in force and what it has learnt.
+#[derive(Default)]
+pub(crate) struct Balancer {
+    policy: Option<PolicyName>,
+    forecaster: Option<Box<dyn Forecaster + Send>>,
+    memory: PlanMemory,
+}
+
+/// What became of one plan's proposals.
+#[derive(Default)]
+struct Proposed {
+    migrations: Vec<MigrationId>,
+    refused: u32,
+}
+
+impl Controller {
+    /// Starts the configured policy, and ends windows by the clock unless they are driven from outside.
+    pub(super) async fn balance(self) {
+        let config = self.host.config();
+        if !config.balancer.enabled || config.balancer.external_windows {
+            return;
+        }
+        let window_ms = config.profiler.window_ms;
+        let open = |now_ms: u64| WindowId(now_ms / window_ms);
+        if let Err(e) = self.set_balancer(Some(config.balancer.policy), open(self.host.now_ms()), false).await {
+            tracing::error!(error = %e, "the balancer did not start; nothing will be proposed");
+            return;
+        }
+        loop {
+            let now_ms = self.host.now_ms();
+            tokio::time::sleep(Duration::from_millis(window_ms - now_ms % window_ms)).await;
+            let ended = open(now_ms);
+            if let Err(e) = self.close_window(ended, Duration::ZERO).await {
+                tracing::warn!(window = ended.0, error = %e, "a window was not planned");
+            }
+        }
+    }
+
+    /// Chooses the policy and makes its first plan, for the window that is open.
+    pub(crate) async fn set_balancer(
+        &self,
+        policy: Option<PolicyName>,
+        open: WindowId,
+        replicas: bool,
+    ) -> Result<PlanOutcome, BalanceError> {
+        let mut balancer = self.balancer.lock().await;
+        let Some(policy) = policy else {
+            *balancer = Balancer::default();
+            return Ok(PlanOutcome::default());
+        };
+        let length = self.window_length();
+        let forecaster = {
+            let (host, ranges, zones) = (self.host.clone(), self.ranges(), self.zones());
+            let loading = move || {
+                let config = &host.config().balancer;
+                let mut forecaster = forecast::forecaster(policy, config, &zones, length, open)?;
+                if let Some(forecaster) = forecaster.as_mut() {
+                    let past = forecast::history(config, ranges, length)?;
+                    past.iter().filter(|counts| counts.window < open).for_each(|counts| forecaster.observe(counts));
+                }
+                Ok::<_, PolicyError>(forecaster)
+            };
+            self.host.blocking(loading).await?
+        };
+        *balancer = Balancer { policy: Some(policy), forecaster, memory: PlanMemory::default() };
+        let mode = if replicas { Mode::HomesAndReplicas } else { Mode::Homes };
+        let settle = if replicas { REPLICAS_SETTLE } else { HOMES_SETTLE };
+        let proposals = match balancer.forecaster.is_some() {
+            true => self.plan(&mut balancer, open, mode)?,
+            false => self.spread_by_number(open),
+        };
+        let model = balancer.forecaster.as_ref().map_or("", |forecaster| forecaster.name()).to_owned();
+        Ok(self.carry_through(model, proposals, settle).await)
+    }
+
+    /// Ends a window and places the next one.
+    pub(crate) async fn close_window(
+        &self,
+        window: WindowId,
+        settle: Duration,
+    ) -> Result<CloseWindowReply, BalanceError> {
+        let mut balancer = self.balancer.lock().await;
+        let (counted, local_accesses) = self.collect(window).await;
+        let closed = Command::CloseWindow { window, now_ms: self.host.now_ms() };
+        write(&self.local, self.raft_term, &closed).await.ok_or(BalanceError::Deposed)?;
+        let counts = counted.counts(self.window_length().start_ms(window));
+        let accesses = counts.accesses();
+        let next = WindowId(window.0 + 1);
+        let mut proposals = Vec::new();
+        let mut model = String::new();
+        if let (Some(policy), Some(forecaster)) = (balancer.policy, balancer.forecaster.as_mut()) {
+            forecaster.observe(&counts);
+            model = forecaster.name().to_owned();
+            if forecast::follows_windows(policy) {
+                proposals = self.plan(&mut balancer, next, Mode::Homes)?;
+            }
+        }
+        self.record_affinities(&balancer, next, &counted).await;
+        let outcome = self.carry_through(model, proposals, settle).await;
+        Ok(CloseWindowReply { accesses, local_accesses, outcome: Some(outcome) })
+    }
+
+    /// Has every host hand in its counts. Returns them with the number of accesses served in their own zone.
+    async fn collect(&self, window: WindowId) -> (ClusterWindow, u64) {
+        let hosts: Vec<(HostId, Zone, String)> = {
+            let state = self.local.machine.state();
+            let up = state.hosts().values().filter(|host| host.state == HostState::Up);
+            up.map(|host| (host.id, host.zone.clone(), host.address.clone())).collect()
+        };
+        let asking = hosts.iter().map(|(host, _, address)| self.take_window(*host, address, window));
+        let reports = join_all(asking).await;
+        let mut merged = ClusterWindow::empty(window);
+        let mut local = 0;
+        for ((host, zone, _), report) in hosts.iter().zip(reports) {
+            let report = match report {
+                Ok(report) => report,
+                Err(reason) => {
+                    tracing::warn!(%host, window = window.0, reason, "a host's counts are missing");
+                    continue;
+                }
+            };
+            local += accesses_from(&report, zone);
+            if let Err(e) = merged.merge(report) {
+                tracing::warn!(%host, error = %e, "a host's counts do not fit");
+            }
+        }
+        (merged, local)
+    }
+
+    async fn take_window(&self, host: HostId, address: &str, window: WindowId) -> Result<WindowReport, String> {
+        let mut control = self.host.channels().control(address).map_err(|e| e.to_string())?;
+        let cluster_id = self.host.cluster_id().unwrap_or_default();
+        let request = TakeWindowRequest { cluster_id, to_host: host.0, window: window.0 };
+        let reply = tokio::time::timeout(REPORT_TIMEOUT, control.take_window(request)).await;
+        let reply = reply.map_err(|_| "no answer")?.map_err(|status| status.message().to_owned())?;
+        serde_json::from_slice(&reply.into_inner().report).map_err(|e| e.to_string())
+    }
+
+    /// Forecasts a window and plans for it.
+    fn plan(&self, balancer: &mut Balancer, window: WindowId, mode: Mode) -> Result<Vec<Proposal>, BalanceError> {
+        let (Some(policy), Some(forecaster)) = (balancer.policy, &balancer.forecaster) else { return Ok(Vec::new()) };
+        let forecast = forecaster.forecast(window);
+        let rtt = self.rtt()?;
+        let state = self.local.machine.state();
+        let view =
+            PlacementView::of(state.hosts(), state.shards(), state.active_migrations(), &self.observer.shard_bytes());
+        let planned = plan(
+            &PlanInput {
+                placement: &view,
+                forecast: &forecast,
+                replica_forecast: None,
+                rtt: &rtt,
+                rules: state.rules(),
+                limits: state.limits(),
+                costs: &forecast::plan_costs(),
+                options: &forecast::plan_options(policy, mode),
+            },
+            &balancer.memory,
+        );
+        balancer.memory = planned.memory;
+        let now_ms = self.host.now_ms();
+        // Explicit replica plans may have to wait for slots for as long as they are given to settle.
+        let life_ms = match mode {
+            Mode::Homes => PROPOSAL_LIFE_MS,
+            Mode::HomesAndReplicas => REPLICAS_SETTLE.as_millis() as u64,
+        };
+        let proposals = planned.proposals.iter();
+        Ok(proposals.map(|planned| planned.proposal(policy.as_str(), window, now_ms, now_ms + life_ms)).collect())
+    }
+
+    /// The policy without a forecast: each shard's home is the voter that its number picks.
+    fn spread_by_number(&self, window: WindowId) -> Vec<Proposal> {
+        let now_ms = self.host.now_ms();
+        let state = self.local.machine.state();
+        let picked = state.data_shards().filter_map(|shard| {
+            let voters: Vec<HostId> = shard.voters().map(|(_, host)| host).collect::<BTreeSet<_>>().into_iter().collect();
+            let to = *voters.get(usize::try_from(shard.id.0).ok()?.checked_rem(voters.len())?)?;
+            (shard.home_host() != Some(to)).then(|| Proposal {
+                shard: shard.id,
+                kind: ProposalKind::Home { to },
+                basis: shard.epoch,
+                origin: placement::Origin::Balance,
+                expires_ms: now_ms + PROPOSAL_LIFE_MS,
+                reasons: Reasons {
+                    policy: PolicyName::StaticHash.as_str().to_owned(),
+                    text: "homes are spread by shard number".to_owned(),
+                    ..Reasons::default()
+                },
+                window,
+                now_ms,
+            })
+        });
+        picked.collect()
+    }
+
+    /// Writes proposals and waits until their migrations have ended or the time is over.
+    async fn carry_through(&self, model: String, proposals: Vec<Proposal>, settle: Duration) -> PlanOutcome {
+        let bytes = self.observer.shard_bytes();
+        let moved: BTreeMap<ShardId, u64> = proposals
+            .iter()
+            .filter(|proposal| matches!(proposal.kind, ProposalKind::Move { .. } | ProposalKind::Add { .. }))
+            .map(|proposal| (proposal.shard, bytes.get(&proposal.shard).copied().unwrap_or(0)))
+            .collect();
+        let proposed = self.propose_all(proposals).await;
+        let started = tokio::time::Instant::now();
+        let mut changes = self.local.machine.changes();
+        while self.unfinished(&proposed.migrations) > 0 && started.elapsed() < settle {
+            let left = settle.saturating_sub(started.elapsed());
+            drop(tokio::time::timeout(left, changes.changed()).await);
+        }
+        self.outcome(model, &proposed, &moved)
+    }
+
+    async fn propose_all(&self, proposals: Vec<Proposal>) -> Proposed {
+        let writing = proposals.into_iter().map(|proposal| async move {
+            write(&self.local, self.raft_term, &Command::Propose(proposal)).await
+        });
+        let mut proposed = Proposed::default();
+        for response in join_all(writing).await {
+            match response {
+                Some(Response::Accepted(Accepted::Proposed(migration))) => proposed.migrations.push(migration),
+                Some(Response::Refused(refusal)) => {
+                    tracing::debug!(%refusal, "a proposal was refused");
+                    proposed.refused += 1;
+                }
+                _ => proposed.refused += 1,
+            }
+        }
+        proposed
+    }
+
+    fn unfinished(&self, migrations: &[MigrationId]) -> usize {
+        let state = self.local.machine.state();
+        let known = migrations.iter().filter_map(|migration| state.migration(*migration));
+        known.filter(|migration| !migration.state.is_terminal()).count()
+    }
+
+    fn outcome(&self, model: String, proposed: &Proposed, moved: &BTreeMap<ShardId, u64>) -> PlanOutcome {
+        let state = self.local.machine.state();
+        let mut outcome = PlanOutcome {
+            model,
+            proposed: proposed.migrations.len() as u32,
+            refused: proposed.refused,
+            ..PlanOutcome::default()
+        };
+        for migration in proposed.migrations.iter().filter_map(|migration| state.migration(*migration)) {
+            match migration.state {
+                MigrationState::Done => {
+                    outcome.done += 1;
+                    outcome.bytes_moved += moved.get(&migration.shard).copied().unwrap_or(0);
+                }
+                MigrationState::Aborted | MigrationState::Rejected => outcome.aborted += 1,
+                _ => outcome.unfinished += 1,
+            }
+        }
+        outcome
+    }
+
+    /// Keeps the host affinity scores of the shards that were accessed, for operators to see.
+    async fn record_affinities(&self, balancer: &Balancer, window: WindowId, counted: &ClusterWindow) {
+        let Some(forecaster) = &balancer.forecaster else { return };
+        let forecast = forecaster.forecast(window);
+        let scores = {
+            let state = self.local.machine.state();
+            host_scores(&forecast, state.hosts().values(), counted.shards.keys())
+        };
+        if !scores.is_empty() {
+            let command =
+                Command::RecordAffinities { window, model: forecast.model, scores, now_ms: self.host.now_ms() };
+            write(&self.local, self.raft_term, &command).await;
+        }
+    }
+
+    fn window_length(&self) -> WindowLength {
+        WindowLength::from_ms(self.host.config().profiler.window_ms)
+    }
+
+    /// The shards' ranges, numbered as the placement state numbers them: from 1 in key order.
+    fn ranges(&self) -> KeyRanges {
+        let state = self.local.machine.state();
+        KeyRanges::new(state.data_shards().map(|shard| shard.range.start.clone()).filter(|key| !key.is_empty()).collect())
+    }
+
+    fn zones(&self) -> Vec<Zone> {
+        let state = self.local.machine.state();
+        state.hosts().values().map(|host| host.zone.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn rtt(&self) -> Result<RttMatrix, BalanceError> {
+        if let Some(path) = &self.host.config().emulation.rtt_matrix {
+            return Ok(read_rtt_matrix(path)?);
+        }
+        let state = self.local.machine.state();
+        let mut rtt = RttMatrix::default();
+        for from in state.hosts().values() {
+            for to in state.hosts().values() {
+                rtt.insert(from.zone.clone(), to.zone.clone(), assumed_micros(from, to));
+            }
+        }
+        Ok(rtt)
+    }
+}
+
+fn assumed_micros(from: &Host, to: &Host) -> u32 {
+    match (from.zone == to.zone, from.region == to.region) {
+        (true, _) => SAME_ZONE_MICROS,
+        (false, true) => SAME_REGION_MICROS,
+        (false, false) => OTHER_REGION_MICROS,
+    }
+}
+
+fn accesses_from(report: &WindowReport, zone: &Zone) -> u64 {
+    let origins = report.shards.values().filter_map(|shard| shard.origins.get(zone));
+    origins.map(|used| used.reads() + used.writes()).sum()
+}
+
+/// A zone's share goes to its hosts in equal parts; what comes from zones without a host goes to nobody.
+fn host_scores<'a>(
+    forecast: &Forecast,
+    hosts: impl Iterator<Item = &'a Host>,
+    shards: impl Iterator<Item = &'a ShardId>,
+) -> BTreeMap<ShardId, HostAffinityScores> {
+    let mut by_zone: BTreeMap<&Zone, Vec<HostId>> = BTreeMap::new();
+    for host in hosts.filter(|host| host.state != HostState::Removed) {
+        by_zone.entry(&host.zone).or_default().push(host.id);
+    }
+    let score = |shard: &ShardId| {
+        let shares = &forecast.shards.get(shard)?.shares;
+        let part = |host: &HostId| {
+            let (zone, hosts) = by_zone.iter().find(|(_, hosts)| hosts.contains(host))?;
+            Some(shares.get(*zone).copied().unwrap_or(0) as f32 / hosts.len() as f32)
+        };
+        let hosts: Vec<HostId> = by_zone.values().flatten().copied().collect();
+        let parts: Vec<f32> = hosts.iter().map(|host| part(host).unwrap_or(0.0)).collect();
+        let whole = ml::shares_ppm(&parts)?;
+        Some((*shard, HostAffinityScores(hosts.into_iter().zip(whole).collect())))
+    };
+    shards.filter_map(score).collect()
+}

@@ -1,0 +1,127 @@
+//! What each policy is: how it forecasts, and what the planner may do with its forecast.
+
+use std::path::{Path, PathBuf};
+
+use ml::{
+    AccessLogEntry, AccessLogError, AccessLogReader, Ewma, Forecaster, HostAffinityModel, HourOfDay, KeyRanges,
+    LastWindow, ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowCounts,
+    WindowError, WindowLength, ZoneMap, ZoneMapError, windows_of,
+};
+use placement::planner::{Hysteresis, Mode, Objective, PlanCosts, PlanOptions, SkiRental};
+use placement::{WindowId, Zone};
+
+use crate::config::{BalancerConfig, PolicyName};
+
+/// The slow average's weight of the newest window: the best of its grid on most traces.
+const EWMA_ALPHA: f32 = 0.02;
+
+/// Why a policy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PolicyError {
+    #[error("the policy burn-model needs balancer.model_file")]
+    NoModel,
+    #[error(transparent)]
+    Model(#[from] ModelFileError),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Log { path: PathBuf, source: AccessLogError },
+    #[error("{path}: {source}")]
+    Zones { path: PathBuf, source: ZoneMapError },
+    #[error("{path}: {source}")]
+    Window { path: PathBuf, source: WindowError },
+}
+
+/// A policy's forecaster; `None` for the one that forecasts nothing.
+pub(crate) fn forecaster(
+    policy: PolicyName,
+    config: &BalancerConfig,
+    zones: &[Zone],
+    length: WindowLength,
+    opened: WindowId,
+) -> Result<Option<Box<dyn Forecaster + Send>>, PolicyError> {
+    Ok(Some(match policy {
+        PolicyName::StaticHash => return Ok(None),
+        PolicyName::StaticMajority => {
+            Box::new(RuleForecaster::new(policy.as_str(), zones, StaticMajority::new(opened)))
+        }
+        PolicyName::LastWindow => Box::new(RuleForecaster::new(policy.as_str(), zones, LastWindow::default())),
+        PolicyName::EwmaHysteresis => {
+            Box::new(RuleForecaster::new(format!("ewma-{EWMA_ALPHA}"), zones, Ewma::new(EWMA_ALPHA)))
+        }
+        PolicyName::HourOfDay => Box::new(RuleForecaster::new(policy.as_str(), zones, HourOfDay::new(length))),
+        PolicyName::BurnModel => {
+            let path = config.model_file.as_deref().ok_or(PolicyError::NoModel)?;
+            Box::new(HostAffinityModel::new(TrainedModel::load(path)?, zones))
+        }
+    }))
+}
+
+/// What the planner may do for a policy.
+pub(crate) fn plan_options(policy: PolicyName, mode: Mode) -> PlanOptions {
+    let objective = match policy {
+        PolicyName::LastWindow => Objective::MostLikely,
+        _ => Objective::ExpectedRtt,
+    };
+    let hysteresis = match policy {
+        PolicyName::EwmaHysteresis => {
+            Hysteresis::SkiRental(SkiRental { bar_ppm: 1_000_000, return_bar_ppm: 2_000_000, return_windows: 24 })
+        }
+        _ => Hysteresis::None,
+    };
+    PlanOptions {
+        mode,
+        objective,
+        hysteresis,
+        lease_reads_ppm: 0,
+        horizon_windows: 24 * 7,
+        fair_share_max_ppm: None,
+        home_moves_max: u32::MAX,
+        replica_moves_max: u32::MAX,
+    }
+}
+
+/// What moves are taken to cost. A transfer pauses one shard for a round trip or two.
+pub(crate) fn plan_costs() -> PlanCosts {
+    PlanCosts {
+        home_move_micros: 2_000,
+        replica_move_micros: 200_000,
+        copy_bytes_per_s: 64 << 20,
+        copy_weight_ppm: 10_000,
+    }
+}
+
+/// Whether a policy plans again after each window.
+pub(crate) fn follows_windows(policy: PolicyName) -> bool {
+    !matches!(policy, PolicyName::StaticHash | PolicyName::StaticMajority)
+}
+
+/// The configured history, counted into windows over the given shards; empty when none is configured.
+pub(crate) fn history(
+    config: &BalancerConfig,
+    ranges: KeyRanges,
+    length: WindowLength,
+) -> Result<Vec<WindowCounts>, PolicyError> {
+    let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else { return Ok(Vec::new()) };
+    let zones = read_zones(zones)?;
+    let until_ms = config.history_until_ms.unwrap_or(u64::MAX);
+    let mut entries: Vec<AccessLogEntry> = Vec::new();
+    for entry in open_log(log)? {
+        let entry = entry.map_err(|source| PolicyError::Log { path: log.clone(), source })?;
+        if entry.timestamp_ms >= until_ms {
+            break;
+        }
+        entries.push(entry);
+    }
+    let aggregator = WindowAggregator::new(length.as_ms(), ranges, zones);
+    windows_of(&entries, aggregator).map_err(|source| PolicyError::Window { path: log.clone(), source })
+}
+
+fn open_log(path: &Path) -> Result<AccessLogReader, PolicyError> {
+    AccessLogReader::open(path).map_err(|source| PolicyError::Log { path: path.to_owned(), source })
+}
+
+pub(crate) fn read_zones(path: &Path) -> Result<ZoneMap, PolicyError> {
+    let file = std::fs::File::open(path).map_err(|source| PolicyError::File { path: path.to_owned(), source })?;
+    ZoneMap::read(file).map_err(|source| PolicyError::Zones { path: path.to_owned(), source })
+}

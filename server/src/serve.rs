@@ -1,0 +1,178 @@
+//! `godwit serve`: one host as a process, from its configuration to SIGTERM.
+//!
+//! The composition root: the real disk, clock, network and operating-system entropy are chosen here and nowhere else.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use client::{ByteStream, Connector, TcpConnector};
+use placement::Zone;
+use rand::TryRng;
+use raft::{ClockSkew, HostContext, IoStream, TokioExecutor};
+use storage::clock::Clock;
+use storage::disk::RealDisk;
+use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::ServeArgs;
+use crate::config::{self, ConfigError, HostConfig, TracingConfig, TracingFormat};
+use crate::host::{self, HostEnv, RunError};
+use crate::net::{AddressZones, DelayedConnector, DistanceError, read_rtt_matrix};
+
+const ABORT_AT: &str = "GODWIT_ABORT_AT";
+const NOT_CONFIGURATION: [&str; 3] = [ABORT_AT, "GODWIT_CONFIG", "GODWIT_CONNECT"];
+
+/// Why a host did not start, or ended with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The listen address.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The emulated distances.
+    #[error(transparent)]
+    Distance(#[from] DistanceError),
+    /// The operating system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was asked of it.
+        what: &'static str,
+        /// Why it refused.
+        source: io::Error,
+    },
+    /// The host.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// Runs a host until SIGTERM or SIGINT.
+pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
+    let config = load(&args)?;
+    if args.print_config {
+        print!("{}", toml::to_string(&config).unwrap_or_default());
+        return Ok(());
+    }
+    start_tracing(&config.tracing);
+    let listener = TcpListener::bind(&config.listen)
+        .await
+        .map_err(|source| ServeError::Listen { address: config.listen.clone(), source })?;
+    let bound = listener.local_addr().map_err(|source| ServeError::System { what: "listen address", source })?;
+    let address = config.advertise.clone().unwrap_or_else(|| bound.to_string());
+    let env = real_env(&config)?;
+    let shutdown = CancellationToken::new();
+    stop_on_signals(shutdown.clone())?;
+    host::run(config, address.clone(), listener, env, shutdown, |_| println!("godwit serves at {address}")).await?;
+    Ok(())
+}
+
+fn load(args: &ServeArgs) -> Result<HostConfig, ServeError> {
+    // Variables that are not configuration: clap reads the file's name, tests name fail points.
+    let configuration = |(name, _): &(String, String)| !NOT_CONFIGURATION.contains(&name.as_str());
+    let environment = std::env::vars().filter(configuration);
+    Ok(config::load(args.config.as_deref(), environment, &args.settings())?)
+}
+
+/// Sends events to standard error, in the configured form.
+fn start_tracing(config: &TracingConfig) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.filter);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    let started = match config.format {
+        TracingFormat::Text => builder.try_init(),
+        TracingFormat::Json => builder.json().try_init(),
+    };
+    drop(started);
+}
+
+fn real_env(config: &HostConfig) -> Result<HostEnv, ServeError> {
+    let connector = real_connector(config)?;
+    let seed = rand::rngs::SysRng
+        .try_next_u64()
+        .map_err(|e| ServeError::System { what: "random seed", source: io::Error::other(e.to_string()) })?;
+    Ok(HostEnv {
+        raft: raft::Env {
+            context: HostContext::new(seed, ClockSkew::default()),
+            executor: Arc::new(TokioExecutor),
+            connector: Arc::new(PeerConnector(connector.clone())),
+        },
+        connector,
+        disk: Arc::new(RealDisk),
+        clock: Arc::new(SystemClock),
+        failpoints: failpoints_from_environment(seed),
+    })
+}
+
+/// TCP, behind the emulated distances when the configuration names some.
+fn real_connector(config: &HostConfig) -> Result<Arc<dyn Connector>, ServeError> {
+    let tcp: Arc<dyn Connector> = Arc::new(TcpConnector);
+    let (Some(matrix), Some(addresses)) = (&config.emulation.rtt_matrix, &config.emulation.addresses) else {
+        return Ok(tcp);
+    };
+    let (rtt, zones) = (read_rtt_matrix(matrix)?, AddressZones::read(addresses)?);
+    let zone = Zone(config.zone.clone());
+    Ok(Arc::new(DelayedConnector::new(tcp, zone, Arc::new(rtt), Arc::new(zones))))
+}
+
+/// Peers are reached like everything else.
+pub struct PeerConnector(pub Arc<dyn Connector>);
+
+impl raft::Connector for PeerConnector {
+    fn connect(
+        &self,
+        address: String,
+    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<Box<dyn IoStream>>> + Send>> {
+        let connecting = self.0.connect(&address);
+        Box::pin(async move {
+            let stream: Box<dyn ByteStream> = connecting.await?;
+            Ok(Box::new(stream) as Box<dyn IoStream>)
+        })
+    }
+}
+
+/// The wall clock: mechanism time of a real host. It stamps entries; nothing is decided by comparing two hosts' clocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Builds with debug assertions end the process at the points named in `GODWIT_ABORT_AT` (comma-separated).
+fn failpoints_from_environment(seed: u64) -> HostFailpoints {
+    let registry = Failpoints::new(seed);
+    if cfg!(debug_assertions)
+        && let Ok(points) = std::env::var(ABORT_AT)
+    {
+        for point in points.split(',') {
+            let point: &'static str = Box::leak(point.to_owned().into_boxed_str());
+            registry.arm(0, point, Action::AbortProcess, Firing::Nth(1));
+        }
+    }
+    registry.host(0)
+}
+
+fn stop_on_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
+    let system = |source| ServeError::System { what: "signal handler", source };
+    let mut term = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

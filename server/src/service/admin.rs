@@ -1,0 +1,399 @@
+//! Operators' calls.
+//!
+//! A host with a placement replica answers from its applied state; another passes the call on to one that has. What
+//! changes something goes through the placement log, wherever its leader is.
+
+use std::time::Duration;
+
+use client::proto::admin_client::AdminClient;
+use client::proto::admin_server::{Admin, AdminServer};
+use client::proto::{
+    Affinity, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostStatus, HostsReply, HostsRequest,
+    InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
+    CloseWindowReply, CloseWindowRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica,
+    SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+};
+use placement::{
+    Accepted, Admission, Command, HostId, HostState, MigrationId, NewHost, Origin, Placement, Proposal,
+    ProposalKind, Reasons, Region, Response as Applied, Role, ShardId, WindowId, Zone,
+};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::config::UnknownPolicy;
+use crate::controller::BalanceError;
+use crate::host::{Host, ShardMap};
+
+/// A manual proposal that could not start after this long is rejected.
+const PROPOSAL_LIFE_MS: u64 = 60_000;
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Affinities shown for each host.
+const AFFINITIES_MAX: usize = 8;
+const LIMIT_DEFAULT: u32 = 100;
+/// Marks a call that was passed on already, so that it is not passed on again.
+const FORWARDED: &str = "godwit-forwarded";
+
+/// Serves the admin protocol.
+#[derive(Clone)]
+pub(crate) struct AdminService {
+    host: Host,
+}
+
+/// Passes a call on unless this host can answer it.
+macro_rules! answer_or_forward {
+    ($self:ident, $request:ident, $method:ident) => {
+        if $self.host.placement().is_none() {
+            let mut admin = $self.next_host(&$request)?;
+            let mut passed = Request::new($request.into_inner());
+            passed.set_timeout(FORWARD_TIMEOUT);
+            passed.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+            return admin.$method(passed).await;
+        }
+    };
+}
+
+impl AdminService {
+    pub(crate) fn server(host: Host) -> AdminServer<Self> {
+        AdminServer::new(Self { host })
+    }
+
+    fn next_host<T>(&self, request: &Request<T>) -> Result<AdminClient<Channel>, Status> {
+        if request.metadata().contains_key(FORWARDED) {
+            return Err(Status::unavailable("this host has no placement replica any more; ask again"));
+        }
+        let map = self.host.map();
+        let known = map.placement.values().find_map(|host| map.hosts.get(host));
+        let known = known.ok_or_else(|| Status::unavailable("this host knows no placement replica yet"))?;
+        let channel = self.host.channels().channel(&known.address);
+        Ok(AdminClient::new(channel.map_err(|e| Status::unavailable(e.to_string()))?))
+    }
+
+    /// The admin service of the placement leader's host.
+    fn leader<T>(&self, request: &Request<T>) -> Result<AdminClient<Channel>, Status> {
+        let leader = self.host.placement().and_then(|local| local.group.leader_host());
+        let Some(leader) = leader.filter(|leader| *leader != self.host.id()) else {
+            return self.next_host(request);
+        };
+        if request.metadata().contains_key(FORWARDED) {
+            return Err(Status::unavailable("the placement leader is changing; ask again"));
+        }
+        let address = self.host.map().hosts.get(&leader).map(|known| known.address.clone());
+        let address = address.ok_or_else(|| Status::unavailable("the placement leader's address is not known"))?;
+        let channel = self.host.channels().channel(&address);
+        Ok(AdminClient::new(channel.map_err(|e| Status::unavailable(e.to_string()))?))
+    }
+
+    /// Reads the placement state of this host.
+    fn look<T>(&self, read: impl FnOnce(&Placement) -> T) -> Result<T, Status> {
+        let local = self.host.placement().ok_or_else(|| Status::unavailable("no placement replica here"))?;
+        let state = local.machine.state();
+        if state.cluster_id().is_none() {
+            return Err(Status::unavailable("the placement group is still starting"));
+        }
+        Ok(read(&state))
+    }
+
+    async fn write(&self, command: Command) -> Result<Applied, Status> {
+        self.host.propose(&command).await.map_err(|e| Status::unavailable(e.to_string()))
+    }
+
+    async fn propose(
+        &self,
+        shard: ShardId,
+        kind: impl FnOnce(&Placement) -> Result<ProposalKind, String>,
+        reason: String,
+    ) -> Result<Response<MigrationReply>, Status> {
+        let now_ms = self.host.now_ms();
+        let planned = self.look(|state| {
+            let known = state.shard(shard).ok_or_else(|| format!("no shard {}", shard.0))?;
+            let reasons = Reasons { policy: "manual".into(), text: reason, ..Reasons::default() };
+            Ok::<_, String>(Proposal {
+                shard,
+                kind: kind(state)?,
+                basis: known.epoch,
+                origin: Origin::Manual,
+                expires_ms: now_ms + PROPOSAL_LIFE_MS,
+                reasons,
+                window: state.window(),
+                now_ms,
+            })
+        })?;
+        let refused = |refused: String| Ok(Response::new(MigrationReply { migration_id: 0, refused }));
+        let proposal = match planned {
+            Ok(proposal) => proposal,
+            Err(reason) => return refused(reason),
+        };
+        match self.write(Command::Propose(proposal)).await? {
+            Applied::Accepted(Accepted::Proposed(migration)) => {
+                Ok(Response::new(MigrationReply { migration_id: migration.0, refused: String::new() }))
+            }
+            Applied::Accepted(other) => Err(Status::internal(format!("an unexpected answer: {other:?}"))),
+            Applied::Refused(refusal) => refused(refusal.to_string()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitReply>, Status> {
+        let made = self.host.init(request.into_inner()).await;
+        let cluster_id = made.map_err(|e| Status::failed_precondition(e.to_string()))?;
+        Ok(Response::new(InitReply { cluster_id }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let request = request.into_inner();
+        let cluster_id =
+            self.host.cluster_id().ok_or_else(|| Status::unavailable("this host belongs to no cluster yet"))?;
+        if !request.cluster_id.is_empty() && request.cluster_id != cluster_id {
+            return Err(Status::permission_denied("this host belongs to another cluster"));
+        }
+        let host = NewHost {
+            address: request.address,
+            zone: Zone(request.zone),
+            region: Region(request.region),
+            capacity_bytes: request.capacity_bytes,
+            token: request.token,
+        };
+        let command = Command::JoinHost { host_id: HostId(request.host_id), host, now_ms: self.host.now_ms() };
+        match self.write(command).await? {
+            Applied::Accepted(Accepted::Joined { host, .. }) => Ok(Response::new(JoinReply {
+                cluster_id,
+                host_id: host.0,
+                peers: self.newest_map().encode().into(),
+            })),
+            Applied::Accepted(other) => Err(Status::internal(format!("an unexpected answer: {other:?}"))),
+            Applied::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+        }
+    }
+
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let map = self.host.map();
+        let placement = self.host.placement();
+        let (applied, active) = placement.as_ref().map_or((0, 0), |local| {
+            let state = local.machine.state();
+            (state.applied_index(), state.active_migrations().count() as u64)
+        });
+        let led_here = self.host.shards().iter().filter(|local| local.group.is_leader()).count();
+        Ok(Response::new(StatusReply {
+            cluster_id: self.host.cluster_id().unwrap_or_default(),
+            host_id: self.host.id().0,
+            address: self.host.address().to_owned(),
+            placement_leader: placement.and_then(|local| local.group.leader_host()).map_or(0, |host| host.0),
+            placement_applied: applied,
+            map_version: map.version,
+            shards_total: map.shards.len() as u64,
+            shards_led_here: led_here as u64,
+            migrations_active: active,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn hosts(&self, request: Request<HostsRequest>) -> Result<Response<HostsReply>, Status> {
+        answer_or_forward!(self, request, hosts);
+        let hosts = self.look(|state| state.hosts().values().map(|host| host_status(state, host)).collect())?;
+        Ok(Response::new(HostsReply { hosts }))
+    }
+
+    async fn shards(&self, request: Request<ShardsRequest>) -> Result<Response<ShardsReply>, Status> {
+        answer_or_forward!(self, request, shards);
+        let wanted = request.into_inner().shard_id;
+        let shards = self.look(|state| {
+            let shards = state.shards().values().filter(|shard| match wanted {
+                0 => shard.id != ShardId::PLACEMENT,
+                id => shard.id.0 == id,
+            });
+            shards.map(|shard| shard_status(state, shard)).collect()
+        })?;
+        Ok(Response::new(ShardsReply { shards }))
+    }
+
+    async fn migrations(&self, request: Request<MigrationsRequest>) -> Result<Response<MigrationsReply>, Status> {
+        answer_or_forward!(self, request, migrations);
+        let request = request.into_inner();
+        let migrations = self.look(|state| {
+            let known = state.migrations().values().rev();
+            let wanted = known.filter(|migration| request.include_ended || !migration.state.is_terminal());
+            wanted.take(limit(request.limit)).map(migration_status).collect()
+        })?;
+        Ok(Response::new(MigrationsReply { migrations }))
+    }
+
+    async fn move_replica(&self, request: Request<MoveReplicaRequest>) -> Result<Response<MigrationReply>, Status> {
+        answer_or_forward!(self, request, move_replica);
+        let request = request.into_inner();
+        let (shard, from, to) = (ShardId(request.shard_id), HostId(request.from_host), HostId(request.to_host));
+        let kind = |state: &Placement| {
+            let known = state.shard(shard).ok_or_else(|| format!("no shard {}", shard.0))?;
+            let from = known.replica_on(from).ok_or_else(|| format!("host {} has no replica of it", from.0))?;
+            Ok(ProposalKind::Move { from, to, take_home: known.route_home() == Some(from) })
+        };
+        self.propose(shard, kind, request.reason).await
+    }
+
+    async fn move_home(&self, request: Request<MoveHomeRequest>) -> Result<Response<MigrationReply>, Status> {
+        answer_or_forward!(self, request, move_home);
+        let request = request.into_inner();
+        let to = HostId(request.to_host);
+        self.propose(ShardId(request.shard_id), |_| Ok(ProposalKind::Home { to }), request.reason).await
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
+        answer_or_forward!(self, request, history);
+        let request = request.into_inner();
+        let events = self.look(|state| {
+            let newest = state.history().events().rev().filter(|event| concerns(event, &request));
+            let mut events: Vec<HistoryEvent> = newest.take(limit(request.limit)).map(history_event).collect();
+            events.reverse();
+            events
+        })?;
+        Ok(Response::new(HistoryReply { events }))
+    }
+
+    async fn set_balancer(&self, request: Request<SetBalancerRequest>) -> Result<Response<SetBalancerReply>, Status> {
+        let Some(controller) = self.host.controller() else {
+            return self.leader(&request)?.set_balancer(passed_on(request)).await;
+        };
+        let request = request.into_inner();
+        let policy = match request.policy.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(|e: UnknownPolicy| Status::invalid_argument(e.to_string()))?),
+        };
+        let window = WindowId(request.window);
+        let outcome = controller.set_balancer(policy, window, request.replicas).await.map_err(balance_status)?;
+        Ok(Response::new(SetBalancerReply { outcome: Some(outcome) }))
+    }
+
+    async fn close_window(&self, request: Request<CloseWindowRequest>) -> Result<Response<CloseWindowReply>, Status> {
+        let Some(controller) = self.host.controller() else {
+            return self.leader(&request)?.close_window(passed_on(request)).await;
+        };
+        let request = request.into_inner();
+        let settle = Duration::from_millis(u64::from(request.settle_ms));
+        let closed = controller.close_window(WindowId(request.window), settle).await.map_err(balance_status)?;
+        Ok(Response::new(closed))
+    }
+}
+
+fn passed_on<T>(request: Request<T>) -> Request<T> {
+    let mut passed = Request::new(request.into_inner());
+    passed.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    passed
+}
+
+fn balance_status(error: BalanceError) -> Status {
+    match error {
+        BalanceError::Deposed => Status::unavailable(error.to_string()),
+        _ => Status::failed_precondition(error.to_string()),
+    }
+}
+
+impl AdminService {
+    /// The map with the host that has just joined in it.
+    fn newest_map(&self) -> ShardMap {
+        match self.host.placement() {
+            Some(local) => ShardMap::of(&local.machine.state()),
+            None => (*self.host.map()).clone(),
+        }
+    }
+}
+
+fn limit(asked: u32) -> usize {
+    let limit = if asked == 0 { LIMIT_DEFAULT } else { asked };
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+fn host_status(state: &Placement, host: &placement::Host) -> HostStatus {
+    let shards = || state.data_shards();
+    let mut affinities: Vec<Affinity> = shards()
+        .filter_map(|shard| {
+            let score_ppm = *state.affinity(shard.id)?.scores.0.get(&host.id)?;
+            Some(Affinity { shard_id: shard.id.0, score_ppm })
+        })
+        .collect();
+    affinities.sort_by_key(|affinity| (std::cmp::Reverse(affinity.score_ppm), affinity.shard_id));
+    affinities.truncate(AFFINITIES_MAX);
+    HostStatus {
+        host_id: host.id.0,
+        address: host.address.clone(),
+        zone: host.zone.0.clone(),
+        region: host.region.0.clone(),
+        state: host_state(host),
+        replicas: shards().filter(|shard| shard.replica_on(host.id).is_some()).count() as u64,
+        homes: shards().filter(|shard| shard.home_host() == Some(host.id)).count() as u64,
+        capacity_bytes: host.capacity_bytes,
+        affinities,
+    }
+}
+
+fn host_state(host: &placement::Host) -> String {
+    let state = match (host.state, host.admission) {
+        (HostState::Up, Admission::Open) => "up",
+        (HostState::Up, Admission::Cordoned) => "cordoned",
+        (HostState::Up, Admission::Draining) => "draining",
+        (HostState::Down, _) => "down",
+        (HostState::Dead, _) => "dead",
+        (HostState::Removed, _) => "removed",
+    };
+    state.to_owned()
+}
+
+fn shard_status(state: &Placement, shard: &placement::Shard) -> ShardStatus {
+    let role = |role: Role| match role {
+        Role::Voter => "voter".to_owned(),
+        Role::Learner => "learner".to_owned(),
+    };
+    let scores = state.affinity(shard.id).map(|affinity| affinity.scores.0.clone()).unwrap_or_default();
+    ShardStatus {
+        shard_id: shard.id.0,
+        start: shard.range.start.clone().into(),
+        end: shard.range.end.clone().unwrap_or_default().into(),
+        r#gen: shard.epoch.generation,
+        conf_ver: shard.epoch.conf_ver,
+        home: shard.home_host().map_or(0, |host| host.0),
+        replicas: shard
+            .replicas
+            .iter()
+            .map(|(id, replica)| Replica { replica_id: id.0, host_id: replica.host.0, role: role(replica.role) })
+            .collect(),
+        migration_id: shard.active.map_or(0, |migration| migration.0),
+        affinities: scores.into_iter().map(|(host, score_ppm)| HostAffinity { host_id: host.0, score_ppm }).collect(),
+    }
+}
+
+fn migration_status(migration: &placement::Migration) -> MigrationStatus {
+    let started_ms = migration.steps.first().map_or(migration.since_ms, |step| step.at_ms);
+    let reasons = &migration.reasons;
+    let model = if reasons.model.is_empty() { String::new() } else { format!(" ({})", reasons.model) };
+    let outcome = migration.abort_reason.map(|why| format!("; given up: {why:?}")).unwrap_or_default();
+    MigrationStatus {
+        migration_id: migration.id.0,
+        shard_id: migration.shard.0,
+        kind: format!("{:?}", migration.kind).to_lowercase(),
+        state: format!("{:?}", migration.state),
+        origin: format!("{:?}", migration.origin).to_lowercase(),
+        from_host: migration.src.map_or(0, |placed| placed.host.0),
+        to_host: migration.dst.map_or(0, |placed| placed.host.0),
+        started_ms,
+        ended_ms: if migration.state.is_terminal() { migration.since_ms } else { 0 },
+        reason: format!("{}{model}: {}{outcome}", reasons.policy, reasons.text),
+    }
+}
+
+fn concerns(event: &placement::HistoryEvent, request: &HistoryRequest) -> bool {
+    let is = |wanted: u64, found: Option<u64>| wanted == 0 || found == Some(wanted);
+    is(request.shard_id, event.shard.map(|shard| shard.0))
+        && is(request.host_id, event.host.map(|host| host.0))
+        && is(request.migration_id, event.migration.map(|MigrationId(id)| id))
+}
+
+fn history_event(event: &placement::HistoryEvent) -> HistoryEvent {
+    HistoryEvent {
+        index: event.index,
+        at_ms: event.at_ms,
+        what: format!("{:?}", event.what),
+        shard_id: event.shard.map_or(0, |shard| shard.0),
+        migration_id: event.migration.map_or(0, |migration| migration.0),
+        detail: event.detail.clone(),
+    }
+}

@@ -1,0 +1,202 @@
+//! `godwit admin`: looks at a cluster and moves shards.
+
+use std::io::Write;
+
+use client::{
+    AdminClient,
+    proto::{
+        HistoryRequest, MigrationReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ShardsRequest,
+    },
+};
+
+use super::{Exit, VerbError, connect, listing::Listing};
+use crate::cli::{
+    AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ShardsArgs,
+};
+
+/// Shows what a change that was not confirmed came to.
+const LOOK: &str = "godwit admin migrations --all";
+
+/// Makes the call and prints its answer.
+pub async fn admin(connect: &ConnectArgs, args: AdminArgs, out: &mut dyn Write) -> Result<Exit, VerbError> {
+    let operator = Operator {
+        connect,
+        calls: connect::operator(connect)?,
+    };
+    let listing = operator.ask(args.verb).await?;
+    match args.json {
+        true => writeln!(out, "{}", listing.document())?,
+        false => writeln!(out, "{}", listing.text())?,
+    }
+    Ok(Exit::Ok)
+}
+
+struct Operator<'a> {
+    connect: &'a ConnectArgs,
+    calls: AdminClient,
+}
+
+impl Operator<'_> {
+    async fn ask(&self, verb: AdminVerb) -> Result<Listing, VerbError> {
+        match verb {
+            AdminVerb::Status => self.status().await,
+            AdminVerb::Hosts => self.hosts().await,
+            AdminVerb::Shards(args) => self.shards(args).await,
+            AdminVerb::Migrations(args) => self.migrations(args).await,
+            AdminVerb::Move(args) => self.move_replica(args).await,
+            AdminVerb::Home(args) => self.move_home(args).await,
+            AdminVerb::History(args) => self.history(args).await,
+        }
+    }
+
+    async fn status(&self) -> Result<Listing, VerbError> {
+        let reply = self.calls.status().await;
+        Ok(Listing::Status(reply.map_err(self.failed())?))
+    }
+
+    async fn hosts(&self) -> Result<Listing, VerbError> {
+        let reply = self.calls.hosts().await.map_err(self.failed())?;
+        Ok(Listing::Hosts(reply.hosts))
+    }
+
+    async fn shards(&self, args: ShardsArgs) -> Result<Listing, VerbError> {
+        let shard_id = id_or_all("shard", args.shard)?;
+        let reply = self.calls.shards(ShardsRequest { shard_id }).await;
+        let shards = reply.map_err(self.failed())?.shards;
+        match args.shard {
+            Some(shard) if shards.is_empty() => Err(VerbError::NoShard(shard)),
+            _ => Ok(Listing::Shards(shards)),
+        }
+    }
+
+    async fn migrations(&self, args: MigrationsArgs) -> Result<Listing, VerbError> {
+        let request = MigrationsRequest {
+            include_ended: args.all,
+            limit: args.limit,
+        };
+        let reply = self.calls.migrations(request).await;
+        Ok(Listing::Migrations(reply.map_err(self.failed())?.migrations))
+    }
+
+    async fn move_replica(&self, args: MoveArgs) -> Result<Listing, VerbError> {
+        let request = MoveReplicaRequest {
+            shard_id: args.shard,
+            from_host: args.from,
+            to_host: args.to,
+            reason: args.reason,
+        };
+        let reply = self.calls.move_replica(request).await;
+        accepted(reply.map_err(self.failed())?)
+    }
+
+    async fn move_home(&self, args: MoveHomeArgs) -> Result<Listing, VerbError> {
+        let request = MoveHomeRequest {
+            shard_id: args.shard,
+            to_host: args.to,
+            reason: args.reason,
+        };
+        let reply = self.calls.move_home(request).await;
+        accepted(reply.map_err(self.failed())?)
+    }
+
+    async fn history(&self, args: HistoryArgs) -> Result<Listing, VerbError> {
+        let request = HistoryRequest {
+            shard_id: id_or_all("shard", args.shard)?,
+            host_id: id_or_all("host", args.host)?,
+            migration_id: id_or_all("migration", args.migration)?,
+            limit: args.limit,
+        };
+        let reply = self.calls.history(request).await;
+        Ok(Listing::History(reply.map_err(self.failed())?.events))
+    }
+
+    fn failed(&self) -> impl FnOnce(client::AdminError) -> VerbError {
+        connect::failed(self.connect, LOOK)
+    }
+}
+
+/// The protocol reads 0 as "all": asking for id 0 would show everything as if it belonged to that id.
+fn id_or_all(what: &'static str, id: Option<u64>) -> Result<u64, VerbError> {
+    match id {
+        Some(0) => Err(VerbError::ZeroId { what }),
+        id => Ok(id.unwrap_or_default()),
+    }
+}
+
+fn accepted(reply: MigrationReply) -> Result<Listing, VerbError> {
+    match reply.refused.is_empty() {
+        true => Ok(Listing::Accepted(reply.migration_id)),
+        false => Err(VerbError::Refused {
+            message: reply.refused,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use client::AdminError;
+
+    use super::*;
+
+    fn at(address: &str) -> ConnectArgs {
+        ConnectArgs {
+            connect: vec![address.to_owned()],
+        }
+    }
+
+    #[test]
+    fn id_0_is_not_taken_for_all() {
+        assert_eq!(id_or_all("shard", None).unwrap(), 0);
+        assert_eq!(id_or_all("shard", Some(7)).unwrap(), 7);
+        let text = id_or_all("shard", Some(0)).unwrap_err().to_string();
+        assert!(text.starts_with("shard 0 cannot be asked for"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_is_an_error() {
+        let reply = |migration_id, refused: &str| MigrationReply {
+            migration_id,
+            refused: refused.to_owned(),
+        };
+        assert!(matches!(accepted(reply(17, "")), Ok(Listing::Accepted(17))));
+        let error = accepted(reply(0, "no shard 7")).unwrap_err();
+        assert_eq!(error.to_string(), "refused: no shard 7");
+    }
+
+    #[test]
+    fn errors_name_the_address_or_the_next_step() {
+        let text = |error| connect::failed(&at("a:1"), LOOK)(error).to_string();
+        let refused = AdminError::Refused {
+            message: "no quorum".into(),
+        };
+        assert_eq!(text(refused), "a:1: refused: no quorum");
+        let lost = text(AdminError::UnknownOutcome {
+            cause: "a:1: reset".into(),
+        });
+        assert!(
+            lost.contains("a:1: reset") && lost.contains("`godwit admin migrations --all`"),
+            "{lost}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_answer_is_named() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let args = AdminArgs {
+            json: true,
+            verb: AdminVerb::Status,
+        };
+        let mut out = Vec::new();
+        let error = admin(&at(&address), args, &mut out).await.unwrap_err();
+        assert!(matches!(error, VerbError::Unreachable { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("no answer from {address}: ")),
+            "{error}"
+        );
+        assert!(out.is_empty(), "nothing is printed of no answer");
+    }
+}

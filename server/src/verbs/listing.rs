@@ -1,0 +1,437 @@
+//! Answers to operators, as tables for people or as [`documents`].
+//!
+//! Where the protocol writes 0 for an id or a time that is not there, a table leaves the cell empty. Texts that come
+//! from operators and hosts are escaped, as keys are.
+
+use std::{cmp::Reverse, time::Duration};
+
+use client::proto::{
+    Affinity, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica, ShardStatus, StatusReply,
+};
+use serde_json::{Value, json};
+
+use super::{
+    documents,
+    text::{self, escaped, id, numbers, percent, utc, words},
+};
+
+/// Scores in one cell of a table.
+const SCORES_MAX: usize = 4;
+
+/// The answer to a verb of `godwit admin`.
+#[derive(Debug)]
+pub(super) enum Listing {
+    Status(StatusReply),
+    Hosts(Vec<HostStatus>),
+    Shards(Vec<ShardStatus>),
+    Migrations(Vec<MigrationStatus>),
+    History(Vec<HistoryEvent>),
+    /// The id of a migration that is in the placement log now.
+    Accepted(u64),
+}
+
+impl Listing {
+    /// For people; without a line feed at the end.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Status(status) => status_text(status),
+            Self::Hosts(hosts) if hosts.is_empty() => "no hosts".to_owned(),
+            Self::Hosts(hosts) => hosts_text(hosts),
+            Self::Shards(shards) if shards.is_empty() => "no shards yet".to_owned(),
+            Self::Shards(shards) => shards_text(shards),
+            Self::Migrations(migrations) if migrations.is_empty() => "no migrations".to_owned(),
+            Self::Migrations(migrations) => migrations_text(migrations),
+            Self::History(events) if events.is_empty() => "no events".to_owned(),
+            Self::History(events) => history_text(events),
+            Self::Accepted(migration) => {
+                format!(
+                    "migration {migration} is in the log; `godwit admin history --migration {migration}` follows it"
+                )
+            }
+        }
+    }
+
+    /// For scripts.
+    pub(super) fn document(&self) -> Value {
+        match self {
+            Self::Status(status) => documents::status(status),
+            Self::Hosts(hosts) => json!({ "hosts": documents::each(hosts, documents::host) }),
+            Self::Shards(shards) => json!({ "shards": documents::each(shards, documents::shard) }),
+            Self::Migrations(migrations) => {
+                json!({ "migrations": documents::each(migrations, documents::migration) })
+            }
+            Self::History(events) => json!({ "events": documents::each(events, documents::event) }),
+            Self::Accepted(migration) => json!({ "migration_id": migration }),
+        }
+    }
+}
+
+fn status_text(status: &StatusReply) -> String {
+    let leader = match status.placement_leader {
+        0 => "not known to this host".to_owned(),
+        host => format!("host {host}"),
+    };
+    text::facts([
+        ("cluster", escaped(status.cluster_id.as_bytes())),
+        (
+            "answered by",
+            format!(
+                "host {} at {}",
+                status.host_id,
+                escaped(status.address.as_bytes())
+            ),
+        ),
+        ("version", escaped(status.version.as_bytes())),
+        ("placement leader", leader),
+        ("placement applied", status.placement_applied.to_string()),
+        ("shard map version", status.map_version.to_string()),
+        (
+            "shards",
+            format!(
+                "{}, {} led by this host",
+                status.shards_total, status.shards_led_here
+            ),
+        ),
+        ("active migrations", status.migrations_active.to_string()),
+    ])
+}
+
+fn hosts_text(hosts: &[HostStatus]) -> String {
+    let columns = [
+        numbers("host"),
+        words("address"),
+        words("zone"),
+        words("region"),
+        words("state"),
+        numbers("replicas"),
+        numbers("homes"),
+        numbers("capacity"),
+        words("highest affinity (shard: score)"),
+    ];
+    let row = |host: &HostStatus| {
+        [
+            host.host_id.to_string(),
+            escaped(host.address.as_bytes()),
+            escaped(host.zone.as_bytes()),
+            escaped(host.region.as_bytes()),
+            escaped(host.state.as_bytes()),
+            host.replicas.to_string(),
+            host.homes.to_string(),
+            text::bytes(host.capacity_bytes),
+            scores(
+                host.affinities
+                    .iter()
+                    .map(|Affinity { shard_id, score_ppm }| (*shard_id, *score_ppm)),
+            ),
+        ]
+    };
+    text::table(columns, hosts.iter().map(row))
+}
+
+fn shards_text(shards: &[ShardStatus]) -> String {
+    let columns = [
+        numbers("shard"),
+        words("range"),
+        words("epoch"),
+        numbers("home"),
+        words("replicas on"),
+        numbers("migration"),
+        words("affinity (host: score)"),
+    ];
+    let row = |shard: &ShardStatus| {
+        let affinities = shard.affinities.iter();
+        [
+            shard.shard_id.to_string(),
+            text::range(&shard.start, &shard.end),
+            format!("{}.{}", shard.r#gen, shard.conf_ver),
+            id(shard.home),
+            replicas(&shard.replicas),
+            id(shard.migration_id),
+            scores(affinities.map(|HostAffinity { host_id, score_ppm }| (*host_id, *score_ppm))),
+        ]
+    };
+    text::table(columns, shards.iter().map(row))
+}
+
+fn migrations_text(migrations: &[MigrationStatus]) -> String {
+    let columns = [
+        numbers("migration"),
+        words("shard"),
+        words("kind"),
+        words("state"),
+        words("origin"),
+        numbers("from"),
+        numbers("to"),
+        words("started"),
+        words("took"),
+        words("reason"),
+    ];
+    let row = |migration: &MigrationStatus| {
+        [
+            migration.migration_id.to_string(),
+            shard_name(migration.shard_id),
+            escaped(migration.kind.as_bytes()),
+            escaped(migration.state.as_bytes()),
+            escaped(migration.origin.as_bytes()),
+            id(migration.from_host),
+            id(migration.to_host),
+            utc(migration.started_ms),
+            took(migration),
+            escaped(migration.reason.as_bytes()),
+        ]
+    };
+    text::table(columns, migrations.iter().map(row))
+}
+
+fn history_text(events: &[HistoryEvent]) -> String {
+    let columns = [
+        numbers("index"),
+        words("at"),
+        words("what"),
+        numbers("shard"),
+        numbers("migration"),
+        words("detail"),
+    ];
+    let row = |event: &HistoryEvent| {
+        [
+            event.index.to_string(),
+            utc(event.at_ms),
+            escaped(event.what.as_bytes()),
+            id(event.shard_id),
+            id(event.migration_id),
+            escaped(event.detail.as_bytes()),
+        ]
+    };
+    text::table(columns, events.iter().map(row))
+}
+
+/// Host ids, those of learners marked.
+fn replicas(replicas: &[Replica]) -> String {
+    let name = |replica: &Replica| match replica.role.as_str() {
+        "voter" => replica.host_id.to_string(),
+        role => format!("{} ({})", replica.host_id, escaped(role.as_bytes())),
+    };
+    replicas.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// The highest scores, highest first, and how many there are besides.
+fn scores(scores: impl Iterator<Item = (u64, u32)>) -> String {
+    let mut scores: Vec<(u64, u32)> = scores.collect();
+    scores.sort_by_key(|(id, score_ppm)| (Reverse(*score_ppm), *id));
+    let besides = scores.len().saturating_sub(SCORES_MAX);
+    let shown = scores.iter().take(SCORES_MAX);
+    let mut shown: Vec<String> = shown
+        .map(|(id, score_ppm)| format!("{id}: {}", percent(*score_ppm)))
+        .collect();
+    if besides > 0 {
+        shown.push(format!("{besides} more"));
+    }
+    shown.join(", ")
+}
+
+/// Shard 0 is the placement group, whose own moves are migrations too.
+fn shard_name(shard_id: u64) -> String {
+    match shard_id {
+        0 => "placement".to_owned(),
+        id => id.to_string(),
+    }
+}
+
+fn took(migration: &MigrationStatus) -> String {
+    match migration.ended_ms {
+        0 => String::new(),
+        ended_ms => text::length(Duration::from_millis(
+            ended_ms.saturating_sub(migration.started_ms),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard() -> ShardStatus {
+        let replica = |host_id, role: &str| Replica {
+            replica_id: 10 + host_id,
+            host_id,
+            role: role.into(),
+        };
+        ShardStatus {
+            shard_id: 7,
+            start: "k\n".into(),
+            end: "".into(),
+            r#gen: 2,
+            conf_ver: 5,
+            home: 2,
+            replicas: vec![replica(1, "voter"), replica(2, "voter"), replica(4, "learner")],
+            migration_id: 9,
+            affinities: vec![
+                HostAffinity {
+                    host_id: 1,
+                    score_ppm: 187_655,
+                },
+                HostAffinity {
+                    host_id: 2,
+                    score_ppm: 812_345,
+                },
+            ],
+        }
+    }
+
+    fn migration() -> MigrationStatus {
+        MigrationStatus {
+            migration_id: 9,
+            shard_id: 7,
+            kind: "move".into(),
+            state: "Done".into(),
+            origin: "manual".into(),
+            from_host: 1,
+            to_host: 4,
+            started_ms: 1_709_210_096_000,
+            ended_ms: 1_709_210_098_350,
+            reason: "manual: drain\u{1b}[2J".into(),
+        }
+    }
+
+    #[test]
+    fn status_is_a_fact_a_line() {
+        let status = StatusReply {
+            cluster_id: "0a1b".into(),
+            host_id: 2,
+            address: "b:7420".into(),
+            shards_total: 8,
+            shards_led_here: 3,
+            version: "0.1.0".into(),
+            ..StatusReply::default()
+        };
+        let expected = "GOLDEN";
+        assert_eq!(Listing::Status(status).text(), expected);
+    }
+
+    #[test]
+    fn hosts_have_their_load_and_their_shards() {
+        let host = HostStatus {
+            host_id: 1,
+            address: "a:7420".into(),
+            zone: "n1".into(),
+            region: "north".into(),
+            state: "up".into(),
+            replicas: 4,
+            homes: 2,
+            capacity_bytes: 64_000_000_000,
+            affinities: vec![
+                Affinity {
+                    shard_id: 7,
+                    score_ppm: 812_345,
+                },
+                Affinity {
+                    shard_id: 3,
+                    score_ppm: 40_000,
+                },
+            ],
+        };
+        let expected = "GOLDEN";
+        assert_eq!(Listing::Hosts(vec![host]).text(), expected);
+    }
+
+    #[test]
+    fn shards_have_ranges_and_their_highest_scores_first() {
+        let first = ShardStatus {
+            shard_id: 12,
+            end: "k\n".into(),
+            home: 0,
+            migration_id: 0,
+            affinities: vec![],
+            ..ShardStatus {
+                start: "".into(),
+                ..shard()
+            }
+        };
+        let expected = "GOLDEN";
+        assert_eq!(Listing::Shards(vec![first, shard()]).text(), expected);
+    }
+
+    #[test]
+    fn migrations_have_times_and_reasons() {
+        let running = MigrationStatus {
+            migration_id: 10,
+            shard_id: 0,
+            kind: "add".into(),
+            state: "CatchingUp".into(),
+            from_host: 0,
+            ended_ms: 0,
+            ..migration()
+        };
+        let expected = "GOLDEN";
+        assert_eq!(Listing::Migrations(vec![running, migration()]).text(), expected);
+    }
+
+    #[test]
+    fn history_is_a_line_an_event() {
+        let event = HistoryEvent {
+            index: 41,
+            at_ms: 1_709_210_096_000,
+            what: "Step".into(),
+            shard_id: 7,
+            migration_id: 9,
+            detail: "Adding -> CatchingUp".into(),
+        };
+        let joined = HistoryEvent {
+            index: 3,
+            what: "HostJoined".into(),
+            detail: "host 2\nb:7420".into(),
+            ..HistoryEvent::default()
+        };
+        let expected = "GOLDEN";
+        assert_eq!(Listing::History(vec![joined, event]).text(), expected);
+    }
+
+    #[test]
+    fn many_scores_are_cut_to_the_highest() {
+        let many = (1..=6).map(|host| (host, 100_000 * u32::try_from(host % 4).unwrap()));
+        assert_eq!(scores(many), "3: 30.0 %, 2: 20.0 %, 6: 20.0 %, 1: 10.0 %, 2 more");
+        assert_eq!(scores([].into_iter()), "");
+    }
+
+    #[test]
+    fn nothing_to_list_is_said_in_words() {
+        for (listing, text) in [
+            (Listing::Hosts(vec![]), "no hosts"),
+            (Listing::Shards(vec![]), "no shards yet"),
+            (Listing::Migrations(vec![]), "no migrations"),
+            (Listing::History(vec![]), "no events"),
+        ] {
+            assert_eq!(listing.text(), text);
+        }
+    }
+
+    #[test]
+    fn an_accepted_migration_is_named() {
+        assert!(
+            Listing::Accepted(17)
+                .text()
+                .starts_with("migration 17 is in the log")
+        );
+        assert_eq!(
+            Listing::Accepted(17).document().to_string(),
+            r#"{"migration_id":17}"#
+        );
+    }
+
+    #[test]
+    fn every_list_has_its_name_in_json() {
+        assert_eq!(Listing::Hosts(vec![]).document().to_string(), r#"{"hosts":[]}"#);
+        assert_eq!(
+            Listing::History(vec![]).document().to_string(),
+            r#"{"events":[]}"#
+        );
+        assert_eq!(
+            Listing::Shards(vec![shard()]).document()["shards"][0]["shard_id"],
+            7
+        );
+        assert_eq!(
+            Listing::Migrations(vec![migration()]).document()["migrations"][0]["migration_id"],
+            9
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! The verbs that ask a running cluster: [`init`], [`kv`] and [`admin`], over the SDK.
+//!
+//! A verb makes its calls and prints one answer to the writer that the caller hands in: lines and tables for people, or
+//! with `--json` one JSON document, whose field names are an interface and only grow. What went wrong is returned as a
+//! [`VerbError`], not printed here. Words and layout are apart from the calls: `listing`, `pairs` and `documents` take
+//! what was answered and nothing else.
+
+mod admin;
+mod connect;
+mod documents;
+mod init;
+mod kv;
+mod listing;
+mod outcome;
+mod pairs;
+mod text;
+
+pub use admin::admin;
+pub use init::{SplitFileError, init};
+pub use kv::kv;
+pub use outcome::{Exit, VerbError};

@@ -1,0 +1,135 @@
+//! How a verb ends: what the process exits with, or what went wrong and what an operator can do about it.
+
+use std::{io, path::PathBuf};
+
+use client::{AdminError, ConnectError, MutationError, ReadError};
+use rand::rngs::SysError;
+
+use super::init::SplitFileError;
+
+/// How a verb that was answered ends the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Exit code 0.
+    Ok,
+    /// Exit code 2: the key is absent, or a compare-and-set did not find what it expected.
+    NotFound,
+}
+
+/// Why a verb has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerbError {
+    /// No host of the cluster answered. Nothing has changed.
+    #[error(
+        "no answer from {addresses}: {cause}. Name running hosts of the cluster with --connect; \
+         a new cluster begins with `godwit init`"
+    )]
+    Unreachable {
+        /// Whom the verb asked.
+        addresses: String,
+        /// What the last attempt came to.
+        cause: String,
+    },
+    /// The host to make the first of a cluster did not answer. Nothing has changed.
+    #[error(
+        "no answer from {address}: {cause}. Start that host with `godwit serve`, or name another with --connect"
+    )]
+    NotServing {
+        /// The host.
+        address: String,
+        /// What the attempt came to.
+        cause: String,
+    },
+    /// What answered cannot be used.
+    #[error("cannot use the cluster at {addresses}: {source}")]
+    Connect {
+        /// Whom the verb asked.
+        addresses: String,
+        /// What is wrong.
+        source: ConnectError,
+    },
+    /// A get or a scan failed.
+    #[error("cannot read {what}: {source}")]
+    Read {
+        /// The key or the range.
+        what: String,
+        /// What is wrong.
+        source: ReadError,
+    },
+    /// A scan took longer than it may.
+    #[error("the scan has not ended after {deadline_ms} ms; narrow it, or give it longer with --deadline-ms")]
+    ScanDeadline {
+        /// How long it was given.
+        deadline_ms: u64,
+    },
+    /// A write failed, and certainly had no effect.
+    #[error("cannot write {key}: {source}")]
+    Write {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        source: MutationError,
+    },
+    /// A write may have taken effect, or may yet.
+    #[error("it is not known whether {key} was written: {source}. Read it before writing it again")]
+    UnknownOutcome {
+        /// The key.
+        key: String,
+        /// What happened.
+        source: MutationError,
+    },
+    /// An operator's call was refused, or not understood. It had no effect.
+    #[error("{addresses}: {source}")]
+    Admin {
+        /// Whom the verb asked.
+        addresses: String,
+        /// What is wrong.
+        source: AdminError,
+    },
+    /// An operator's call may have taken effect.
+    #[error("it is not known whether the call took effect: {cause}. Look with `{look}` before asking again")]
+    Unconfirmed {
+        /// What happened.
+        cause: String,
+        /// The verb that shows the effect.
+        look: &'static str,
+    },
+    /// The placement group does not take the migration. Nothing has changed.
+    #[error("refused: {message}")]
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// The cluster has no such shard.
+    #[error("there is no shard {0}; `godwit admin shards` lists them")]
+    NoShard(u64),
+    /// An id that the protocol reads as "all".
+    #[error("{what} 0 cannot be asked for: ids count from 1. Leave it out to see all")]
+    ZeroId {
+        /// Whose id it was to be.
+        what: &'static str,
+    },
+    /// The value to write could not be read.
+    #[error("cannot read the value from {}: {source}", path.display())]
+    ValueFile {
+        /// The file; `-` is standard input.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// The key space cannot be cut by this file.
+    #[error("{}: {source}", path.display())]
+    SplitFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and on which line.
+        source: SplitFileError,
+    },
+    /// Without a random number the client would take another's session ids.
+    #[error("the operating system gave no random number: {0}")]
+    Seed(#[from] SysError),
+    /// The call was answered, and the answer could not be printed.
+    #[error("the call was answered, but the answer cannot be printed: {0}")]
+    Print(#[from] io::Error),
+}
