@@ -2,6 +2,10 @@
 //!
 //! `fake` is a cluster of gRPC servers in this process: the smallest key-value machine that has shards, homes, range
 //! versions and sessions, and a script of faults. Each other module is one promise of the SDK.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in the functions it calls too"
+)]
 
 mod fake;
 

@@ -159,3 +159,19 @@ async fn what_is_given_up_while_it_is_queued_is_not_sent() {
     client.get("after").await.unwrap();
     assert_eq!(cluster.seen().len(), 2, "{:?}", cluster.seen());
 }
+
+#[tokio::test]
+async fn the_last_handle_closes_the_streams() {
+    let (cluster, hosts) = FakeCluster::start(2, &["m"]).await;
+    cluster.move_home(2, 2);
+    let client = cluster.client().await;
+    client.put("a", "1").await.unwrap();
+    client.put("z", "1").await.unwrap();
+    let other = client.with_user("bob");
+    drop(client);
+    other.get("a").await.unwrap();
+    drop(other);
+    for host in &hosts {
+        host.has_streams(0).await;
+    }
+}

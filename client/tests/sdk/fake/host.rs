@@ -28,6 +28,7 @@ pub(crate) struct FakeHost {
     stop: watch::Sender<bool>,
     held: Arc<Mutex<Held>>,
     hellos: Arc<Mutex<Vec<Hello>>>,
+    streams: watch::Sender<usize>,
     server: JoinHandle<()>,
 }
 
@@ -47,6 +48,8 @@ struct Service {
     stop: watch::Receiver<bool>,
     held: Arc<Mutex<Held>>,
     hellos: Arc<Mutex<Vec<Hello>>>,
+    /// How many streams are open.
+    streams: watch::Sender<usize>,
 }
 
 type Replies = mpsc::Sender<Result<ServerFrame, Status>>;
@@ -56,13 +59,14 @@ impl FakeHost {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = watch::Sender::new(false);
-        let (held, hellos) = (Arc::default(), Arc::default());
+        let (held, hellos, streams) = (Arc::default(), Arc::default(), watch::Sender::new(0));
         let service = Service {
             id,
             cluster,
             stop: stop.subscribe(),
             held: Arc::clone(&held),
             hellos: Arc::clone(&hellos),
+            streams: streams.clone(),
         };
         let mut stopped = stop.subscribe();
         let server = tokio::spawn(async move {
@@ -80,6 +84,7 @@ impl FakeHost {
             stop,
             held,
             hellos,
+            streams,
             server,
         }
     }
@@ -97,6 +102,15 @@ impl FakeHost {
 
     pub(crate) fn most_held(&self) -> usize {
         self.held.lock().unwrap().most
+    }
+
+    /// Waits until there are `count` open streams.
+    pub(crate) async fn has_streams(&self, count: usize) {
+        self.streams
+            .subscribe()
+            .wait_for(|open| *open == count)
+            .await
+            .unwrap();
     }
 
     pub(crate) fn hellos(&self) -> Vec<Hello> {
@@ -174,7 +188,13 @@ impl Kv for Service {
         frames: Request<Streaming<ClientFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (replies, outbound) = mpsc::channel(1024);
-        tokio::spawn(self.clone().serve(frames.into_inner(), replies));
+        let service = self.clone();
+        tokio::spawn(async move {
+            let streams = service.streams.clone();
+            streams.send_modify(|open| *open += 1);
+            service.serve(frames.into_inner(), replies).await;
+            streams.send_modify(|open| *open -= 1);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }
 
