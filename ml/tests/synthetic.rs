@@ -35,18 +35,24 @@ fn windows(seed: u64, origin_of: impl Fn(u64, u64, &mut ChaCha8Rng) -> Option<us
         for shard in 1..=SHARDS {
             if let Some(origin) = origin_of(shard, hour, &mut rng) {
                 counts.count(ShardId(shard), &zones[origin], 1, 1);
-                counts.leave_trail(Touch {
-                    shard: ShardId(shard),
-                    key: shard,
-                    user: origin as u64,
-                    origin: zones[origin].clone(),
-                    offset_ms: 600_000,
-                });
+                counts.leave_trail(touch(shard, &zones[origin]));
             }
         }
         counts
     };
     (0..(TRAINING_DAYS + TEST_DAYS) * 24).map(&mut window).collect()
+}
+
+/// The shard's one key, touched by one user of the zone ten minutes into the window.
+fn touch(shard: u64, zone: &Zone) -> Touch {
+    let user = zone.0.bytes().map(u64::from).sum();
+    Touch {
+        shard: ShardId(shard),
+        key: shard,
+        user,
+        origin: zone.clone(),
+        offset_ms: 600_000,
+    }
 }
 
 fn trained(windows: &[WindowCounts]) -> TrainedModel {
@@ -189,9 +195,9 @@ fn what_comes_later_changes_no_earlier_forecast() {
             Box::new(HostAffinityModel::new(model.clone(), &zones())),
             Box::new(RuleForecaster::new("ewma", &zones(), Ewma::new(0.1))),
             Box::new(RuleForecaster::new(
-                "static",
+                "last-window",
                 &zones(),
-                StaticMajority::new(WindowId(TRAINING_DAYS * 24)),
+                LastWindow::default(),
             )),
         ]
     };
@@ -199,11 +205,8 @@ fn what_comes_later_changes_no_earlier_forecast() {
         for (known, changed) in past.iter().zip(&other) {
             let window = known.window;
             let (left, right) = (one.forecast(window), two.forecast(window));
-            assert_eq!(
-                left == right,
-                window.0 <= now || left.shards.is_empty() || one.name() == "static",
-                "{window}"
-            );
+            // Equal until the change is seen, and not for ever, or the comparison would prove nothing.
+            assert_eq!(left == right, window.0 <= now, "{} {window}", one.name());
             left.validate().unwrap();
             one.observe(known);
             two.observe(changed);
@@ -212,18 +215,22 @@ fn what_comes_later_changes_no_earlier_forecast() {
     assert_eq!(trained(&past), trained(&other), "training read the test days");
 }
 
+/// Fifteen days: the profile by hour of the day, which this model came to trust, takes that long to turn.
+const NEW_HOURS: u64 = 15 * 24;
+
 #[test]
 fn a_zone_not_trained_with_is_scored_too() {
     let windows = windows(1, follow_the_sun);
     let mut forecaster = HostAffinityModel::new(trained(&windows), &zones());
     windows.iter().for_each(|window| forecaster.observe(window));
-    for hour in 0..30 {
+    for hour in 0..NEW_HOURS {
         let mut counts = WindowCounts::empty(WindowId(windows.len() as u64 + hour));
         counts.count(ShardId(1), &Zone::from("new"), 5, 5);
+        counts.leave_trail(touch(1, &Zone::from("new")));
         forecaster.observe(&counts);
     }
-    let forecast = forecaster.forecast(WindowId(windows.len() as u64 + 30));
+    let forecast = forecaster.forecast(WindowId(windows.len() as u64 + NEW_HOURS));
     let shares = &forecast.shards[&ShardId(1)].shares;
     assert_eq!(shares.len(), 4, "{shares:?}");
-    assert!(shares[&Zone::from("new")] > 250_000, "{shares:?}");
+    assert!(shares[&Zone::from("new")] > 200_000, "{shares:?}");
 }

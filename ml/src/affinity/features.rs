@@ -45,7 +45,7 @@ pub(crate) const RATE_FEATURES: usize = 5;
 /// Added to a rate before its logarithm, in accesses.
 const RATE_FLOOR: f32 = 0.02;
 /// Windows after which an origin counts as not seen.
-const AGE_MAX: u64 = 2000;
+const AGE_MAX: u64 = 48;
 
 const EWMA_0_7: usize = 0;
 const EWMA_0_2: usize = 2;

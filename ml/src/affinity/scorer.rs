@@ -117,7 +117,7 @@ impl Scorer {
         let weights = &self.weights;
         let mut log_rate = weights.rate_bias;
         for at in 0..RATE_FEATURES {
-            let value = (features.rate[at] - weights.rate_mean[at]) * weights.rate_scale[at];
+            let value = standardise(features.rate[at], weights.rate_mean[at], weights.rate_scale[at]);
             log_rate += value * weights.rate_weight[at];
         }
         log_rate.clamp(-20.0, 20.0).exp()
@@ -127,7 +127,7 @@ impl Scorer {
         let weights = &self.weights;
         let mut input = [0.0; PAIR_FEATURES];
         for at in 0..PAIR_FEATURES {
-            input[at] = (row[at] - weights.pair_mean[at]) * weights.pair_scale[at];
+            input[at] = standardise(row[at], weights.pair_mean[at], weights.pair_scale[at]);
         }
         let skip: f32 = input
             .iter()
@@ -153,6 +153,14 @@ impl Scorer {
             .sum();
         (sum + self.weights.hidden_bias[unit]).max(0.0)
     }
+}
+
+/// Standard deviations beyond which a feature counts as this far only: what training never saw must not decide alone.
+const DEVIATIONS_MAX: f32 = 4.0;
+
+/// A feature as the network takes it.
+pub(crate) fn standardise(value: f32, mean: f32, scale: f32) -> f32 {
+    ((value - mean) * scale).clamp(-DEVIATIONS_MAX, DEVIATIONS_MAX)
 }
 
 /// Every array with its name and the length it must have.

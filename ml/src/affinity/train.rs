@@ -21,7 +21,7 @@ use super::features::{PAIR_FEATURE_NAMES, PAIR_FEATURES, RATE_FEATURES};
 use super::model_file::{TrainedModel, TrainingMetrics, TrainingSpan};
 use super::network::AffinityNetwork;
 use super::sample::{Sample, Sampling, samples_of};
-use super::scorer::{Scorer, ScorerWeights};
+use super::scorer::{Scorer, ScorerWeights, standardise};
 use crate::profile::WindowLength;
 use crate::window::WindowCounts;
 
@@ -232,7 +232,7 @@ impl Standard {
     fn apply<'a>(&'a self, row: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
         row.iter()
             .enumerate()
-            .map(|(at, value)| (value - self.mean[at]) * self.scale[at])
+            .map(|(at, value)| standardise(*value, self.mean[at], self.scale[at]))
     }
 }
 
