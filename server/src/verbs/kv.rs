@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_cas_expects_is_passed_on() {
-        let expect = |if_value: Option<&str>, if_revision| {
+        let expect = |if_value: Option<&str>, if_revision: Option<u64>| {
             expected(CasExpect {
                 if_absent: if_value.is_none() && if_revision.is_none(),
                 if_value: if_value.map(str::to_owned),
