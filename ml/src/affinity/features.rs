@@ -55,7 +55,7 @@ const EWMA_0_02: usize = 5;
 /// The rows of one shard before one window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardFeatures {
-    /// [`PAIR_FEATURES`] numbers for each origin, origin after origin.
+    /// One number a feature for each origin, origin after origin; see [`crate::PAIR_FEATURE_NAMES`].
     pub pairs: Vec<f32>,
     /// The shard's own row.
     pub rate: [f32; RATE_FEATURES],

@@ -17,7 +17,9 @@ mod model_file;
 mod network;
 mod sample;
 mod scorer;
+mod standard;
 mod train;
+mod trainer;
 
 pub use features::{PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, ShardFeatures};
 pub use host_affinity::HostAffinityModel;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::features::{PAIR_FEATURES, RATE_FEATURES, ShardFeatures};
+use super::standard::standardise;
 
 /// The weights, in row-major order, inputs before outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,14 +154,6 @@ impl Scorer {
             .sum();
         (sum + self.weights.hidden_bias[unit]).max(0.0)
     }
-}
-
-/// Standard deviations beyond which a feature counts as this far only: what training never saw must not decide alone.
-const DEVIATIONS_MAX: f32 = 4.0;
-
-/// A feature as the network takes it.
-pub(crate) fn standardise(value: f32, mean: f32, scale: f32) -> f32 {
-    ((value - mean) * scale).clamp(-DEVIATIONS_MAX, DEVIATIONS_MAX)
 }
 
 /// Every array with its name and the length it must have.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use placement::planner::{PPM, ShardForecast};
 use placement::{ShardId, WindowId, Zone};
 
+use super::voters::Voters;
 use crate::forecaster::Forecaster;
 use crate::window::{OriginCount, WindowCounts};
 
@@ -24,72 +25,6 @@ pub enum Objective {
     ExpectedRtt,
     /// The least expected round trip to the home and from it to its nearest majority of voters.
     ExpectedQuorumRtt,
-}
-
-/// The zones that hold a voter of each shard, the best home of the training part first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Voters {
-    by_shard: BTreeMap<ShardId, Vec<usize>>,
-    all: Vec<usize>,
-}
-
-impl Voters {
-    /// Every zone holds a voter: what a home could reach if replicas cost nothing.
-    pub fn everywhere(zones: usize) -> Self {
-        Self {
-            by_shard: BTreeMap::new(),
-            all: (0..zones).collect(),
-        }
-    }
-
-    /// For each shard the `count` zones with the least total round trip, each access served by the nearest of them.
-    pub fn nearest(training: &[WindowCounts], zones: &[Zone], rtt: &[Vec<u64>], count: usize) -> Self {
-        let cost = |accesses: &[u64], set: &[usize]| -> u128 {
-            let nearest = |origin: usize| set.iter().map(|home| rtt[origin][*home]).min().unwrap_or(0);
-            accesses
-                .iter()
-                .enumerate()
-                .map(|(at, n)| u128::from(*n) * u128::from(nearest(at)))
-                .sum()
-        };
-        Self::chosen(training, zones, count, &cost)
-    }
-
-    /// For each shard the `count` zones with most accesses.
-    pub fn busiest(training: &[WindowCounts], zones: &[Zone], count: usize) -> Self {
-        let cost = |accesses: &[u64], set: &[usize]| -> u128 {
-            u128::from(accesses.iter().sum::<u64>() - set.iter().map(|at| accesses[*at]).sum::<u64>())
-        };
-        Self::chosen(training, zones, count, &cost)
-    }
-
-    fn chosen(
-        training: &[WindowCounts],
-        zones: &[Zone],
-        count: usize,
-        cost: &dyn Fn(&[u64], &[usize]) -> u128,
-    ) -> Self {
-        let sets = subsets(zones.len(), count);
-        let choose = |(shard, accesses): (ShardId, Vec<u64>)| {
-            let mut set = sets
-                .iter()
-                .min_by_key(|set| cost(&accesses, set))
-                .cloned()
-                .unwrap_or_default();
-            set.sort_by_key(|at| (u64::MAX - accesses[*at], *at));
-            (shard, set)
-        };
-        let by_shard = totals(training, zones).into_iter().map(choose).collect();
-        Self {
-            by_shard,
-            all: (0..zones.len()).collect(),
-        }
-    }
-
-    /// A shard's voters by the zones' numbers; every zone for a shard without accesses in training.
-    pub fn of(&self, shard: ShardId) -> &[usize] {
-        self.by_shard.get(&shard).unwrap_or(&self.all)
-    }
 }
 
 /// How to replay.
@@ -330,31 +265,6 @@ impl<'a> Homes<'a> {
     }
 }
 
-fn totals(windows: &[WindowCounts], zones: &[Zone]) -> BTreeMap<ShardId, Vec<u64>> {
-    let mut totals: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
-    for (shard, by_zone) in windows.iter().flat_map(|window| &window.shards) {
-        let accesses = totals.entry(*shard).or_insert_with(|| vec![0; zones.len()]);
-        for (at, zone) in zones.iter().enumerate() {
-            accesses[at] += by_zone.get(zone).map_or(0, OriginCount::accesses);
-        }
-    }
-    totals
-}
-
-/// All sets of `count` numbers below `of`, in order.
-fn subsets(of: usize, count: usize) -> Vec<Vec<usize>> {
-    let mut sets: Vec<Vec<usize>> = vec![Vec::new()];
-    for _ in 0..count.min(of) {
-        let longer = |set: &Vec<usize>| {
-            let first = set.last().map_or(0, |last| last + 1);
-            let set = set.clone();
-            (first..of).map(move |next| set.iter().copied().chain([next]).collect::<Vec<usize>>())
-        };
-        sets = sets.iter().flat_map(longer).collect();
-    }
-    sets
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,11 +366,5 @@ mod tests {
         let score = replay_oracle(&windows(&["a", "b", "c", "a", "b"]), &config);
         assert_eq!((score.accesses, score.local, score.rtt_micros), (8, 8, 8));
         assert_eq!(score.quorum_micros, 2 * (10 + 10 + 50 + 10));
-    }
-
-    #[test]
-    fn subsets_are_all_of_them() {
-        assert_eq!(subsets(4, 2).len(), 6);
-        assert_eq!(subsets(6, 3).len(), 20);
     }
 }
