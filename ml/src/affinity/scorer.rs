@@ -126,33 +126,21 @@ impl Scorer {
 
     fn logit(&self, row: &[f32]) -> f32 {
         let weights = &self.weights;
-        let mut input = [0.0; PAIR_FEATURES];
+        let mut skip = 0.0;
+        let mut units = weights.hidden_bias.clone();
         for at in 0..PAIR_FEATURES {
-            input[at] = standardise(row[at], weights.pair_mean[at], weights.pair_scale[at]);
+            let input = standardise(row[at], weights.pair_mean[at], weights.pair_scale[at]);
+            skip += input * weights.skip_weight[at];
+            let from_input = &weights.hidden_weight[at * weights.hidden..(at + 1) * weights.hidden];
+            units
+                .iter_mut()
+                .zip(from_input)
+                .for_each(|(unit, weight)| *unit += input * weight);
         }
-        let skip: f32 = input
+        units
             .iter()
-            .zip(&weights.skip_weight)
-            .map(|(value, weight)| value * weight)
-            .sum();
-        (0..weights.hidden).fold(skip, |logit, unit| {
-            logit + self.hidden_unit(unit, &input) * weights.output_weight[unit]
-        })
-    }
-
-    fn hidden_unit(&self, unit: usize, input: &[f32; PAIR_FEATURES]) -> f32 {
-        let column = self
-            .weights
-            .hidden_weight
-            .iter()
-            .skip(unit)
-            .step_by(self.weights.hidden);
-        let sum: f32 = input
-            .iter()
-            .zip(column)
-            .map(|(value, weight)| value * weight)
-            .sum();
-        (sum + self.weights.hidden_bias[unit]).max(0.0)
+            .zip(&weights.output_weight)
+            .fold(skip, |logit, (unit, weight)| logit + unit.max(0.0) * weight)
     }
 }
 
