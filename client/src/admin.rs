@@ -4,7 +4,7 @@
 //! goes to the next endpoint only while it is certain that it had no effect; once it may have been received, a lost
 //! connection is reported as [`AdminError::UnknownOutcome`], because asking again could do it twice.
 
-use std::{error::Error, future::Future, sync::Arc};
+use std::{error::Error, future::Future, sync::Arc, time::Duration};
 
 use tonic::{Code, Response, Status, transport::Channel};
 
@@ -12,9 +12,10 @@ use crate::{
     config::ClientConfig,
     error::AdminError,
     proto::{
-        HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
-        JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
-        ShardsReply, ShardsRequest, StatusReply, StatusRequest, admin_client,
+        CloseWindowReply, CloseWindowRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest,
+        InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
+        MoveHomeRequest, MoveReplicaRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
+        ShardsRequest, StatusReply, StatusRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -124,6 +125,21 @@ impl AdminClient {
         .await
     }
 
+    /// Chooses what proposes placements, and starts it afresh.
+    pub async fn set_balancer(&self, request: SetBalancerRequest) -> Result<SetBalancerReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.set_balancer(request).await
+        })
+        .await
+    }
+
+    /// Ends a window of workload time. The answer may take the request's `settle_ms` longer than the deadline.
+    pub async fn close_window(&self, request: CloseWindowRequest) -> Result<CloseWindowReply, AdminError> {
+        let limit = self.shared.config.deadline + Duration::from_millis(request.settle_ms.into());
+        let ask = |mut admin: Admin, request| async move { admin.close_window(request).await };
+        self.call_within(limit, Effect::Changes, request, ask).await
+    }
+
     async fn call<Q, R, F>(
         &self,
         effect: Effect,
@@ -134,12 +150,26 @@ impl AdminClient {
         Q: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
+        self.call_within(self.shared.config.deadline, effect, request, ask)
+            .await
+    }
+
+    /// Asks the endpoints in turn, each for at most `limit`.
+    async fn call_within<Q, R, F>(
+        &self,
+        limit: Duration,
+        effect: Effect,
+        request: Q,
+        ask: impl Fn(Admin, Q) -> F,
+    ) -> Result<R, AdminError>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
         let mut cause = String::new();
         for endpoint in &self.shared.config.endpoints {
-            match self
-                .ask_one(endpoint, effect, ask_with(&ask, request.clone()))
-                .await
-            {
+            let asking = |admin| ask(admin, request.clone());
+            match self.ask_one(endpoint, limit, effect, asking).await {
                 Ok(reply) => return Ok(reply),
                 Err(AdminError::Unreachable { cause: next }) => cause = next,
                 Err(error) => return Err(error),
@@ -152,6 +182,7 @@ impl AdminClient {
     async fn ask_one<R, F>(
         &self,
         endpoint: &str,
+        limit: Duration,
         effect: Effect,
         ask: impl FnOnce(Admin) -> F,
     ) -> Result<R, AdminError>
@@ -168,7 +199,7 @@ impl AdminClient {
                 _ => AdminError::Unreachable { cause: setback.cause },
             })?;
         let admin = Admin::new(channel).max_decoding_message_size(config.limits.reply_bytes_max);
-        match within(&config.clock, config.deadline, ask(admin)).await {
+        match within(&config.clock, limit, ask(admin)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(failure_of(endpoint, effect, &status)),
             Err(_) => Err(lost(effect, format!("{endpoint}: no answer before the deadline"))),
@@ -182,10 +213,6 @@ impl std::fmt::Debug for AdminClient {
             .field("endpoints", &self.shared.config.endpoints)
             .finish()
     }
-}
-
-fn ask_with<Q, F>(ask: impl Fn(Admin, Q) -> F, request: Q) -> impl FnOnce(Admin) -> F {
-    move |admin| ask(admin, request)
 }
 
 /// A status that a host sent is its word; one that the connection made up leaves the outcome open.

@@ -8,9 +8,10 @@ use std::sync::{
 use client::{
     AdminClient, AdminError, ClientConfig,
     proto::{
-        HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply, InitRequest,
-        JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
-        MoveReplicaRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+        CloseWindowReply, CloseWindowRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply,
+        HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply,
+        MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, SetBalancerReply, SetBalancerRequest,
+        ShardsReply, ShardsRequest, StatusReply, StatusRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -104,6 +105,22 @@ impl Admin for Host {
         })
         .await
     }
+    async fn set_balancer(
+        &self,
+        _: Request<SetBalancerRequest>,
+    ) -> Result<Response<SetBalancerReply>, Status> {
+        self.answer(SetBalancerReply::default()).await
+    }
+    async fn close_window(
+        &self,
+        _: Request<CloseWindowRequest>,
+    ) -> Result<Response<CloseWindowReply>, Status> {
+        self.answer(CloseWindowReply {
+            accesses: 3,
+            ..CloseWindowReply::default()
+        })
+        .await
+    }
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
         self.answer(HistoryReply::default()).await
     }
@@ -172,6 +189,20 @@ async fn calls_reach_the_service_and_bring_its_answer() {
             .migration_id,
         5
     );
+}
+
+#[tokio::test]
+async fn closing_a_window_may_take_the_time_to_settle() {
+    let (host, calls) = start(Manner::Answers).await;
+    let mut config = ClientConfig::new([host], 1);
+    config.deadline = std::time::Duration::ZERO;
+    let admin = AdminClient::new(config).unwrap();
+    let request = CloseWindowRequest {
+        window: 1,
+        settle_ms: 60_000,
+    };
+    assert_eq!(admin.close_window(request).await.unwrap().accesses, 3);
+    assert_eq!(calls.load(SeqCst), 1);
 }
 
 #[tokio::test]
