@@ -291,12 +291,12 @@ mod tests {
         assert_eq!(means(&values, 2), [Some(2.0), Some(4.0), None, Some(6.0)]);
         assert_eq!(means(&values, 1), values);
         let mut report = sample();
-        let week: Vec<WindowPoint> = (0..168)
-            .map(|_| WindowPoint {
-                accesses: 1,
-                ..Default::default()
-            })
-            .collect();
+        let point = |hour| WindowPoint {
+            starts_at_ms: hour * HOUR_MS,
+            accesses: 1,
+            ..Default::default()
+        };
+        let week: Vec<WindowPoint> = (0..168).map(point).collect();
         report.details.windows.insert(PolicyName::StaticHash, week);
         let page = render_page(&report);
         assert!(page.contains("mean of 3 windows") && !page.contains(" h</text>"));

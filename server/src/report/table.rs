@@ -128,7 +128,7 @@ mod tests {
             text.contains("65.0 %") && text.contains("7.5 MB") && text.contains("9.50"),
             "{text}"
         );
-        // Words and borders: "burn-model 65.0 % 9.50 ..." and "(per-window oracle) 84.0 % 4.10".
+        // Nine columns, a "%", a unit and two borders; the optimum has only three columns, and two words.
         assert_eq!((line("burn-model"), line("(per-window oracle)")), (13, 7));
         assert_eq!(text.lines().filter(|line| line.contains(" %")).count(), 7);
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
