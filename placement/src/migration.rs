@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId, WindowId};
 use crate::model::{Epoch, HostAffinityScores};
-use crate::rules::{Origin, Timeouts};
+use crate::rules::Origin;
 
 /// Steps kept per migration; a transfer that goes back and forth drops the oldest.
 pub const STEPS_MAX: usize = 32;
@@ -356,16 +356,5 @@ impl Migration {
     /// Whether it is a home move under way.
     pub fn occupies_home(&self) -> bool {
         self.kind == MigrationKind::Home && self.state == MigrationState::Transferring
-    }
-
-    /// How long it may stay in `state`; `None`: retried for ever.
-    pub fn timeout_ms(&self, state: MigrationState, timeouts: &Timeouts) -> Option<u64> {
-        match state {
-            MigrationState::Adding => Some(timeouts.adding_ms),
-            MigrationState::CatchingUp => Some(timeouts.catching_up_ms),
-            MigrationState::Transferring => Some(timeouts.transferring_ms),
-            MigrationState::Switching => Some(timeouts.switching_ms),
-            _ => None,
-        }
     }
 }

@@ -171,6 +171,9 @@ pub struct Shard {
     pub active: Option<MigrationId>,
     /// Index in the shard's own log of the last membership entry seen in evidence.
     pub membership_index: u64,
+    /// Catch-ups in a row that ran into their deadline. Each doubles the next one's, so that a shard of any size can
+    /// be moved in the end.
+    pub slow_catch_ups: u32,
     /// The window of the last replica move, for dwell.
     pub moved_window: Option<WindowId>,
     /// The window of the last home move, for dwell.

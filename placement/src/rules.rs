@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The largest replication factor accepted.
 pub const REPLICATION_FACTOR_MAX: u32 = 7;
 
+/// The largest number accepted as a limit or timeout: 31 years in milliseconds.
+const SETTING_MAX: u64 = 1_000_000_000_000;
+
 /// Which fault domain the voters of a shard are spread over. One replica a host holds in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spread {
@@ -69,7 +72,7 @@ impl Origin {
 pub struct Timeouts {
     /// Adding: until the new replica is a learner.
     pub adding_ms: u64,
-    /// Catching up, in all.
+    /// Catching up, in all; doubled after each catch-up of the same shard that took longer.
     pub catching_up_ms: u64,
     /// Catching up without any progress of the new replica.
     pub no_progress_ms: u64,
@@ -170,6 +173,10 @@ impl Limits {
             ("timeouts.transferring_ms", self.timeouts.transferring_ms),
             ("timeouts.switching_ms", self.timeouts.switching_ms),
         ];
+        let too_long = at_least_one.iter().find(|(_, value)| *value > SETTING_MAX);
+        if let Some((name, _)) = too_long {
+            return Some(format!("{name} must be at most {SETTING_MAX}"));
+        }
         let zero = at_least_one.into_iter().find(|(_, value)| *value == 0);
         zero.map(|(name, _)| format!("{name} must be at least 1"))
     }

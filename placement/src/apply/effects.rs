@@ -4,9 +4,14 @@
 
 use crate::history::EventKind;
 use crate::ids::{ControllerTerm, MigrationId, ReplicaId, ShardId};
-use crate::migration::{Evidence, Migration, MigrationKind, MigrationState, Placed, STEPS_MAX, Step};
+use crate::migration::{
+    AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed, STEPS_MAX, Step,
+};
 use crate::model::{ObservedHome, Replica, Role};
 use crate::state::{About, ENDED_MAX, Placement, Stamp};
+
+/// How often the deadline of a catch-up is doubled at most: a thousandfold.
+const CATCH_UP_DOUBLINGS_MAX: u32 = 10;
 
 /// What a step changes beside the migration's own state.
 #[derive(Clone, Copy)]
@@ -153,14 +158,49 @@ impl Placement {
         let Some(migration) = self.migrations.get_mut(&id) else {
             return;
         };
-        let detail = format!("{:?} -> {next:?}", migration.state);
-        let timeout_ms = migration.timeout_ms(next, &self.limits.timeouts);
+        let from = migration.state;
         migration.enter(stamp, next, controller_term, Some(evidence));
-        migration.deadline_ms = timeout_ms.map(|timeout_ms| stamp.now_ms.saturating_add(timeout_ms));
         let migration = migration.clone();
+        self.count_catch_up(&migration, from);
+        self.set_deadline(stamp, &migration);
+        let detail = format!("{from:?} -> {next:?}");
         self.record(stamp, EventKind::Step, About::migration(&migration), detail);
         if next.is_terminal() {
             self.end(stamp, &migration);
+        }
+    }
+
+    /// Keeps count of the catch-ups of a shard that ran into their deadline.
+    fn count_catch_up(&mut self, migration: &Migration, from: MigrationState) {
+        let Some(shard) = self.shards.get_mut(&migration.shard) else {
+            return;
+        };
+        let too_slow = migration.abort_reason == Some(AbortReason::Deadline);
+        match (from, migration.state) {
+            (MigrationState::CatchingUp, MigrationState::Aborting) if too_slow => shard.slow_catch_ups += 1,
+            (MigrationState::CatchingUp, MigrationState::Switching | MigrationState::Transferring) => {
+                shard.slow_catch_ups = 0;
+            }
+            _ => {}
+        }
+    }
+
+    /// How long the migration may stay in the state it has entered.
+    fn set_deadline(&mut self, stamp: Stamp, migration: &Migration) {
+        let timeouts = &self.limits.timeouts;
+        let slow = self
+            .shards
+            .get(&migration.shard)
+            .map_or(0, |shard| shard.slow_catch_ups);
+        let timeout_ms = match migration.state {
+            MigrationState::Adding => Some(timeouts.adding_ms),
+            MigrationState::CatchingUp => Some(timeouts.catching_up_ms << slow.min(CATCH_UP_DOUBLINGS_MAX)),
+            MigrationState::Transferring => Some(timeouts.transferring_ms),
+            MigrationState::Switching => Some(timeouts.switching_ms),
+            _ => None,
+        };
+        if let Some(migration) = self.migrations.get_mut(&migration.id) {
+            migration.deadline_ms = timeout_ms.map(|timeout_ms| stamp.now_ms.saturating_add(timeout_ms));
         }
     }
 

@@ -31,6 +31,7 @@ impl Shard {
             route_version: 0,
             active: None,
             membership_index: 0,
+            slow_catch_ups: 0,
             moved_window: None,
             home_window: None,
             changes: Vec::new(),
