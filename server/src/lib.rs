@@ -8,11 +8,13 @@
 pub mod cli;
 pub mod config;
 mod controller;
+pub mod demo;
 pub mod host;
 pub mod machine;
 pub mod net;
 pub mod profiler;
 pub mod replay;
+pub mod report;
 pub mod serve;
 mod service;
 pub mod verbs;

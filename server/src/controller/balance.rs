@@ -53,7 +53,7 @@ pub(crate) enum BalanceError {
 #[derive(Default)]
 pub(crate) struct Balancer {
     policy: Option<PolicyName>,
-    forecaster: Option<Box<dyn Forecaster + Send>>,
+    forecaster: Option<Box<dyn Forecaster + Send + Sync>>,
     memory: PlanMemory,
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn forecaster(
     zones: &[Zone],
     length: WindowLength,
     opened: WindowId,
-) -> Result<Option<Box<dyn Forecaster + Send>>, PolicyError> {
+) -> Result<Option<Box<dyn Forecaster + Send + Sync>>, PolicyError> {
     Ok(Some(match policy {
         PolicyName::StaticHash => return Ok(None),
         PolicyName::StaticMajority => {

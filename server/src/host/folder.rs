@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use storage::disk::Disk;
 
 /// The folder format this build reads and writes.
-pub const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// Why a data folder cannot be used.
 #[derive(Debug, thiserror::Error)]

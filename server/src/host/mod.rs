@@ -21,4 +21,5 @@ pub use folder::{DataFolder, FolderError, Identity};
 pub use map::{MapHost, ShardMap};
 pub use replicas::{LocalShard, ReplicaError};
 pub use run::{RunError, run};
+pub(crate) use state::LocalPlacement;
 pub use state::{Host, HostEnv, ProposeFailure};

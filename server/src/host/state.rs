@@ -60,11 +60,11 @@ pub enum ProposeFailure {
 
 /// This host's replica of the placement group.
 #[derive(Clone)]
-pub struct LocalPlacement {
+pub(crate) struct LocalPlacement {
     /// The group.
-    pub group: Group,
+    pub(crate) group: Group,
     /// Its state.
-    pub machine: PlacementMachine,
+    pub(crate) machine: PlacementMachine,
 }
 
 /// One running host.
@@ -132,7 +132,7 @@ impl Host {
     }
 
     /// This host's replica of the placement group, if it has one.
-    pub fn placement(&self) -> Option<LocalPlacement> {
+    pub(crate) fn placement(&self) -> Option<LocalPlacement> {
         self.shared.placement.read().expect("no panic under this lock").clone()
     }
 

@@ -28,7 +28,7 @@ impl Machine for KvMachine {
     fn capture(&self, mark: Bytes) -> Result<Box<dyn Captured>, MachineFault> {
         match self.0.capture(mark) {
             Ok(capture) => Ok(Box::new(KvCaptured(capture))),
-            Err(CaptureError::Busy) => Err(MachineFault::Busy),
+            Err(CaptureError::InProgress) => Err(MachineFault::Busy),
             Err(e) => Err(MachineFault::Storage(e.to_string())),
         }
     }

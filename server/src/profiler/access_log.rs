@@ -279,6 +279,8 @@ fn failed(path: &Path, source: io::Error) -> AccessLogFileError {
 #[cfg(test)]
 mod tests {
     use storage::disk::RealDisk;
+    use storage::seed::SplitMix64;
+    use storage::sim_disk::SimDisk;
 
     use super::*;
 
@@ -375,6 +377,82 @@ mod tests {
         std::fs::write(&path, &holed).unwrap();
         let kept = read_access_log_file(&RealDisk, &path).unwrap();
         assert!((1..5).contains(&kept.len()), "{kept:?}");
+    }
+
+    /// Appends and flushes until the power goes; returns how many entries were flushed, and appended.
+    fn append_until_the_power_goes(log: &mut AccessLog, chance: &mut SplitMix64) -> (u64, u64) {
+        let mut flushed = 0;
+        for at in 0.. {
+            log.append(&entry(at)).unwrap();
+            if chance.one_in(12) {
+                match log.flush() {
+                    Ok(()) => flushed = at + 1,
+                    Err(_) => return (flushed, at + 1),
+                }
+            }
+        }
+        unreachable!("the power goes after a number of writes");
+    }
+
+    #[test]
+    fn a_power_cut_loses_the_tail_alone() {
+        for seed in 0..300 {
+            let mut chance = SplitMix64::new(seed);
+            let disk = SimDisk::new(seed);
+            let dir = Path::new("access");
+            let open = || {
+                AccessLog::open(
+                    Arc::new(disk.clone()),
+                    dir,
+                    AccessLogOptions { bytes_max: 1 << 20 },
+                )
+            };
+            let mut log = open().unwrap();
+            disk.cut_power_after(chance.below(40));
+            let (flushed, appended) = append_until_the_power_goes(&mut log, &mut chance);
+            disk.crash();
+
+            let mut log = open().unwrap();
+            log.append(&entry(appended)).unwrap();
+            log.flush().unwrap();
+            let files = access_log_files(&disk, dir).unwrap();
+            let entries = files
+                .iter()
+                .flat_map(|path| read_access_log_file(&disk, path).unwrap());
+            let mut kept: Vec<u64> = entries.map(|entry| entry.timestamp_ms).collect();
+            assert_eq!(kept.pop(), Some(appended), "seed {seed}");
+            assert_eq!(kept, (0..kept.len() as u64).collect::<Vec<_>>(), "seed {seed}");
+            assert!((flushed..=appended).contains(&(kept.len() as u64)), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_full_or_failing_disk_costs_the_buffer_alone() {
+        let disk = SimDisk::new(1);
+        let dir = Path::new("access");
+        let mut log = AccessLog::open(
+            Arc::new(disk.clone()),
+            dir,
+            AccessLogOptions { bytes_max: 1 << 20 },
+        )
+        .unwrap();
+        for at in 0..6 {
+            disk.limit_writes((at == 2).then_some(10));
+            if at == 4 {
+                disk.fail_sync(1);
+            }
+            log.append(&entry(at)).unwrap();
+            assert_eq!(log.flush().is_err(), at == 2 || at == 4, "{at}");
+        }
+        let files = access_log_files(&disk, dir).unwrap();
+        let entries = files
+            .iter()
+            .flat_map(|path| read_access_log_file(&disk, path).unwrap());
+        let kept: Vec<u64> = entries.map(|entry| entry.timestamp_ms).collect();
+        assert!(
+            [0, 1, 3, 5].iter().all(|at| kept.contains(at)) && !kept.contains(&2),
+            "{kept:?}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! whatever keys there are, and its median is the key that splits the load in half.
 
 use serde::{Deserialize, Serialize};
+use storage::seed::SplitMix64;
 
 use super::report::hex;
 
@@ -16,7 +17,7 @@ pub(super) const KEY_BYTES_MAX: usize = 128;
 /// Fills with accesses; each of those seen is kept with the same probability (reservoir sampling).
 #[derive(Debug)]
 pub(super) struct Reservoir {
-    chance: SplitMix,
+    chance: SplitMix64,
     seen: u64,
     keys: Vec<Vec<u8>>,
 }
@@ -24,7 +25,7 @@ pub(super) struct Reservoir {
 impl Reservoir {
     pub(super) fn new(seed: u64) -> Self {
         Reservoir {
-            chance: SplitMix(seed),
+            chance: SplitMix64::new(seed),
             seen: 0,
             keys: Vec::new(),
         }
@@ -95,27 +96,9 @@ fn spaced(keys: &[Vec<u8>], count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014): two multiplications a draw, and a seed is its whole state.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SplitMix(pub(super) u64);
-
-impl SplitMix {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    /// A number below `bound`, with a bias below `bound` / 2^64.
-    fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-}
-
-/// The finaliser of SplitMix64: a bijection that scatters neighbouring numbers.
+/// Scatters a number over 64 bits; neighbours end far apart.
 pub(super) fn mix(number: u64) -> u64 {
-    let a = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let b = (a ^ (a >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    b ^ (b >> 31)
+    SplitMix64::new(number).next_u64()
 }
 
 #[cfg(test)]

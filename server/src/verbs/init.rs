@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(keys(b"a\nb\nba"), ["a", "b", "ba"]);
         assert_eq!(keys(b"a\r\nb\r\n"), ["a", "b"], "line ends are no part of keys");
         assert_eq!(
-            keys(b"a \na\tb\n\xff\xfe\n").len(),
+            keys(b"a\tb\na \n\xff\xfe\n").len(),
             3,
             "other white space is, and keys are bytes"
         );

@@ -67,12 +67,16 @@ impl Listing {
 }
 
 fn status_text(status: &StatusReply) -> String {
+    let cluster = match status.cluster_id.as_str() {
+        "" => "none yet".to_owned(),
+        id => escaped(id.as_bytes()),
+    };
     let leader = match status.placement_leader {
         0 => "not known to this host".to_owned(),
         host => format!("host {host}"),
     };
     text::facts([
-        ("cluster", escaped(status.cluster_id.as_bytes())),
+        ("cluster", cluster),
         (
             "answered by",
             format!(
@@ -304,7 +308,17 @@ mod tests {
             version: "0.1.0".into(),
             ..StatusReply::default()
         };
-        let expected = "GOLDEN";
+        let expected = [
+            r" cluster            0a1b",
+            r" answered by        host 2 at b:7420",
+            r" version            0.1.0",
+            r" placement leader   not known to this host",
+            r" placement applied  0",
+            r" shard map version  0",
+            r" shards             8, 3 led by this host",
+            r" active migrations  0",
+        ]
+        .join("\n");
         assert_eq!(Listing::Status(status).text(), expected);
     }
 
@@ -330,7 +344,12 @@ mod tests {
                 },
             ],
         };
-        let expected = "GOLDEN";
+        let expected = [
+r" host  address  zone  region  state  replicas  homes  capacity  highest affinity (shard: score)",
+r"────────────────────────────────────────────────────────────────────────────────────────────────",
+r"    1  a:7420   n1    north   up            4      2   64.0 GB  7: 81.2 %, 3: 4.0 %"
+]
+.join("\n");
         assert_eq!(Listing::Hosts(vec![host]).text(), expected);
     }
 
@@ -347,7 +366,13 @@ mod tests {
                 ..shard()
             }
         };
-        let expected = "GOLDEN";
+        let expected = [
+            r" shard  range    epoch  home  replicas on        migration  affinity (host: score)",
+            r"───────────────────────────────────────────────────────────────────────────────────",
+            r"    12  [, k\n)  2.5          1, 2, 4 (learner)",
+            r"     7  [k\n, )  2.5       2  1, 2, 4 (learner)          9  2: 81.2 %, 1: 18.8 %",
+        ]
+        .join("\n");
         assert_eq!(Listing::Shards(vec![first, shard()]).text(), expected);
     }
 
@@ -362,7 +387,13 @@ mod tests {
             ended_ms: 0,
             ..migration()
         };
-        let expected = "GOLDEN";
+        let expected = [
+r" migration  shard      kind  state       origin  from  to  started               took   reason",
+r"─────────────────────────────────────────────────────────────────────────────────────────────────────────────",
+r"        10  placement  add   CatchingUp  manual         4  2024-02-29 12:34:56Z         manual: drain\x1b[2J",
+r"         9  7          move  Done        manual     1   4  2024-02-29 12:34:56Z  2.3 s  manual: drain\x1b[2J"
+]
+.join("\n");
         assert_eq!(Listing::Migrations(vec![running, migration()]).text(), expected);
     }
 
@@ -382,7 +413,13 @@ mod tests {
             detail: "host 2\nb:7420".into(),
             ..HistoryEvent::default()
         };
-        let expected = "GOLDEN";
+        let expected = [
+            r" index  at                    what        shard  migration  detail",
+            r"─────────────────────────────────────────────────────────────────────────────────",
+            r"     3                        HostJoined                    host 2\nb:7420",
+            r"    41  2024-02-29 12:34:56Z  Step            7          9  Adding -> CatchingUp",
+        ]
+        .join("\n");
         assert_eq!(Listing::History(vec![joined, event]).text(), expected);
     }
 

@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde_json::{Value, json};
 
 /// A line under the header, and nothing else that is not content: listings may be long.
-const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─'));
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -257,13 +257,13 @@ mod tests {
         let columns = [numbers("host"), words("zone"), numbers("homes")];
         let row = |cells: [&str; 3]| cells.map(str::to_owned);
         let rows = [row(["1", "north-1", "12"]), row(["10", "", "7"])];
-        let expected = " \
- host  zone     homes
-───────────────────────
-    1  north-1     12
-   10                7";
+        let expected = [
+            " host  zone     homes",
+            "──────────────────────",
+            "    1  north-1     12",
+            "   10               7",
+        ];
         let text = table(columns, rows.into_iter());
-        println!("{text}");
-        assert_eq!(text, expected);
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 }
