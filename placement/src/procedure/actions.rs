@@ -18,7 +18,10 @@ const LOOK_AGAIN_MS: u64 = 1_000;
 const TRANSFER_PATIENCE_MS: u64 = 4_000;
 
 /// What a controller does next. Orders are idempotent; whoever sends one stamps the shard, the migration and its own
-/// controller term into it.
+/// controller term into it. An order that changes the membership also carries
+/// [`Observation::membership_index`](super::Observation::membership_index), and the shard's leader refuses it once its
+/// membership is another: or an order that arrives late could add a learner back that was given up, and a later one
+/// still could make it a voter without a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Create an empty replica on `host`; refused there if the replica has a tombstone.

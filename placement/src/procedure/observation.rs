@@ -105,6 +105,12 @@ impl Membership {
 }
 
 impl Observation {
+    /// The membership that orders drawn from this observation are meant for: the index of its entry in the shard's
+    /// log. `None` while no leader is known.
+    pub fn membership_index(&self) -> Option<u64> {
+        self.leader.as_ref().map(|leader| leader.membership.log_index)
+    }
+
     /// The leader's view, unless it is behind what the log already knows: an old leader that was cut off still
     /// believes what it last saw.
     pub(super) fn current_leader(&self, shard: &Shard) -> Option<&LeaderView> {

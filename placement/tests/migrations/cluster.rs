@@ -25,6 +25,8 @@ pub(crate) struct Order {
     pub(crate) due_ms: u64,
     pub(crate) shard: ShardId,
     pub(crate) term: ControllerTerm,
+    /// The membership that the order is meant for.
+    pub(crate) membership_index: Option<u64>,
     pub(crate) action: Action,
 }
 
@@ -195,6 +197,23 @@ impl Cluster {
         }
     }
 
+    /// Someone who is no controller hands the lead of a shard over.
+    pub(crate) fn hand_over(&mut self, shard: ShardId, to: ReplicaId) -> Result<&'static str, &'static str> {
+        let term = self.placement.controller_term();
+        let action = Action::TransferLeader { to };
+        let order = Order {
+            due_ms: self.now_ms,
+            shard,
+            term,
+            membership_index: None,
+            action,
+        };
+        self.groups
+            .get_mut(&shard)
+            .ok_or("no group")?
+            .obey(&order, &self.up)
+    }
+
     /// Delivers what was held back.
     pub(crate) fn release(&mut self) {
         self.network = Network::Prompt;
@@ -208,7 +227,7 @@ impl Cluster {
             Action::CreateReplica { host, replica } => self.create_replica(host, replica, order),
             Action::DestroyReplica { host, replica } => self.destroy_replica(host, replica, order.term),
             _ => match self.groups.get_mut(&order.shard) {
-                Some(group) => group.obey(&order.action, order.term, &self.up),
+                Some(group) => group.obey(order, &self.up),
                 None => Err("no group"),
             },
         };

@@ -105,6 +105,7 @@ impl Cluster {
                         due_ms: now_ms,
                         shard,
                         term,
+                        membership_index: observation.membership_index(),
                         action,
                     });
                 }
@@ -192,6 +193,7 @@ impl Cluster {
                     due_ms: now_ms,
                     shard,
                     term,
+                    membership_index: observation.membership_index(),
                     action,
                 });
             }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cluster::Order;
 use placement::{Action, ControllerTerm, HostId, Membership, MigrationId, ReplicaId};
 
 /// Entries that a learner receives in one tick.
@@ -27,6 +28,8 @@ pub(crate) struct Group {
     pub(crate) last: u64,
     pub(crate) committed: u64,
     controller_term: ControllerTerm,
+    /// Obeys late orders to change the membership as well: a fault that the tests must find.
+    pub(crate) unfenced: bool,
     /// The joint change that the present leader will finish by itself.
     finishing: Option<ReplicaId>,
 }
@@ -166,23 +169,28 @@ impl Group {
         self.committed = self.committed.max(reached.unwrap_or(0));
     }
 
-    /// Carries an order out, or says why not. A leader remembers the highest controller term and refuses older ones.
+    /// Carries an order out, or says why not. A leader remembers the highest controller term and refuses older ones,
+    /// and refuses to change a membership that the order was not meant for.
     pub(crate) fn obey(
         &mut self,
-        action: &Action,
-        term: ControllerTerm,
+        order: &Order,
         up: &BTreeSet<HostId>,
     ) -> Result<&'static str, &'static str> {
         if !self.is_available(up) {
             return Err("no leader");
         }
-        if term < self.controller_term {
+        if order.term < self.controller_term {
             return Err("stale controller");
         }
-        self.controller_term = term;
-        match *action {
+        self.controller_term = order.term;
+        if let Action::TransferLeader { to } = order.action {
+            return self.transfer(to, up);
+        }
+        if order.membership_index != Some(self.membership.log_index) && !self.unfenced {
+            return Err("the membership has changed");
+        }
+        match order.action {
             Action::AddLearner { replica, .. } => self.add_learner(replica, up),
-            Action::TransferLeader { to } => self.transfer(to, up),
             Action::Switch {
                 add,
                 demote,

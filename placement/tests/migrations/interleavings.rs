@@ -5,8 +5,8 @@
 //! that nobody wants.
 
 use placement::{
-    Action, Admission, Command, HostId, HostState, Limits, MigrationId, Origin, Proposal, ProposalKind,
-    Reasons, ReplicaId, Rules, ShardId, Timeouts, placement_group_target, repairs,
+    Admission, Command, HostId, HostState, Limits, MigrationId, Origin, Proposal, ProposalKind, Reasons,
+    ReplicaId, Rules, ShardId, Timeouts, placement_group_target, repairs,
 };
 use proptest::prelude::*;
 
@@ -181,10 +181,9 @@ impl Cluster {
 
     /// Leadership moves for reasons of its own.
     fn transfer(&mut self, shard: ShardId, voter: usize) {
-        let term = self.placement.controller_term();
-        let group = self.groups.get_mut(&shard).expect("a group");
+        let group = self.groups.get(&shard).expect("a group");
         if let Some(to) = group.membership.voters[0].iter().nth(voter).copied() {
-            group.obey(&Action::TransferLeader { to }, term, &self.up).ok();
+            self.hand_over(shard, to).ok();
         }
     }
 
@@ -316,7 +315,14 @@ impl Cluster {
 }
 
 fn run(seed: u64, events: &[Event], lost: Option<u64>) -> Cluster {
-    let mut cluster = Cluster::new(HOSTS, 3, SHARDS as u32, limits(), seed);
+    run_on(
+        Cluster::new(HOSTS, 3, SHARDS as u32, limits(), seed),
+        events,
+        lost,
+    )
+}
+
+fn run_on(mut cluster: Cluster, events: &[Event], lost: Option<u64>) -> Cluster {
     for event in events {
         cluster.meet(event);
         cluster.tick();
@@ -379,4 +385,52 @@ fn the_interleavings_reach_every_state() {
         Rejected,
     ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+}
+
+/// Found by the random test: an order to add a learner arrived after the learner was given up and destroyed, and an
+/// order to switch arrived after that. The learner was one again, so the switch made it a voter without a disk.
+fn late_learner_then_late_switch(unfenced: bool) {
+    let mut cluster = Cluster::new(HOSTS, 3, SHARDS as u32, limits(), 10_280_428_977_373_581_912);
+    cluster
+        .groups
+        .values_mut()
+        .for_each(|group| group.unfenced = unfenced);
+    let ticks = |ticks| Event::Run { ticks };
+    let events = [
+        Event::Unreliable { delay_max_ms: 18_751 },
+        Event::Restart { host: 1 },
+        Event::Admit {
+            host: 2,
+            admission: 2,
+        },
+        ticks(4),
+        Event::Unreliable { delay_max_ms: 15_824 },
+        ticks(11),
+        ticks(1),
+        Event::Transfer { shard: 0, voter: 0 },
+        Event::Propose {
+            kind: 0,
+            shard: 0,
+            replica: 0,
+            host: 1,
+            urgent: false,
+        },
+        Event::Unreliable { delay_max_ms: 1_416 },
+        ticks(1),
+        ticks(1),
+        ticks(1),
+        ticks(2),
+    ];
+    run_on(cluster, &events, None);
+}
+
+#[test]
+fn late_orders_are_refused_by_the_membership_they_were_meant_for() {
+    late_learner_then_late_switch(false);
+}
+
+#[test]
+#[should_panic(expected = "I5")]
+fn without_that_fence_they_do_harm() {
+    late_learner_then_late_switch(true);
 }

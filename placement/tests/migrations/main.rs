@@ -2,7 +2,7 @@
 //! quorums; hosts that crash, lose orders and come back; controllers that die at any point.
 //!
 //! `scripts` tells single stories (golden files in `testscripts/migration`), `interleavings` draws many, `corruption`
-//! shows that the checks they rest on can fail. `audit` judges what one state cannot show: it runs after every step.
+//! shows that the checks they rest on can fail, `observations` what the procedure does not believe. `audit` judges what one state cannot show: it runs after every step.
 
 mod audit;
 mod cluster;
@@ -10,4 +10,5 @@ mod controller;
 mod corruption;
 mod group;
 mod interleavings;
+mod observations;
 mod scripts;

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use placement::{
-    AbortReason, Accepted, Action, Admission, Advance, Command, ControllerTerm, Evidence, HostId, HostState,
+    AbortReason, Accepted, Admission, Advance, Command, ControllerTerm, Evidence, HostId, HostState,
     LagSample, Limits, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, ReplicaId,
     Response, Rules, ShardId, WindowId,
 };
@@ -252,7 +252,8 @@ fn happen(cluster: &mut Cluster, name: &str, args: &mut ArgumentConsumer<'_>) ->
         }
         "transfer" => {
             let (shard, to) = (ShardId(id(args)?), ReplicaId(id(args)?));
-            return obey(cluster, shard, &Action::TransferLeader { to });
+            let outcome = cluster.hand_over(shard, to).unwrap_or_else(|refusal| refusal);
+            return Ok(format!("{shard}: {outcome}"));
         }
         "lag" => {
             let group = cluster.groups.get_mut(&ShardId(id(args)?)).ok_or("no group")?;
@@ -265,13 +266,6 @@ fn happen(cluster: &mut Cluster, name: &str, args: &mut ArgumentConsumer<'_>) ->
         _ => return Err(format!("unknown command {name}").into()),
     }
     Ok(String::new())
-}
-
-fn obey(cluster: &mut Cluster, shard: ShardId, action: &Action) -> Answer {
-    let term = cluster.placement.controller_term();
-    let group = cluster.groups.get_mut(&shard).ok_or("no group")?;
-    let outcome = group.obey(action, term, &cluster.up);
-    Ok(format!("{shard}: {}", outcome.unwrap_or_else(|refusal| refusal)))
 }
 
 pub(crate) fn describe_shard(cluster: &Cluster, shard: ShardId) -> String {
