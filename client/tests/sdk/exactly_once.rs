@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use client::{
-    Client, Expect, MutationError, Previous,
+    Client, Clock, Expect, MutationError, Previous,
     proto::{Code, Mutation, Put, Request, UnaryRequest, kv_client::KvClient, mutation, reply, request},
 };
 use prost::Message;
 
-use crate::fake::{FakeCluster, FakeHost, Fault};
+use crate::fake::{FakeCluster, FakeHost, Fault, ManualClock};
 
 async fn one_shard() -> (Arc<FakeCluster>, Vec<FakeHost>, Client) {
     let (cluster, hosts) = FakeCluster::start(1, &[]).await;
@@ -248,11 +248,19 @@ async fn a_session_forgotten_with_the_outcome_open_is_an_error_of_its_own() {
 
 #[tokio::test]
 async fn what_was_given_up_is_never_executed_later() {
-    let (cluster, hosts, client) = one_shard().await;
+    let (cluster, hosts) = FakeCluster::start(1, &[]).await;
+    let clock = Arc::new(ManualClock::default());
+    let mut config = cluster.config();
+    config.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    let client = Client::connect(config).await.unwrap();
     client.put("k", "1").await.unwrap();
+    let seen = cluster.seen().len();
     cluster.inject(Fault::SilentBefore);
     let impatient = client.with_deadline(Duration::from_millis(50));
-    let error = impatient.put("k", "2").await.unwrap_err();
+    let put = tokio::spawn(async move { impatient.put("k", "2").await });
+    cluster.saw(seen + 1).await;
+    clock.advance(Duration::from_millis(50));
+    let error = put.await.unwrap().unwrap_err();
     assert!(matches!(error, MutationError::UnknownOutcome { .. }), "{error}");
     let (session, given_up) = cluster.mutations().last().unwrap().identity();
     client.put("k", "3").await.unwrap();

@@ -264,11 +264,7 @@ impl FakeCluster {
 
     /// Waits until hosts have seen `count` requests in all.
     pub(crate) async fn saw(&self, count: usize) {
-        self.seen
-            .subscribe()
-            .wait_for(|seen| *seen >= count)
-            .await
-            .unwrap();
+        reached(&self.seen, |seen| *seen >= count).await;
     }
 
     pub(crate) fn map(&self) -> ShardMapReply {
@@ -482,6 +478,16 @@ impl State {
         self.version += 1;
         true
     }
+}
+
+/// Waits for a signal; a test that would wait for ever fails instead.
+pub(crate) async fn reached(signal: &watch::Sender<usize>, condition: impl FnMut(&usize) -> bool) {
+    let mut signal = signal.subscribe();
+    let waiting = tokio::time::timeout(std::time::Duration::from_secs(60), signal.wait_for(condition));
+    waiting
+        .await
+        .expect("the signal comes within a minute")
+        .expect("its sender lives");
 }
 
 /// The seed of this test's random choices: `GODWIT_TEST_SEED`, or a fixed one. Printed, for the log of a failure.

@@ -21,7 +21,7 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-use super::cluster::{CLUSTER_ID, FakeCluster, Reaction};
+use super::cluster::{CLUSTER_ID, FakeCluster, Reaction, reached};
 
 pub(crate) struct FakeHost {
     pub(crate) address: String,
@@ -106,11 +106,7 @@ impl FakeHost {
 
     /// Waits until there are `count` open streams.
     pub(crate) async fn has_streams(&self, count: usize) {
-        self.streams
-            .subscribe()
-            .wait_for(|open| *open == count)
-            .await
-            .unwrap();
+        reached(&self.streams, |open| *open == count).await;
     }
 
     pub(crate) fn hellos(&self) -> Vec<Hello> {
