@@ -10,6 +10,8 @@
 
 mod change;
 mod config;
+#[cfg(test)]
+mod conformance;
 mod convert;
 mod env;
 mod failover;

@@ -30,13 +30,18 @@ pub(crate) enum FlushGate {
     /// Once the log is durable up to the captured index.
     Closed(watch::Receiver<Option<u64>>),
     /// At once.
+    #[cfg(test)]
     Open,
 }
 
 impl FlushGate {
     async fn pass(&self, applied: Option<u64>) -> Result<(), MachineFault> {
-        let (FlushGate::Closed(flushed), Some(applied)) = (self, applied) else { return Ok(()) };
-        let mut flushed = flushed.clone();
+        let Some(applied) = applied else { return Ok(()) };
+        let mut flushed = match self {
+            FlushGate::Closed(flushed) => flushed.clone(),
+            #[cfg(test)]
+            FlushGate::Open => return Ok(()),
+        };
         let passed = flushed.wait_for(|index| index.is_some_and(|index| index >= applied)).await;
         passed.map(|_| ()).map_err(|_| MachineFault::Storage("the log is closed".into()))
     }
@@ -203,5 +208,36 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let mark = self.0.checkpoint().await?;
         Ok(Snapshot { meta: meta_of(&mark), snapshot: SnapshotContent::Local })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use openraft::vote::RaftLeaderId;
+
+    use super::*;
+    use crate::conformance::{Stores, test_env};
+    use crate::types::Payload;
+
+    fn entry(index: u64) -> EntryResponder<TypeConfig> {
+        let log_id = LogId::new(LeaderId::new(1, 1), index);
+        (openraft::Entry { log_id, payload: Payload::default() }, None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_waits_until_the_log_is_flushed_so_far() {
+        let stores = Stores::new();
+        let (flush, flushed) = watch::channel(Some(6));
+        let cell = Cell::open(stores.shard(), FlushGate::Closed(flushed), test_env()).unwrap();
+        cell.apply(entry(7)).unwrap();
+        let early = tokio::time::timeout(Duration::from_secs(5), cell.checkpoint()).await;
+        assert!(early.is_err(), "entry 7 was checkpointed before it was flushed");
+        assert!(cell.durable().is_none());
+        flush.send_replace(Some(7));
+        let mark = cell.checkpoint().await.unwrap();
+        assert_eq!(mark.applied.map(|id| id.index()), Some(7));
+        assert_eq!(cell.durable(), Some(mark));
     }
 }

@@ -177,7 +177,10 @@ async fn calls_reach_the_service_and_bring_its_answer() {
     assert_eq!(admin(&[&host]).hosts().await.unwrap().hosts[0].host_id, 1);
     let (host, _) = start(Manner::Answers).await;
     admin(&[&host])
-        .shards(ShardsRequest { shard_id: 9, placement_group: false })
+        .shards(ShardsRequest {
+            shard_id: 9,
+            placement_group: false,
+        })
         .await
         .unwrap();
     let (host, _) = start(Manner::Answers).await;

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use client::{BoxFuture, ByteStream, Client, Clock, Connector, MutationError, ReadError, TcpConnector};
+use client::{
+    BoxFuture, ByteStream, Client, Clock, Connector, MutationError, ReadError, TcpConnector, proto::Code,
+};
 
 use crate::fake::{FakeCluster, FakeHost, Fault, ManualClock};
 
@@ -136,31 +138,28 @@ async fn a_put_that_could_not_be_sent_certainly_had_no_effect() {
 }
 
 #[tokio::test]
-async fn a_put_that_no_host_would_take_certainly_had_no_effect() {
-    let setup = setup().await;
-    setup.silence(&Fault::Refuse(client::proto::Code::Unavailable));
-    let error = setup
-        .ends_at_the_deadline(setup.client.put("k", "1"))
-        .await
-        .unwrap_err();
-    assert!(matches!(error, MutationError::Deadline { .. }), "{error}");
-    assert!(!error.is_outcome_unknown());
-}
-
-#[tokio::test]
-async fn attempts_have_a_limit_of_their_own() {
-    let (cluster, _hosts) = FakeCluster::start(1, &[]).await;
-    let mut config = cluster.config();
-    config.retry.attempts_max = 4;
-    let client = Client::connect(config).await.unwrap();
-    for _ in 0..20 {
-        cluster.inject(Fault::Refuse(client::proto::Code::Overloaded));
+async fn attempts_have_a_limit_and_refused_ones_leave_no_doubt() {
+    for code in [Code::Unavailable, Code::Overloaded, Code::Deadline] {
+        let (cluster, _hosts) = FakeCluster::start(1, &[]).await;
+        let mut config = cluster.config();
+        config.retry.attempts_max = 4;
+        let client = Client::connect(config).await.unwrap();
+        for _ in 0..8 {
+            cluster.inject(Fault::Refuse(code));
+        }
+        let error = client.get("k").await.unwrap_err();
+        assert!(
+            matches!(error, ReadError::Unavailable { attempts: 4, .. }),
+            "{error}"
+        );
+        let error = client.put("k", "1").await.unwrap_err();
+        assert!(
+            matches!(error, MutationError::Unavailable { attempts: 4, .. }),
+            "{error}"
+        );
+        assert!(!error.is_outcome_unknown());
+        assert_eq!((cluster.version_of("k"), cluster.faults_left()), (0, 0));
     }
-    let error = client.get("k").await.unwrap_err();
-    assert!(
-        matches!(error, ReadError::Unavailable { attempts: 4, .. }),
-        "{error}"
-    );
 }
 
 #[tokio::test]

@@ -242,7 +242,7 @@ impl Cluster {
     /// Every shard, as the placement group knows it.
     pub(crate) async fn shards(&self) -> Result<Vec<ShardStatus>, DemoError> {
         let admin = self.admin()?;
-        let request = ShardsRequest { shard_id: 0 };
+        let request = ShardsRequest { shard_id: 0, placement_group: false };
         let reply = retry(START_TIMEOUT, || async { admin.shards(request).await.map_err(|e| e.to_string()) }).await?;
         Ok(reply.shards)
     }
@@ -261,7 +261,7 @@ impl Cluster {
     pub(crate) async fn wait_until_served(&self, shards: usize) -> Result<(), DemoError> {
         let admin = self.admin()?;
         retry(START_TIMEOUT, || async {
-            let known = admin.shards(ShardsRequest { shard_id: 0 }).await.map_err(|e| e.to_string())?.shards;
+            let known = admin.shards(ShardsRequest { shard_id: 0, placement_group: false }).await.map_err(|e| e.to_string())?.shards;
             let homeless = known.iter().filter(|shard| shard.home == 0).count();
             if known.len() < shards || homeless > 0 {
                 return Err(format!("{} of {shards} shards are there, {homeless} without a home", known.len()));

@@ -238,6 +238,8 @@ impl ClusterWindow {
         }
         self.trail.extend(report.trail);
         self.trail.sort();
+        // A read and a write of one key by one user at one moment are one touch: a record is read and then updated.
+        self.trail.dedup();
         self.untracked += report.untracked;
         Ok(())
     }
@@ -438,6 +440,15 @@ mod tests {
             merged.trail.iter().map(|touch| touch.at_ms).collect::<Vec<_>>(),
             [1, 3, 4, 5]
         );
+    }
+
+    #[test]
+    fn a_record_read_and_then_updated_is_one_touch_and_two_accesses() {
+        let session = [(1, "a", Op::Get, "k", "u", 5), (1, "a", Op::Put, "k", "u", 5)];
+        let mut merged = ClusterWindow::empty(WindowId(9));
+        merged.merge(report(1, &session)).unwrap();
+        let counts = merged.counts(0);
+        assert_eq!((counts.trail.len(), counts.accesses()), (1, 2));
     }
 
     #[test]

@@ -197,9 +197,10 @@ impl Admin for AdminService {
 
     async fn shards(&self, request: Request<ShardsRequest>) -> Result<Response<ShardsReply>, Status> {
         answer_or_forward!(self, request, shards);
-        let wanted = request.into_inner().shard_id;
+        let request = request.into_inner();
         let shards = self.look(|state| {
-            let shards = state.shards().values().filter(|shard| match wanted {
+            let shards = state.shards().values().filter(|shard| match request.shard_id {
+                _ if request.placement_group => shard.id == ShardId::PLACEMENT,
                 0 => shard.id != ShardId::PLACEMENT,
                 id => shard.id.0 == id,
             });

@@ -1,0 +1,11 @@
+//! Real hosts as processes: one file for each thing that must hold.
+//!
+//! Every test starts its own cluster on free loopback ports and temporary folders, and ends the processes it started,
+//! by their ids, also when it fails.
+
+mod bad_input;
+mod harness;
+mod kills;
+mod membership;
+mod migrations;
+mod power_cut;

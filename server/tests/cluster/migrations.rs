@@ -1,0 +1,121 @@
+//! Migrations by hand, and resumed wherever the controller dies.
+
+use super::harness::{Cluster, check_all, eventually, keys, write_all};
+
+async fn replica_move(cluster: &Cluster, shard: usize) -> (u64, u64, u64) {
+    let known = &cluster.shards().await[shard];
+    let held: Vec<u64> = known.replicas.iter().map(|replica| replica.host_id).collect();
+    let to = (1..=4).find(|host| !held.contains(host)).expect("four hosts, three replicas");
+    (known.shard_id, known.home, to)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_and_a_home_move_under_writes() {
+    let cluster = Cluster::start(4, 4).await;
+    let client = cluster.client().await;
+    let mut acknowledged = write_all(&client, &keys(40), "before").await;
+    let (shard, from, to) = replica_move(&cluster, 0).await;
+    let writer = {
+        let client = client.clone();
+        tokio::spawn(async move { write_all(&client, &keys(40), "during").await })
+    };
+    let request = client::proto::MoveReplicaRequest {
+        shard_id: shard,
+        from_host: from,
+        to_host: to,
+        reason: "test".into(),
+    };
+    let reply = cluster.admin().move_replica(request).await.unwrap();
+    assert_eq!(reply.refused, "");
+    let ended = cluster.wait_for(reply.migration_id).await;
+    assert_eq!(ended.state, "Done", "{ended:?}");
+    acknowledged.extend(writer.await.unwrap());
+    check_all(&client, &acknowledged).await;
+    let shards = cluster.shards().await;
+    let moved = shards.iter().find(|known| known.shard_id == shard).unwrap();
+    let hosts: Vec<u64> = moved.replicas.iter().map(|replica| replica.host_id).collect();
+    assert!(hosts.contains(&to) && !hosts.contains(&from) && hosts.len() == 3, "{moved:?}");
+    assert_eq!(moved.conf_ver, 2);
+
+    let target = *hosts.iter().find(|host| **host != moved.home).unwrap();
+    let request = client::proto::MoveHomeRequest { shard_id: shard, to_host: target, reason: "test".into() };
+    let reply = cluster.admin().move_home(request).await.unwrap();
+    let ended = cluster.wait_for(reply.migration_id).await;
+    assert_eq!(ended.state, "Done", "{ended:?}");
+    eventually("the map shows the new home", || async {
+        let shards = cluster.shards().await;
+        let home = shards.iter().find(|known| known.shard_id == shard).map(|known| known.home);
+        if home == Some(target) { Ok(()) } else { Err(format!("{home:?}")) }
+    })
+    .await;
+    check_all(&client, &acknowledged).await;
+}
+
+/// Kills the controller at a fail point while it moves a replica away from the shard's home, and checks that another
+/// one ends the migration.
+async fn controller_dies_at(point: &str) {
+    let mut cluster = Cluster::start(4, 2).await;
+    let client = cluster.client().await;
+    let acknowledged = write_all(&client, &keys(20), "kept").await;
+    // Whoever is in control later must be armed; restarting one at a time moves nothing.
+    for host in 0..4 {
+        cluster.hosts[host].kill();
+        cluster.hosts[host].start(point);
+        cluster.wait_until_settled(2).await;
+    }
+    let (shard, from, to) = replica_move(&cluster, 0).await;
+    let request = client::proto::MoveReplicaRequest {
+        shard_id: shard,
+        from_host: from,
+        to_host: to,
+        reason: point.to_owned(),
+    };
+    let reply = cluster.admin().move_replica(request).await.unwrap();
+    assert_eq!(reply.refused, "", "{point}");
+    // The host in control ends itself at the point, and comes back unarmed.
+    let started = std::time::Instant::now();
+    let mut deaths = 0;
+    loop {
+        for host in &mut cluster.hosts {
+            if !host.runs() {
+                deaths += 1;
+                host.start("");
+            }
+        }
+        let known = cluster.migrations().await;
+        let migration = known.iter().find(|known| known.migration_id == reply.migration_id).unwrap();
+        if migration.ended_ms > 0 {
+            assert_eq!(migration.state, "Done", "{point}: {migration:?}");
+            break;
+        }
+        assert!(started.elapsed() < super::harness::PATIENCE, "{point}: {migration:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(deaths > 0, "{point}: nobody died, so this showed nothing");
+    check_all(&cluster.client().await, &acknowledged).await;
+}
+
+macro_rules! controller_dies {
+    ($($name:ident: $point:literal;)*) => { $(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            controller_dies_at($point).await;
+        }
+    )* };
+}
+
+controller_dies! {
+    controller_dies_before_adding: "controller.leave_proposed.before";
+    controller_dies_after_adding_began: "controller.leave_proposed.after";
+    controller_dies_before_catching_up: "controller.leave_adding.before";
+    controller_dies_after_catching_up_began: "controller.leave_adding.after";
+    controller_dies_when_caught_up: "controller.leave_catching_up.before";
+    controller_dies_before_transferring: "controller.leave_catching_up.after";
+    controller_dies_after_the_transfer: "controller.leave_transferring.before";
+    controller_dies_before_switching: "controller.leave_transferring.after";
+    controller_dies_after_the_switch: "controller.leave_switching.before";
+    controller_dies_before_removing: "controller.leave_switching.after";
+    controller_dies_after_the_removal: "controller.leave_removing.before";
+    controller_dies_before_cleaning: "controller.leave_removing.after";
+    controller_dies_after_cleaning: "controller.leave_cleaning.before";
+}
