@@ -73,8 +73,14 @@ pub enum ChangeError {
 }
 
 impl Group {
-    /// Changes the group's members and waits until the change is committed.
-    pub async fn change_members(&self, change: MemberChange, stamp: ConfStamp) -> Result<(), ChangeError> {
+    /// Changes the group's members and waits until the change is committed. `decided_on` is the index of the membership
+    /// that the change was decided on; it is refused once another is in force, so an order that comes late does nothing.
+    pub async fn change_members(
+        &self,
+        change: MemberChange,
+        stamp: ConfStamp,
+        decided_on: u64,
+    ) -> Result<(), ChangeError> {
         let seen = self.registered().cell.mark().stamp.controller_term;
         if stamp.controller_term < seen {
             return Err(ChangeError::OldController { given: stamp.controller_term, seen });
@@ -88,6 +94,10 @@ impl Group {
             return Err(ChangeError::NotLeader { leader: metrics.current_leader.map(ReplicaId) });
         }
         let effective = &metrics.membership_config;
+        let in_force = effective.log_id().map(|id| id.index());
+        if in_force != Some(decided_on) {
+            return Err(ChangeError::Conflict(format!("membership {in_force:?} is in force, not {decided_on}")));
+        }
         let Some(request) = plan(self.replica().0, effective.membership(), change)? else { return Ok(()) };
         let preconditions =
             [Precondition::LastMembershipLogId { last_membership_log_id: *effective.log_id() }];

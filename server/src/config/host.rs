@@ -200,8 +200,10 @@ pub struct BalancerConfig {
     pub policy: PolicyName,
     /// The trained model, for [`PolicyName::BurnModel`] alone.
     pub model_file: Option<PathBuf>,
-    /// Windows a shard's home stays before the balancer may move it again.
+    /// Windows a shard's home stays before the balancer may move it again. Taken over by `init`.
     pub dwell_windows: u32,
+    /// Windows a shard's replicas stay before the balancer may move one again. Taken over by `init`.
+    pub replica_dwell_windows: u32,
     /// An access log (CSV, or CSV compressed with zstd) that a policy learns from before its first forecast.
     pub history: Option<PathBuf>,
     /// The zone of each origin in `history`: CSV with the columns origin, zone, region, lat, lon.
@@ -219,6 +221,7 @@ impl Default for BalancerConfig {
             policy: PolicyName::EwmaHysteresis,
             model_file: None,
             dwell_windows: 2,
+            replica_dwell_windows: 4,
             history: None,
             history_zones: None,
             history_until_ms: None,

@@ -23,14 +23,14 @@ const REST_MAX: Duration = Duration::from_millis(100);
 impl Controller {
     /// Does what is due for a migration and says how long to rest; `None` when it has ended.
     pub(super) async fn step(&self, migration: MigrationId, pacer: &mut Pacer) -> Option<Duration> {
-        let (known, actions) = self.decide(migration)?;
+        let (known, actions, decided_on) = self.decide(migration)?;
         let mut rest = Duration::ZERO;
         for action in actions {
             let now_ms = self.host.now_ms();
             if let Action::Wait { until_ms } = &action {
                 rest = Duration::from_millis(until_ms.saturating_sub(now_ms)).min(REST_MAX);
             } else if pacer.is_due(migration, &action, now_ms, REPEAT_MS) {
-                self.act(&known, action).await;
+                self.act(&known, action, decided_on).await;
             } else {
                 rest = REST_MAX;
             }
@@ -38,12 +38,13 @@ impl Controller {
         Some(rest)
     }
 
-    fn decide(&self, migration: MigrationId) -> Option<(Migration, Vec<Action>)> {
+    /// What to do, and the membership that it was decided on.
+    fn decide(&self, migration: MigrationId) -> Option<(Migration, Vec<Action>, u64)> {
         let state = self.local.machine.state();
         let known = state.migration(migration).filter(|known| !known.state.is_terminal())?.clone();
         let observation = self.observer.observation(known.shard);
         let actions = placement::next_actions(&state, &known, &observation, self.term, self.host.now_ms());
-        Some((known, actions))
+        Some((known, actions, observation.membership_index().unwrap_or(0)))
     }
 
     /// Rests until something new is seen or written, or the time is over.
@@ -61,12 +62,12 @@ impl Controller {
     }
 
     /// Carries out one action. A failure is only logged: the next step looks again and decides anew.
-    pub(super) async fn act(&self, migration: &Migration, action: Action) {
+    async fn act(&self, migration: &Migration, action: Action, decided_on: u64) {
         if let Action::Propose(command) = action {
             self.advance(migration, &command).await;
             return;
         }
-        let order = self.carry_out(migration.shard, Some(migration), &action);
+        let order = self.carry_out(migration.shard, Some(migration), &action, decided_on);
         match tokio::time::timeout(ORDER_TIMEOUT, order).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => tracing::debug!(migration = %migration.id, ?action, reason, "an order was not obeyed"),
@@ -94,19 +95,21 @@ impl Controller {
         shard: ShardId,
         migration: Option<&Migration>,
         action: &Action,
+        decided_on: u64,
     ) -> Result<(), String> {
+        let wish = |conf_ver: Option<u64>| Wish { shard, migration, conf_ver, decided_on };
         match *action {
             Action::CreateReplica { host, replica } => self.create(shard, host, replica).await,
             Action::DestroyReplica { host, replica } => self.destroy(shard, host, replica).await,
             Action::TransferLeader { to } => self.transfer(shard, to).await,
             Action::AddLearner { replica, host } => {
                 let member = PlacementMember { replica_id: replica.0, host_id: host.0 };
-                self.change(shard, migration, None, Change::AddLearner(member)).await
+                self.change(wish(None), Change::AddLearner(member)).await
             }
-            Action::RemoveReplica { replica } => self.change(shard, migration, None, Change::Remove(replica.0)).await,
+            Action::RemoveReplica { replica } => self.change(wish(None), Change::Remove(replica.0)).await,
             Action::Switch { add, demote, conf_ver, .. } => {
                 let switch = Switch { promote: add.map(|id| id.0), demote: demote.map(|id| id.0) };
-                self.change(shard, migration, Some(conf_ver), Change::Switch(switch)).await
+                self.change(wish(Some(conf_ver)), Change::Switch(switch)).await
             }
             Action::Propose(_) | Action::Wait { .. } => Ok(()),
         }
@@ -191,29 +194,34 @@ impl Controller {
         }
     }
 
-    async fn change(
-        &self,
-        shard: ShardId,
-        migration: Option<&Migration>,
-        conf_ver: Option<u64>,
-        change: Change,
-    ) -> Result<(), String> {
-        let host = self.leader_host(shard)?;
-        let committed = self.observer.observation(shard).leader.map_or(0, |leader| leader.membership.conf_ver);
+    async fn change(&self, wish: Wish<'_>, change: Change) -> Result<(), String> {
+        let leader = self.observer.observation(wish.shard).leader;
+        let leader = leader.ok_or_else(|| format!("shard {} has no known leader", wish.shard))?;
         let order = ChangeMembersOrder {
-            order: self.order(host),
-            shard_id: shard.0,
-            conf_ver: conf_ver.unwrap_or(committed),
-            migration: migration.map_or(0, |known| known.id.0),
+            order: self.order(leader.host),
+            shard_id: wish.shard.0,
+            conf_ver: wish.conf_ver.unwrap_or(leader.membership.conf_ver),
+            migration: wish.migration.map_or(0, |known| known.id.0),
+            decided_on: wish.decided_on,
             change: Some(change),
         };
-        let reply = self.control(host)?.change_members(order).await;
-        self.obeyed(host, reply)
+        let reply = self.control(leader.host)?.change_members(order).await;
+        self.obeyed(leader.host, reply)
     }
 
     fn leader_host(&self, shard: ShardId) -> Result<HostId, String> {
         self.observer.leader_host(shard).ok_or_else(|| format!("shard {shard} has no known leader"))
     }
+}
+
+/// A change of members, and what it rests on.
+struct Wish<'a> {
+    shard: ShardId,
+    migration: Option<&'a Migration>,
+    /// The version of the new configuration; `None` leaves it as it is.
+    conf_ver: Option<u64>,
+    /// The membership that was seen.
+    decided_on: u64,
 }
 
 type ControlAt = crate::control::control_client::ControlClient<tonic::transport::Channel>;

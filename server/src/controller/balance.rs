@@ -118,7 +118,7 @@ impl Controller {
         let settle = if replicas { REPLICAS_SETTLE } else { HOMES_SETTLE };
         let proposals = match balancer.forecaster.is_some() {
             true => self.plan(&mut balancer, open, mode)?,
-            false => self.spread_by_number(open),
+            false => self.spread_by_number(self.logged_window(open)),
         };
         let model = balancer.forecaster.as_ref().map_or("", |forecaster| forecaster.name()).to_owned();
         Ok(self.carry_through(model, proposals, settle).await)
@@ -131,8 +131,13 @@ impl Controller {
         settle: Duration,
     ) -> Result<CloseWindowReply, BalanceError> {
         let mut balancer = self.balancer.lock().await;
+        let logged = self.logged_window(window);
+        let open = self.local.machine.state().window();
+        if logged < open {
+            return Err(BalanceError::StaleWindow { asked: window.0, open: open.0 });
+        }
         let (counted, local_accesses) = self.collect(window).await;
-        let closed = Command::CloseWindow { window, now_ms: self.host.now_ms() };
+        let closed = Command::CloseWindow { window: logged, now_ms: self.host.now_ms() };
         write(&self.local, self.raft_term, &closed).await.ok_or(BalanceError::Deposed)?;
         let counts = counted.counts(self.window_length().start_ms(window));
         let accesses = counts.accesses();
@@ -216,7 +221,8 @@ impl Controller {
             Mode::HomesAndReplicas => REPLICAS_SETTLE.as_millis() as u64,
         };
         let proposals = planned.proposals.iter();
-        Ok(proposals.map(|planned| planned.proposal(policy.as_str(), window, now_ms, now_ms + life_ms)).collect())
+        let logged = if self.host.config().balancer.external_windows { state.window() } else { window };
+        Ok(proposals.map(|planned| planned.proposal(policy.as_str(), logged, now_ms, now_ms + life_ms)).collect())
     }
 
     /// The policy without a forecast: each shard's home is the voter that its number picks.
@@ -316,9 +322,19 @@ impl Controller {
             host_scores(&forecast, state.hosts().values(), counted.shards.keys())
         };
         if !scores.is_empty() {
+            let window = self.logged_window(window);
             let command =
                 Command::RecordAffinities { window, model: forecast.model, scores, now_ms: self.host.now_ms() };
             write(&self.local, self.raft_term, &command).await;
+        }
+    }
+
+    /// The number of a window in the placement log, where windows only rise. By the clock it is the window's own; a
+    /// replay that is driven from outside may begin again at an earlier hour, so there its windows are counted.
+    fn logged_window(&self, window: WindowId) -> WindowId {
+        match self.host.config().balancer.external_windows {
+            true => self.local.machine.state().window(),
+            false => window,
         }
     }
 

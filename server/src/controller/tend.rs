@@ -140,9 +140,10 @@ impl Controller {
         for shard in shards {
             let observation = self.observer.observation(shard);
             let actions = placement::strays(&self.local.machine.state(), &observation);
+            let decided_on = observation.membership_index().unwrap_or(0);
             for action in actions {
                 tracing::info!(%shard, ?action, "clearing debris");
-                if let Err(reason) = self.carry_out(shard, None, &action).await {
+                if let Err(reason) = self.carry_out(shard, None, &action, decided_on).await {
                     tracing::debug!(%shard, reason, "debris is still there");
                 }
             }

@@ -124,6 +124,7 @@ impl Cluster {
             "profiler.access_log_sample_ppm=1000000".to_owned(),
             "balancer.external_windows=true".to_owned(),
             "balancer.dwell_windows=0".to_owned(),
+            "balancer.replica_dwell_windows=0".to_owned(),
             format!("balancer.model_file={}", model_file.display()),
             format!("balancer.history={}", absolute(&prepared.trace_file).display()),
             format!("balancer.history_zones={}", absolute(&prepared.zones_file).display()),

@@ -87,7 +87,11 @@ impl Host {
             cluster_id: cluster_id.to_owned(),
             host: self.description(),
             rules,
-            limits: Limits::default(),
+            limits: Limits {
+                home_dwell_windows: u64::from(self.config().balancer.dwell_windows),
+                move_dwell_windows: u64::from(self.config().balancer.replica_dwell_windows),
+                ..Limits::default()
+            },
             partition,
             hosts_before_create: request.hosts,
             now_ms: self.now_ms(),

@@ -100,7 +100,7 @@ impl ControlService {
             },
             Change::Remove(replica) => MemberChange::Remove { replica: ReplicaId(replica) },
         };
-        group.change_members(change, stamp).await.map_err(|e: ChangeError| e.to_string())
+        group.change_members(change, stamp, order.decided_on).await.map_err(|e: ChangeError| e.to_string())
     }
 
     async fn transfer(&self, order: TransferHomeOrder) -> Result<(), String> {
