@@ -15,12 +15,15 @@ const USER_BYTES_MAX: usize = 64;
 /// Origins told apart for each hot user; its accesses from others count towards the user alone.
 const ORIGINS_OF_A_USER_MAX: usize = 4;
 
+/// Filled from the front. An array, because a slot changes its user often and must not allocate then.
+type OriginsOfUser = [Option<(OriginId, u64)>; ORIGINS_OF_A_USER_MAX];
+
 #[derive(Debug)]
 pub(super) struct ShardProfile {
     origins: Vec<(OriginId, OriginUse)>,
     keys: Reservoir,
     hot_keys: Top<()>,
-    hot_users: Top<Vec<(OriginId, u64)>>,
+    hot_users: Top<OriginsOfUser>,
 }
 
 impl ShardProfile {
@@ -82,6 +85,7 @@ impl ShardProfile {
                     origins: slot
                         .extra
                         .into_iter()
+                        .flatten()
                         .map(|(origin, count)| (names.name(origin), count))
                         .collect(),
                 })
@@ -90,10 +94,18 @@ impl ShardProfile {
     }
 }
 
-fn count_origin(origins: &mut Vec<(OriginId, u64)>, origin: OriginId) {
-    if let Some((_, count)) = origins.iter_mut().find(|(known, _)| *known == origin) {
-        *count += 1;
-    } else if origins.len() < ORIGINS_OF_A_USER_MAX {
-        origins.push((origin, 1));
+fn count_origin(origins: &mut OriginsOfUser, origin: OriginId) {
+    for place in origins {
+        match place {
+            Some((known, count)) if *known == origin => {
+                *count += 1;
+                return;
+            }
+            Some(_) => {}
+            None => {
+                *place = Some((origin, 1));
+                return;
+            }
+        }
     }
 }

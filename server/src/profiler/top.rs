@@ -9,7 +9,7 @@
 pub(super) struct Slot<T> {
     /// The label, cut to the bytes kept.
     pub(super) label: Vec<u8>,
-    /// Upper bound of its count.
+    /// Upper bound of its count, filled in when the slots are handed out.
     pub(super) count: u64,
     /// By how much `count` may exceed the truth.
     pub(super) error: u64,
@@ -22,8 +22,9 @@ pub(super) struct Slot<T> {
 pub(super) struct Top<T> {
     slots_max: usize,
     label_bytes_max: usize,
-    /// Beside the slots, so that a look-up scans one small array.
+    /// Digests and counts beside the slots, so that finding a label or the lightest scans one small array.
     digests: Vec<u64>,
+    counts: Vec<u64>,
     slots: Vec<Slot<T>>,
 }
 
@@ -33,6 +34,7 @@ impl<T: Default> Top<T> {
             slots_max,
             label_bytes_max,
             digests: Vec::new(),
+            counts: Vec::new(),
             slots: Vec::new(),
         }
     }
@@ -45,17 +47,21 @@ impl<T: Default> Top<T> {
             None if self.slots.len() < self.slots_max => self.push(digest),
             None => self.evict(digest),
         };
+        self.counts[index] += 1;
         let slot = &mut self.slots[index];
         if slot.label.is_empty() {
             slot.label.extend_from_slice(kept);
         }
-        slot.count += 1;
         &mut slot.extra
     }
 
     /// The kept labels, heaviest first; equal counts in the order of their labels.
     pub(super) fn into_heaviest(self) -> Vec<Slot<T>> {
         let mut slots = self.slots;
+        slots
+            .iter_mut()
+            .zip(self.counts)
+            .for_each(|(slot, count)| slot.count = count);
         slots.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.label.cmp(&b.label)));
         slots
     }
@@ -67,6 +73,7 @@ impl<T: Default> Top<T> {
 
     fn push(&mut self, digest: u64) -> usize {
         self.digests.push(digest);
+        self.counts.push(0);
         self.slots.push(Slot {
             label: Vec::new(),
             count: 0,
@@ -77,11 +84,11 @@ impl<T: Default> Top<T> {
     }
 
     fn evict(&mut self, digest: u64) -> usize {
-        let lightest = self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.count);
+        let lightest = self.counts.iter().enumerate().min_by_key(|(_, count)| **count);
         let index = lightest.map_or(0, |(index, _)| index);
         let slot = &mut self.slots[index];
         slot.label.clear();
-        slot.error = slot.count;
+        slot.error = self.counts[index];
         slot.extra = T::default();
         self.digests[index] = digest;
         index
