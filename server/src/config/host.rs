@@ -2,8 +2,8 @@
 //!
 //! Units stand last in every name (`_ms`, `_bytes`, `_ppm`) and ceilings end in `_max`. The type is
 //! what `godwit serve --print-config` prints and what the file holds; the two round-trip. What a
-//! value may be is in [`HostConfig::validate`](HostConfig::validate), not in the types, so that an
-//! error can name the field and its source.
+//! value may be is checked by [`load`](super::load) (rules in `validate.rs`), not by the types, so that
+//! an error can name the field and its source.
 
 use std::path::PathBuf;
 
