@@ -19,12 +19,13 @@ fn folder() -> PathBuf {
 }
 
 fn log() -> impl Iterator<Item = AccessLogEntry> {
-    let reader = AccessLogReader::open(&folder().join("trace.csv.zst")).unwrap();
+    let reader = AccessLogReader::open(&folder().join("trace.csv.zst")).expect("the trace is committed");
     reader.map(|entry| entry.expect("the committed trace has no bad line"))
 }
 
 fn zone_map() -> ZoneMap {
-    ZoneMap::read(std::fs::File::open(folder().join("zones.csv")).unwrap()).unwrap()
+    let file = std::fs::File::open(folder().join("zones.csv")).expect("the zone file is committed");
+    ZoneMap::read(file).expect("the zone file is well formed")
 }
 
 #[test]
@@ -58,7 +59,7 @@ fn new_york_lies_in_three_of_six_zones_in_three_regions() {
 /// The slice's windows after the training windows, cut into shards by the training part alone.
 fn windows(map: &ZoneMap) -> (Vec<WindowCounts>, WindowId) {
     let zones = map.zones();
-    let first_ms = log().next().unwrap().timestamp_ms;
+    let first_ms = log().next().expect("the trace has lines").timestamp_ms;
     let from = WindowId(first_ms / WindowLength::HOUR.as_ms() + TRAINING_DAYS * 24);
     let from_ms = WindowLength::HOUR.start_ms(from);
     let used: Vec<AccessLogEntry> = log()
@@ -69,14 +70,17 @@ fn windows(map: &ZoneMap) -> (Vec<WindowCounts>, WindowId) {
         let at = zones
             .iter()
             .position(|zone| Some(zone) == map.zone_of(&entry.origin))
-            .unwrap();
+            .expect("every origin has a zone");
         loads
             .entry(entry.data_id.clone().into_bytes())
             .or_insert_with(|| vec![0; zones.len()])[at] += 1;
     }
     let ranges: KeyRanges = partition::affinity_aware(&loads, SHARDS);
     let aggregator = WindowAggregator::new(WindowLength::HOUR.as_ms(), ranges, map.clone());
-    (windows_of(&used, aggregator).unwrap(), from)
+    (
+        windows_of(&used, aggregator).expect("the trace is in order"),
+        from,
+    )
 }
 
 #[test]

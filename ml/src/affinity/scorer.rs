@@ -128,8 +128,8 @@ impl Scorer {
         let weights = &self.weights;
         let mut skip = 0.0;
         let mut units = weights.hidden_bias.clone();
-        for at in 0..PAIR_FEATURES {
-            let input = standardise(row[at], weights.pair_mean[at], weights.pair_scale[at]);
+        for (at, value) in row.iter().enumerate() {
+            let input = standardise(*value, weights.pair_mean[at], weights.pair_scale[at]);
             skip += input * weights.skip_weight[at];
             let from_input = &weights.hidden_weight[at * weights.hidden..(at + 1) * weights.hidden];
             units
