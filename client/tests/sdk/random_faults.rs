@@ -90,7 +90,6 @@ async fn no_put_is_lost_or_done_twice() {
         let (cluster, _hosts) = FakeCluster::start(3, &["g", "n"]).await;
         let mut config = cluster.config();
         config.seed = seed;
-        config.deadline = Duration::from_secs(60);
         config.retry.attempt_timeout = Duration::from_millis(200);
         let client = Client::connect(config).await.unwrap();
         let losses = Arc::new(AtomicUsize::new(0));

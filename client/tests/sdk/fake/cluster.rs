@@ -147,11 +147,22 @@ impl FakeCluster {
         (cluster, servers)
     }
 
-    /// A configuration for this cluster, with short pauses.
+    /// A configuration for this cluster, with short pauses, and with time limits that only a dead machine reaches: a
+    /// test must not fail because its machine is busy.
     pub(crate) fn config(&self) -> ClientConfig {
         let seed = seed();
         let mut config =
             ClientConfig::new(self.state().addresses.values().cloned().collect::<Vec<_>>(), seed);
+        let ample = std::time::Duration::from_secs(120);
+        (
+            config.deadline,
+            config.retry.attempt_timeout,
+            config.transport.connect_timeout,
+        ) = (ample, ample, ample);
+        (
+            config.transport.keep_alive_interval,
+            config.transport.keep_alive_timeout,
+        ) = (ample, ample);
         config.retry.backoff_min = std::time::Duration::from_millis(1);
         config.retry.backoff_max = std::time::Duration::from_millis(20);
         config.retry.refresh_jitter = std::time::Duration::from_millis(1);
