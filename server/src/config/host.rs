@@ -208,8 +208,8 @@ pub struct BalancerConfig {
     pub history: Option<PathBuf>,
     /// The zone of each origin in `history`: CSV with the columns origin, zone, region, lat, lon.
     pub history_zones: Option<PathBuf>,
-    /// Only accesses before this time of `history` count, in milliseconds since the Unix epoch.
-    pub history_until_ms: Option<u64>,
+    /// Only accesses before this time of `history` count, in milliseconds since the Unix epoch; 0: all do.
+    pub history_until_ms: u64,
     /// Windows are ended from outside, through the admin service, instead of by the clock: for replays.
     pub external_windows: bool,
 }
@@ -224,7 +224,7 @@ impl Default for BalancerConfig {
             replica_dwell_windows: 4,
             history: None,
             history_zones: None,
-            history_until_ms: None,
+            history_until_ms: 0,
             external_windows: false,
         }
     }

@@ -104,7 +104,10 @@ pub(crate) fn history(
 ) -> Result<Vec<WindowCounts>, PolicyError> {
     let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else { return Ok(Vec::new()) };
     let zones = read_zones(zones)?;
-    let until_ms = config.history_until_ms.unwrap_or(u64::MAX);
+    let until_ms = match config.history_until_ms {
+        0 => u64::MAX,
+        until_ms => until_ms,
+    };
     let mut entries: Vec<AccessLogEntry> = Vec::new();
     for entry in open_log(log)? {
         let entry = entry.map_err(|source| PolicyError::Log { path: log.clone(), source })?;

@@ -30,6 +30,9 @@ const PLAN_DEADLINE: Duration = Duration::from_secs(150);
 const CLOCKS: [&str; 3] =
     ["raft.heartbeat_ms=500", "raft.election_min_ms=2000", "raft.election_max_ms=3000"];
 
+/// Begins the reason that no further attempt can mend.
+const END_OF_HOST: &str = "the host at";
+
 /// One host process.
 struct Process {
     site: Site,
@@ -91,9 +94,25 @@ impl Cluster {
             hosts: cluster.processes.len() as u32,
         };
         let first = cluster.admin_at(vec![cluster.processes[0].address.clone()], START_TIMEOUT)?;
-        retry(START_TIMEOUT, || async { first.init(request.clone()).await.map_err(|e| e.to_string()) }).await?;
+        retry(START_TIMEOUT, || async {
+            cluster.check_alive()?;
+            first.init(request.clone()).await.map_err(|e| e.to_string())
+        })
+        .await?;
         cluster.wait_until_served(prepared.ranges.splits().len() + 1).await?;
         Ok(cluster)
+    }
+
+    /// Says which host has ended by itself, and why.
+    fn check_alive(&self) -> Result<(), String> {
+        for process in &self.processes {
+            let mut child = process.child.lock().expect("no panic under this lock");
+            if let Some(Ok(Some(status))) = child.as_mut().map(Child::try_wait) {
+                let log = std::fs::read_to_string(process.folder.join("host.log")).unwrap_or_default();
+                return Err(format!("{END_OF_HOST} {} ended with {status}: {log}", process.address));
+            }
+        }
+        Ok(())
     }
 
     fn describe(
@@ -371,7 +390,7 @@ pub(crate) async fn retry<T, F: Future<Output = Result<T, String>>>(
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
-            Err(reason) if started.elapsed() >= limit => return Err(DemoError::Cluster(reason)),
+            Err(reason) if started.elapsed() >= limit || reason.starts_with(END_OF_HOST) => return Err(DemoError::Cluster(reason)),
             Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
         }
     }
