@@ -29,7 +29,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "POLICY,POLICY", value_delimiter = ',', value_enum)]
     pub policies: Vec<PolicyName>,
     /// Key ranges to cut the trace's keys into
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     pub shards: u32,
     /// Seed of everything drawn by chance
     #[arg(long, default_value_t = 1)]
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn the_plain_demo_measures_every_policy() {
         let args = demo(&[]).unwrap();
-        assert_eq!((args.quick, args.shards, args.seed), (false, 128, 1));
+        assert_eq!((args.quick, args.shards, args.seed), (false, 64, 1));
         assert_eq!(args.policies(), PolicyName::ALL);
     }
 

@@ -202,6 +202,8 @@ pub struct BalancerConfig {
     pub model_file: Option<PathBuf>,
     /// Windows a shard's home stays before the balancer may move it again. Taken over by `init`.
     pub dwell_windows: u32,
+    /// Replicas on their way to a host, and from it, at most; half of them on a forecast. Taken over by `init`.
+    pub host_moves_max: u32,
     /// Windows a shard's replicas stay before the balancer may move one again. Taken over by `init`.
     pub replica_dwell_windows: u32,
     /// An access log (CSV, or CSV compressed with zstd) that a policy learns from before its first forecast.
@@ -221,6 +223,7 @@ impl Default for BalancerConfig {
             policy: PolicyName::EwmaHysteresis,
             model_file: None,
             dwell_windows: 2,
+            host_moves_max: 2,
             replica_dwell_windows: 4,
             history: None,
             history_zones: None,

@@ -151,8 +151,8 @@ impl Controller {
                 proposals = self.plan(&mut balancer, next, Mode::Homes)?;
             }
         }
-        self.record_affinities(&balancer, next, &counted).await;
-        let outcome = self.carry_through(model, proposals, settle).await;
+        let recording = self.record_affinities(&balancer, next, &counted);
+        let ((), outcome) = tokio::join!(recording, self.carry_through(model, proposals, settle));
         Ok(CloseWindowReply { accesses, local_accesses, outcome: Some(outcome) })
     }
 

@@ -14,12 +14,15 @@ use super::cluster::Cluster;
 use super::ledger::Ledger;
 use super::prepare::Prepared;
 use super::replayer::Replayer;
+use crate::cli::DemoArgs;
 use crate::report::{DemoReport, ReplicaMoves, WritePauses};
 
-/// Home moves measured.
+/// Home moves measured, and in a quick demo.
 const HOME_MOVES: usize = 12;
-/// Replica moves measured.
+const HOME_MOVES_QUICK: usize = 6;
+/// Replica moves measured, and in a quick demo.
 const REPLICA_MOVES: usize = 3;
+const REPLICA_MOVES_QUICK: usize = 1;
 /// How long a shard is written before anything is done to it.
 const BEFORE: Duration = Duration::from_secs(2);
 /// Windows replayed with a host missing, and after its return.
@@ -29,6 +32,7 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// Runs the segment and adds its figures to the report.
 pub(crate) async fn measure(
+    args: &DemoArgs,
     cluster: &Cluster,
     replayer: &Replayer<'_>,
     prepared: &Prepared,
@@ -36,8 +40,12 @@ pub(crate) async fn measure(
     report: &mut DemoReport,
 ) -> Result<(), DemoError> {
     println!("\nClosing segment");
-    report.details.home_move_pauses = Some(home_moves(cluster, replayer, prepared).await?);
-    report.details.replica_moves = Some(replica_moves(cluster, replayer, prepared).await?);
+    let (homes, replicas) = match args.quick {
+        true => (HOME_MOVES_QUICK, REPLICA_MOVES_QUICK),
+        false => (HOME_MOVES, REPLICA_MOVES),
+    };
+    report.details.home_move_pauses = Some(home_moves(cluster, replayer, prepared, homes).await?);
+    report.details.replica_moves = Some(replica_moves(cluster, replayer, prepared, replicas).await?);
     kill_and_return(cluster, replayer, prepared, ledger).await
 }
 
@@ -123,10 +131,11 @@ async fn home_moves(
     cluster: &Cluster,
     replayer: &Replayer<'_>,
     prepared: &Prepared,
+    moves: usize,
 ) -> Result<WritePauses, DemoError> {
     let shards = cluster.shards().await?;
     let mut pauses: Vec<u64> = Vec::new();
-    for shard in shards.iter().take(HOME_MOVES) {
+    for shard in shards.iter().take(moves) {
         let Some(to) = shard.replicas.iter().find(|replica| replica.host_id != shard.home) else { continue };
         let key = probe_key(shard);
         let client = client_at_home(cluster, replayer, &key).await?;
@@ -178,11 +187,12 @@ async fn replica_moves(
     cluster: &Cluster,
     replayer: &Replayer<'_>,
     prepared: &Prepared,
+    moves: usize,
 ) -> Result<ReplicaMoves, DemoError> {
     let shards = cluster.shards().await?;
     let hosts = prepared.sites.len() as u64;
     let mut ratios: Vec<f64> = Vec::new();
-    for shard in shards.iter().rev().take(REPLICA_MOVES) {
+    for shard in shards.iter().rev().take(moves) {
         let held: Vec<u64> = shard.replicas.iter().map(|replica| replica.host_id).collect();
         let from = held.iter().find(|host| **host != shard.home);
         let to = (1..=hosts).find(|host| !held.contains(host));

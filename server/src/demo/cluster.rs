@@ -26,7 +26,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// An explicit plan with replica moves takes this long at most.
 const PLAN_DEADLINE: Duration = Duration::from_secs(150);
-/// 384 replicas on two cores: calmer clocks than a host's default.
+/// Plans that move replicas to where the training part was read.
+const PLACEMENT_ROUNDS_MAX: usize = 8;
+/// Some hundred replicas on two cores: calmer clocks than a host's default.
 const CLOCKS: [&str; 3] =
     ["raft.heartbeat_ms=500", "raft.election_min_ms=2000", "raft.election_max_ms=3000"];
 
@@ -144,6 +146,7 @@ impl Cluster {
             "balancer.external_windows=true".to_owned(),
             "balancer.dwell_windows=0".to_owned(),
             "balancer.replica_dwell_windows=0".to_owned(),
+            "balancer.host_moves_max=16".to_owned(),
             format!("balancer.model_file={}", model_file.display()),
             format!("balancer.history={}", absolute(&prepared.trace_file).display()),
             format!("balancer.history_zones={}", absolute(&prepared.zones_file).display()),
@@ -298,13 +301,16 @@ impl Cluster {
 
     /// Moves replicas and homes to where the training part was read most cheaply.
     pub(crate) async fn place_replicas(&self, open: WindowId) -> Result<PlanOutcome, DemoError> {
-        // A shard that needs two of its replicas elsewhere takes two rounds.
+        // One plan moves one replica of a shard, and as many as the hosts have slots for.
         let mut total = PlanOutcome::default();
-        for _ in 0..2 {
+        for _ in 0..PLACEMENT_ROUNDS_MAX {
             let outcome = self.balance(Some(PolicyName::StaticMajority), open, true).await?;
             total.proposed += outcome.proposed;
             total.done += outcome.done;
             total.bytes_moved += outcome.bytes_moved;
+            if outcome.done == 0 {
+                break;
+            }
         }
         Ok(total)
     }

@@ -15,10 +15,12 @@ mod prepare;
 mod replayer;
 
 use std::path::Path;
+use std::time::Duration;
 
 use client::proto::PlanOutcome;
 use indicatif::{ProgressBar, ProgressStyle};
 use ml::ZoneMapError;
+use tokio::time::Instant;
 
 use crate::cli::DemoArgs;
 use crate::config::PolicyName;
@@ -109,14 +111,14 @@ async fn run(args: DemoArgs) -> Result<(), DemoError> {
             ..Details::default()
         },
     };
-    let started = std::time::SystemTime::now();
+    let started = Instant::now();
     for policy in args.policies() {
         measure_policy(policy, &cluster, &replayer, &prepared, &mut ledger, &mut report).await?;
     }
-    let real_ms = started.elapsed().unwrap_or_default().as_millis().max(1) as f64;
+    let real_ms = started.elapsed().as_millis().max(1) as f64;
     let replayed_ms = (prepared.plan.windows.len() * args.policies().len()) as f64 * HOUR_MS as f64;
     report.details.settings.time_compression = replayed_ms / real_ms;
-    closing::measure(&cluster, &replayer, &prepared, &mut ledger, &mut report).await?;
+    closing::measure(&args, &cluster, &replayer, &prepared, &mut ledger, &mut report).await?;
     println!("\nReading back every acknowledged write ...");
     report.lost_writes = replayer.verify(&mut ledger).await?;
     report.errors = ledger.errors();
@@ -170,9 +172,14 @@ async fn measure_policy(
     let mut points = Vec::new();
     let mut result = PolicyResult { home_moves: u64::from(first.done), ..PolicyResult::default() };
     result.migrations_done = u64::from(first.done);
+    let (mut replaying, mut moving) = (Duration::ZERO, Duration::ZERO);
     for window in &prepared.plan.windows {
+        let begun = Instant::now();
         let measured = replayer.replay(window, ledger).await?;
+        replaying += begun.elapsed();
+        let begun = Instant::now();
         let closed = cluster.close_window(window.window, SETTLE_MS).await?;
+        moving += begun.elapsed();
         let outcome = closed.outcome.unwrap_or_default();
         let point = point(window.starts_at_ms, &measured, &outcome);
         bar.println(line(&point));
@@ -193,11 +200,14 @@ async fn measure_policy(
     report.policies.insert(policy, result);
     report.details.windows.insert(policy, points);
     println!(
-        "  local {:.3}, mean RTT {:.2} ms, reads p50 {:.1} ms, {} home moves",
+        "  local {:.3}, mean RTT {:.2} ms, reads p50 {:.1} ms, {} home moves; a window took {:.0} ms to replay and {:.0} ms \
+         to plan and move",
         result.local_access_ratio,
         result.rtt_mean_us / 1000.0,
         result.read_p50_us as f64 / 1000.0,
-        result.home_moves
+        result.home_moves,
+        replaying.as_secs_f64() * 1000.0 / prepared.plan.windows.len().max(1) as f64,
+        moving.as_secs_f64() * 1000.0 / prepared.plan.windows.len().max(1) as f64
     );
     Ok(())
 }

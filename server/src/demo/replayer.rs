@@ -22,7 +22,7 @@ use crate::replay::{PlannedWindow, Row, RowKind, Stamp};
 /// How long an operation may take, retries included.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Keys served at once.
-const LANES: usize = 48;
+const LANES: usize = 128;
 /// Bytes of a record before its first write in the slice.
 const RECORD_BYTES: usize = 256;
 const LATENCY_MAX_US: u64 = 60_000_000;

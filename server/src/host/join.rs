@@ -88,6 +88,8 @@ impl Host {
             host: self.description(),
             rules,
             limits: Limits {
+                moves_in_max: self.config().balancer.host_moves_max,
+                moves_out_max: self.config().balancer.host_moves_max,
                 home_dwell_windows: u64::from(self.config().balancer.dwell_windows),
                 move_dwell_windows: u64::from(self.config().balancer.replica_dwell_windows),
                 ..Limits::default()
