@@ -185,9 +185,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &RaftSnapshotMeta,
         snapshot: SnapshotContent,
     ) -> Result<(), io::Error> {
-        let SnapshotContent::Received { imported, stamp } = snapshot else {
-            return Err(io::Error::other("a local checkpoint cannot be installed"));
-        };
+        // At a start openraft installs the current snapshot: that is the checkpoint the machine was opened from.
+        let SnapshotContent::Received { imported, stamp } = snapshot else { return Ok(()) };
         let mark = Mark { applied: meta.last_log_id, membership: meta.last_membership.clone(), stamp };
         Ok(self.0.install(imported, mark).await?)
     }
