@@ -146,7 +146,9 @@ fn serve<L: Listener>(host: &Host, listener: L) -> tokio::task::JoinHandle<Resul
 /// Becomes and stays a member of a cluster.
 async fn live(host: &Host) -> Result<(), RunError> {
     if host.cluster_id().is_some() {
-        host.adopt(host.shared.identity.borrow().clone());
+        // The borrow must end before the identity is replaced.
+        let identity = host.shared.identity.borrow().clone();
+        host.adopt(identity);
         host.set_map((*host.map()).clone());
         host.open_replicas().await?;
         host.finish_init().await?;
