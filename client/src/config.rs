@@ -16,10 +16,10 @@ pub struct ClientConfig {
     pub user_id: String,
     /// The zone (or host) nearest to this client, for access statistics. Empty: the zone of the host that answers.
     pub origin: String,
-    /// Source of every random choice: session ids and jitter. Draw it from the operating system, except in a
-    /// simulation: two clients with one seed have the same session ids, and a shard would take the mutations of one
-    /// for repetitions of the other's.
-    pub seed: u64,
+    /// Source of every random choice: session ids and jitter. `None`: the operating system. Only a simulation names
+    /// one: two clients with one seed have the same session ids, and a shard would take the mutations of one for
+    /// repetitions of the other's.
+    pub seed: Option<u64>,
     /// How long an operation may take, retries included, unless the request says otherwise.
     pub deadline: Duration,
     /// When and how often to try again.
@@ -36,13 +36,13 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// The defaults, over TCP and the tokio runtime's clock.
-    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>, seed: u64) -> Self {
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             cluster_id: None,
             user_id: String::new(),
             origin: String::new(),
-            seed,
+            seed: None,
             deadline: Duration::from_secs(10),
             retry: RetryPolicy::default(),
             limits: Limits::default(),

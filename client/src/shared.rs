@@ -21,12 +21,15 @@ impl Shared {
         if let Some(named) = &config.cluster_id {
             cluster_id.get_or_init(|| Arc::from(named.as_str()));
         }
-        let random = Mutex::new(SmallRng::seed_from_u64(config.seed));
+        let random = match config.seed {
+            Some(seed) => SmallRng::seed_from_u64(seed),
+            None => SmallRng::from_rng(&mut rand::rng()),
+        };
         Arc::new(Self {
             config,
             counters: Counters::default(),
             cluster_id,
-            random,
+            random: Mutex::new(random),
         })
     }
 

@@ -108,14 +108,12 @@ fn replace_dead(
 ) -> Option<Need> {
     let (from, host) = *voters.iter().find(|(_, host)| placement.host_is_lost(*host))?;
     let text = format!("{from} is on {host}, which is dead");
-    let kind = match replacement(placement, shard, from, loads) {
-        Some(to) => ProposalKind::Move {
-            from,
-            to,
-            take_home: false,
-        },
-        None if may_shrink(placement, shard, voters.len()) => ProposalKind::Remove { from },
-        None => return None,
+    // Without a host to take its place it stays a member: dropping it would let the group lose no more hosts than now.
+    let to = replacement(placement, shard, from, loads)?;
+    let kind = ProposalKind::Move {
+        from,
+        to,
+        take_home: false,
     };
     Some(Need {
         origin: Origin::Repair,

@@ -20,16 +20,17 @@ const PLACEMENT_VOTERS_SMALL: u32 = 3;
 impl Placement {
     /// How many voters the rules ask for.
     ///
-    /// The placement group grows with the cluster: 1, then 3, then 5. Never 2: losing either of two would stop it.
-    /// Hosts that are being drained do not count, or the last ones could not give up their voter.
+    /// The placement group grows with the cluster: 1, then 3, then 5 voters. Hosts that are being drained do not count,
+    /// or the last ones could not give up their voter. It never shrinks below 3 again: two voters stop with either, and
+    /// a third that is dead is better replaced when a host comes.
     pub fn voters_wanted(&self, shard: &Shard) -> u32 {
         if !shard.id.is_placement() {
             return self.rules.replication_factor;
         }
         let stays = |host: &&Host| !is_lost(host) && host.admission != Admission::Draining;
         match self.hosts.values().filter(stays).count() {
-            0..=2 => 1,
-            3..=4 => PLACEMENT_VOTERS_SMALL,
+            0..=2 if shard.voter_count() < 3 => 1,
+            0..=4 => PLACEMENT_VOTERS_SMALL,
             _ => PLACEMENT_VOTERS_FULL,
         }
     }

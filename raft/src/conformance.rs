@@ -158,7 +158,6 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Stores> for Builder {
     }
 }
 
-#[cfg(feature = "conformance")]
 #[test]
 fn the_log_and_the_state_machine_pass_openrafts_suite() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

@@ -47,9 +47,9 @@ impl FlushGate {
     }
 }
 
-/// What a snapshot's bytes are: this replica's last checkpoint, or a finished import.
+/// What a snapshot's bytes are: a replica's last checkpoint, in this process, or a finished import.
 pub(crate) enum SnapshotContent {
-    Local,
+    Local(Arc<Cell>),
     Received { imported: Imported, stamp: ConfStamp },
 }
 
@@ -101,6 +101,22 @@ impl Cell {
         self.env.blocking(move || captured.write()).await?;
         self.set_durable(&mark);
         Ok(mark)
+    }
+
+    /// Imports the last checkpoint of another replica in this process.
+    async fn copy_of(&self, from: &Self) -> Result<(Imported, ConfStamp), MachineFault> {
+        let (source, target) = (from.machine.clone(), self.machine.clone());
+        self.env
+            .blocking(move || {
+                let mut frames = source.export()?;
+                let stamp = Mark::decode(frames.mark()).map_err(|e| MachineFault::Corrupt(e.to_string()))?.stamp;
+                let mut sink = target.begin_import()?;
+                while let Some(frame) = frames.next_frame()? {
+                    sink.push(frame)?;
+                }
+                Ok((sink.finish()?, stamp))
+            })
+            .await
     }
 
     async fn install(&self, imported: Imported, mark: Mark) -> Result<(), MachineFault> {
@@ -185,8 +201,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &RaftSnapshotMeta,
         snapshot: SnapshotContent,
     ) -> Result<(), io::Error> {
-        // At a start openraft installs the current snapshot: that is the checkpoint the machine was opened from.
-        let SnapshotContent::Received { imported, stamp } = snapshot else { return Ok(()) };
+        let (imported, stamp) = match snapshot {
+            // At a start openraft installs the current snapshot: that is the checkpoint the machine was opened from.
+            SnapshotContent::Local(from) if Arc::ptr_eq(&from, &self.0) => return Ok(()),
+            SnapshotContent::Local(from) => self.0.copy_of(&from).await?,
+            SnapshotContent::Received { imported, stamp } => (imported, stamp),
+        };
         let mark = Mark { applied: meta.last_log_id, membership: meta.last_membership.clone(), stamp };
         Ok(self.0.install(imported, mark).await?)
     }
@@ -194,7 +214,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
         let Some(mark) = self.0.durable() else { return Ok(None) };
         let meta = meta_of(&mark);
-        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: SnapshotContent::Local }))
+        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: SnapshotContent::Local(self.0.clone()) }))
     }
 }
 
@@ -206,7 +226,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let mark = self.0.checkpoint().await?;
-        Ok(Snapshot { meta: meta_of(&mark), snapshot: SnapshotContent::Local })
+        Ok(Snapshot { meta: meta_of(&mark), snapshot: SnapshotContent::Local(self.0.clone()) })
     }
 }
 

@@ -168,7 +168,7 @@ async fn nobody() -> String {
 }
 
 fn admin(endpoints: &[&str]) -> AdminClient {
-    AdminClient::new(ClientConfig::new(endpoints.iter().copied(), 1)).unwrap()
+    AdminClient::new(ClientConfig::new(endpoints.iter().copied())).unwrap()
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn calls_reach_the_service_and_bring_its_answer() {
 #[tokio::test]
 async fn closing_a_window_may_take_the_time_to_settle() {
     let (host, calls) = start(Manner::Answers).await;
-    let mut config = ClientConfig::new([host], 1);
+    let mut config = ClientConfig::new([host]);
     config.deadline = std::time::Duration::ZERO;
     let admin = AdminClient::new(config).unwrap();
     let request = CloseWindowRequest {

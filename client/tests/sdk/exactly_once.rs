@@ -57,6 +57,19 @@ async fn raw_put(host: &FakeHost, session: u64, sequence: u64, low_water: u64) -
     }
 }
 
+/// With the same session ids, the second put would be taken for a repetition of the first.
+#[tokio::test]
+async fn two_clients_that_name_no_seed_are_told_apart() {
+    let (cluster, _hosts) = FakeCluster::start(1, &[]).await;
+    for value in ["first", "second"] {
+        let mut config = cluster.config();
+        config.seed = None;
+        let client = Client::connect(config).await.unwrap();
+        client.put("k", value).await.unwrap();
+        assert_eq!(client.get("k").await.unwrap().pair.unwrap().value, value);
+    }
+}
+
 #[tokio::test]
 async fn operations_do_what_they_say() {
     let (_cluster, _hosts, client) = one_shard().await;

@@ -89,7 +89,7 @@ async fn no_put_is_lost_or_done_twice() {
         println!("round with seed {seed}");
         let (cluster, _hosts) = FakeCluster::start(3, &["g", "n"]).await;
         let mut config = cluster.config();
-        config.seed = seed;
+        config.seed = Some(seed);
         config.retry.attempt_timeout = Duration::from_millis(200);
         let client = Client::connect(config).await.unwrap();
         let losses = Arc::new(AtomicUsize::new(0));

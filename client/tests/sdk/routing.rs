@@ -117,7 +117,7 @@ async fn connecting_passes_over_dead_endpoints() {
     hosts.remove(0).kill().await;
     for seed in 0..4 {
         let client = Client::connect(ClientConfig {
-            seed,
+            seed: Some(seed),
             ..config.clone()
         })
         .await
@@ -141,9 +141,9 @@ async fn a_host_of_another_cluster_is_refused() {
 #[tokio::test]
 async fn a_configuration_that_cannot_work_is_refused_at_once() {
     let none: [&str; 0] = [];
-    let error = Client::connect(ClientConfig::new(none, 1)).await.unwrap_err();
+    let error = Client::connect(ClientConfig::new(none)).await.unwrap_err();
     assert!(matches!(error, ConnectError::Invalid { .. }), "{error}");
-    let error = Client::connect(ClientConfig::new(["no spaces allowed:1"], 1))
+    let error = Client::connect(ClientConfig::new(["no spaces allowed:1"]))
         .await
         .unwrap_err();
     assert!(matches!(error, ConnectError::Invalid { .. }), "{error}");

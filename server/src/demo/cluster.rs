@@ -61,7 +61,6 @@ pub(crate) struct Cluster {
     zones: Arc<AddressZones>,
     rtt: Arc<placement::planner::RttMatrix>,
     arguments: Vec<String>,
-    seed: u64,
 }
 
 /// Removed when the demo ends.
@@ -79,7 +78,7 @@ impl Cluster {
     /// Starts the hosts, makes the cluster and waits until every shard has a home.
     pub(crate) async fn start(args: &DemoArgs, prepared: &Prepared) -> Result<Self, DemoError> {
         let (folder, temporary) = data_folder(args)?;
-        let cluster = Self::describe(args, prepared, folder, temporary)?;
+        let cluster = Self::describe(prepared, folder, temporary)?;
         println!(
             "\nStarting {} hosts in {}; the network between zones is emulated, up to {:.0} ms a round trip",
             cluster.processes.len(),
@@ -118,7 +117,6 @@ impl Cluster {
     }
 
     fn describe(
-        args: &DemoArgs,
         prepared: &Prepared,
         folder: PathBuf,
         temporary: Option<TemporaryFolder>,
@@ -167,7 +165,6 @@ impl Cluster {
             zones,
             rtt: Arc::new(prepared.rtt.clone()),
             arguments,
-            seed: args.seed,
         })
     }
 
@@ -238,7 +235,7 @@ impl Cluster {
             user_id: "demo".to_owned(),
             deadline,
             connector: Arc::new(connector),
-            ..ClientConfig::new(self.addresses(), self.seed ^ ml::digest(site.zone.0.as_bytes()))
+            ..ClientConfig::new(self.addresses())
         };
         Client::connect(config).await.map_err(|e| DemoError::Cluster(e.to_string()))
     }
@@ -253,7 +250,7 @@ impl Cluster {
     }
 
     fn admin_at(&self, endpoints: Vec<String>, deadline: Duration) -> Result<AdminClient, DemoError> {
-        let config = ClientConfig { deadline, ..ClientConfig::new(endpoints, self.seed) };
+        let config = ClientConfig { deadline, ..ClientConfig::new(endpoints) };
         AdminClient::new(config).map_err(|e| DemoError::Cluster(e.to_string()))
     }
 

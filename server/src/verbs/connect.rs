@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use client::{AdminClient, AdminError, BoxFuture, Client, ClientConfig, Clock, ConnectError};
-use rand::{TryRng, rngs::SysRng};
 
 use super::VerbError;
 use crate::cli::ConnectArgs;
@@ -25,7 +24,7 @@ pub(super) struct Connected {
 impl Connected {
     /// Connects; connecting counts against the deadline.
     pub(super) async fn open(connect: &ConnectArgs, caller: &Caller) -> Result<Self, VerbError> {
-        let mut config = config(&connect.connect)?;
+        let mut config = ClientConfig::new(&connect.connect);
         config.user_id = caller.user.clone();
         config.origin = caller.origin.clone();
         config.deadline = caller.deadline;
@@ -70,15 +69,10 @@ pub(super) fn failed(connect: &ConnectArgs, look: &'static str) -> impl FnOnce(A
 }
 
 fn operator_of(addresses: &[String]) -> Result<AdminClient, VerbError> {
-    AdminClient::new(config(addresses)?).map_err(|source| VerbError::Admin {
+    AdminClient::new(ClientConfig::new(addresses)).map_err(|source| VerbError::Admin {
         addresses: addresses.join(", "),
         source,
     })
-}
-
-fn config(addresses: &[String]) -> Result<ClientConfig, VerbError> {
-    let seed = SysRng.try_next_u64()?;
-    Ok(ClientConfig::new(addresses, seed))
 }
 
 fn unconnected(connect: &ConnectArgs, error: ConnectError) -> VerbError {

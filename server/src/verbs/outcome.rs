@@ -3,7 +3,6 @@
 use std::{io, path::PathBuf};
 
 use client::{AdminError, ConnectError, MutationError, ReadError};
-use rand::rngs::SysError;
 
 use super::init::SplitFileError;
 
@@ -126,9 +125,6 @@ pub enum VerbError {
         /// What is wrong, and on which line.
         source: SplitFileError,
     },
-    /// Without a random number the client would take another's session ids.
-    #[error("the operating system gave no random number: {0}")]
-    Seed(#[from] SysError),
     /// The call was answered, and the answer could not be printed.
     #[error("the call was answered, but the answer cannot be printed: {0}")]
     Print(#[from] io::Error),

@@ -55,7 +55,7 @@ async fn a_client_of_another_cluster_and_oversize_pairs_are_refused() {
     let foreign = client::ClientConfig {
         cluster_id: Some("another".into()),
         deadline: std::time::Duration::from_secs(3),
-        ..client::ClientConfig::new(endpoints, 7)
+        ..client::ClientConfig::new(endpoints)
     };
     let refused = client::Client::connect(foreign).await.err().expect("refused");
     assert!(refused.to_string().contains("cluster"), "{refused}");

@@ -12,21 +12,21 @@ use client::{AdminClient, Client, ClientConfig};
 use tempfile::TempDir;
 
 /// Nothing here takes longer on a loaded machine with two cores.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A host process and its folder.
-pub struct Host {
-    pub address: String,
-    pub folder: PathBuf,
-    pub zone: String,
+pub(crate) struct Host {
+    pub(crate) address: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) zone: String,
     join: Option<String>,
     child: Option<Child>,
 }
 
 /// Some hosts; the first one makes the cluster.
-pub struct Cluster {
-    pub hosts: Vec<Host>,
+pub(crate) struct Cluster {
+    pub(crate) hosts: Vec<Host>,
     _temp: TempDir,
 }
 
@@ -35,7 +35,7 @@ impl Drop for Host {
         self.kill();
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.folder.join("host.log")).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(15).collect();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
             eprintln!("--- {} ({})", self.address, self.folder.display());
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
@@ -44,12 +44,12 @@ impl Drop for Host {
 
 impl Host {
     /// Starts the process; `points` are fail points at which it ends itself.
-    pub fn start(&mut self, points: &str) {
+    pub(crate) fn start(&mut self, points: &str) {
         std::fs::create_dir_all(&self.folder).unwrap();
         let log = File::options().create(true).append(true).open(self.folder.join("host.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
         command
-            .args(["serve", "--log-filter=info"])
+            .args(["serve", "--log-filter=info,openraft=error"])
             .arg(format!("--data-dir={}", self.folder.join("data").display()))
             .arg(format!("--listen={}", self.address))
             .arg(format!("--zone={}", self.zone))
@@ -68,7 +68,7 @@ impl Host {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().ok();
             child.wait().ok();
@@ -76,14 +76,14 @@ impl Host {
     }
 
     /// Any signal, by its name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("the host runs");
         let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
         assert!(sent.unwrap().success());
     }
 
     /// Waits for the process to end by itself.
-    pub fn wait_for_end(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait_for_end(&mut self) -> std::process::ExitStatus {
         let started = Instant::now();
         let child = self.child.as_mut().expect("the host was started");
         loop {
@@ -97,20 +97,20 @@ impl Host {
     }
 
     /// Whether the process is still there.
-    pub fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 }
 
 /// A free loopback address. Another process may take it before it is used; then the host says so and the test fails.
-pub fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 impl Cluster {
     /// Starts `count` hosts in zones of their own, makes a cluster of `shards` shards with three replicas, and waits
     /// until each has a home.
-    pub async fn start(count: usize, shards: u32) -> Self {
+    pub(crate) async fn start(count: usize, shards: u32) -> Self {
         let mut cluster = Self::processes(count);
         cluster.hosts.iter_mut().for_each(|host| host.start(""));
         cluster.init(shards).await;
@@ -119,7 +119,7 @@ impl Cluster {
     }
 
     /// Describes hosts without starting them.
-    pub fn processes(count: usize) -> Self {
+    pub(crate) fn processes(count: usize) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut hosts: Vec<Host> = Vec::new();
         for number in 1..=count {
@@ -135,7 +135,7 @@ impl Cluster {
     }
 
     /// Describes one more host.
-    pub fn add_host(&mut self) -> usize {
+    pub(crate) fn add_host(&mut self) -> usize {
         let number = self.hosts.len() + 1;
         self.hosts.push(Host {
             address: free_address(),
@@ -147,7 +147,7 @@ impl Cluster {
         self.hosts.len() - 1
     }
 
-    pub async fn init(&self, shards: u32) {
+    pub(crate) async fn init(&self, shards: u32) {
         let admin = self.admin_of(&[0]);
         let hosts = self.hosts.len() as u32;
         let request = InitRequest { shards, split_at: Vec::new(), replication_factor: 3.min(hosts), hosts };
@@ -155,27 +155,27 @@ impl Cluster {
             .await;
     }
 
-    pub fn admin(&self) -> AdminClient {
+    pub(crate) fn admin(&self) -> AdminClient {
         self.admin_of(&(0..self.hosts.len()).collect::<Vec<_>>())
     }
 
-    pub fn admin_of(&self, hosts: &[usize]) -> AdminClient {
+    pub(crate) fn admin_of(&self, hosts: &[usize]) -> AdminClient {
         let endpoints = hosts.iter().map(|host| self.hosts[*host].address.clone());
-        let config = ClientConfig { deadline: Duration::from_secs(5), ..ClientConfig::new(endpoints, 1) };
+        let config = ClientConfig { deadline: Duration::from_secs(5), ..ClientConfig::new(endpoints) };
         AdminClient::new(config).unwrap()
     }
 
     /// A client whose operations may take a long time: what fails then was not served.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let endpoints: Vec<String> = self.hosts.iter().map(|host| host.address.clone()).collect();
-        let config = ClientConfig { deadline: Duration::from_secs(30), ..ClientConfig::new(endpoints, 2) };
+        let config = ClientConfig { deadline: Duration::from_secs(30), ..ClientConfig::new(endpoints) };
         eventually("a client connects", || async {
             Client::connect(config.clone()).await.map_err(|e| e.to_string())
         })
         .await
     }
 
-    pub async fn shards(&self) -> Vec<ShardStatus> {
+    pub(crate) async fn shards(&self) -> Vec<ShardStatus> {
         let admin = self.admin();
         eventually("shards are listed", || async {
             admin.shards(ShardsRequest { shard_id: 0, placement_group: false }).await.map(|reply| reply.shards).map_err(|e| e.to_string())
@@ -183,7 +183,7 @@ impl Cluster {
         .await
     }
 
-    pub async fn placement_group(&self) -> ShardStatus {
+    pub(crate) async fn placement_group(&self) -> ShardStatus {
         let admin = self.admin();
         eventually("the placement group is shown", || async {
             let request = ShardsRequest { shard_id: 0, placement_group: true };
@@ -193,7 +193,7 @@ impl Cluster {
         .await
     }
 
-    pub async fn migrations(&self) -> Vec<MigrationStatus> {
+    pub(crate) async fn migrations(&self) -> Vec<MigrationStatus> {
         let admin = self.admin();
         let request = MigrationsRequest { include_ended: true, limit: 1000 };
         eventually("migrations are listed", || async {
@@ -202,13 +202,24 @@ impl Cluster {
         .await
     }
 
-    /// Waits until `shards` shards have homes and nothing moves.
-    pub async fn wait_until_settled(&self, shards: usize) {
+    /// Waits until `shards` shards have homes, the placement group has its voters and nothing moves.
+    pub(crate) async fn wait_until_settled(&self, shards: usize) {
         let admin = self.admin();
         eventually("the cluster settles", || async {
             let known = admin.shards(ShardsRequest { shard_id: 0, placement_group: false }).await.map_err(|e| e.to_string())?.shards;
             if known.len() != shards || known.iter().any(|shard| shard.home == 0) {
                 return Err(format!("{} of {shards} shards, some without home", known.len()));
+            }
+            let group = ShardsRequest { shard_id: 0, placement_group: true };
+            let group = admin.shards(group).await.map_err(|e| e.to_string())?.shards;
+            let voters = group.first().map_or(0, |group| group.replicas.len());
+            let wanted = match self.hosts.len() {
+                0..=2 => 1,
+                3..=4 => 3,
+                _ => 5,
+            };
+            if voters < wanted {
+                return Err(format!("the placement group has {voters} of {wanted} voters"));
             }
             let active = MigrationsRequest { include_ended: false, limit: 10 };
             let active = admin.migrations(active).await.map_err(|e| e.to_string())?.migrations;
@@ -218,7 +229,7 @@ impl Cluster {
     }
 
     /// Waits until a migration has ended, and returns it.
-    pub async fn wait_for(&self, migration: u64) -> MigrationStatus {
+    pub(crate) async fn wait_for(&self, migration: u64) -> MigrationStatus {
         let admin = self.admin();
         let request = MigrationsRequest { include_ended: true, limit: 1000 };
         eventually("the migration ends", || async {
@@ -231,7 +242,7 @@ impl Cluster {
     }
 
     /// The index of the host with this id.
-    pub async fn index_of(&self, host_id: u64) -> usize {
+    pub(crate) async fn index_of(&self, host_id: u64) -> usize {
         let admin = self.admin();
         let hosts = eventually("hosts are listed", || async {
             admin.hosts().await.map(|reply| reply.hosts).map_err(|e| e.to_string())
@@ -243,7 +254,7 @@ impl Cluster {
 }
 
 /// Tries until it works; fails with the last reason when patience ends.
-pub async fn eventually<T, F: Future<Output = Result<T, String>>>(
+pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(
     what: &str,
     mut attempt: impl FnMut() -> F,
 ) -> T {
@@ -258,12 +269,12 @@ pub async fn eventually<T, F: Future<Output = Result<T, String>>>(
 }
 
 /// A key of each shard, spread by its first byte.
-pub fn keys(count: u32) -> Vec<String> {
+pub(crate) fn keys(count: u32) -> Vec<String> {
     (0..count).map(|at| format!("{}key{at}", char::from_u32(33 + at % 90).unwrap_or('a'))).collect()
 }
 
 /// Writes every key once and remembers what was acknowledged.
-pub async fn write_all(client: &Client, keys: &[String], value: &str) -> BTreeMap<String, String> {
+pub(crate) async fn write_all(client: &Client, keys: &[String], value: &str) -> BTreeMap<String, String> {
     let mut acknowledged = BTreeMap::new();
     for key in keys {
         client.put(key.clone(), value.to_owned()).await.unwrap_or_else(|e| panic!("put {key}: {e}"));
@@ -273,23 +284,27 @@ pub async fn write_all(client: &Client, keys: &[String], value: &str) -> BTreeMa
 }
 
 /// Every acknowledged write must be there.
-pub async fn check_all(client: &Client, acknowledged: &BTreeMap<String, String>) {
+pub(crate) async fn check_all(client: &Client, acknowledged: &BTreeMap<String, String>) {
+    let mut wrong = Vec::new();
     for (key, value) in acknowledged {
         let read = client.get(key.clone()).await.unwrap_or_else(|e| panic!("get {key}: {e}"));
         let pair = read.pair.unwrap_or_else(|| panic!("the acknowledged write of {key} is lost"));
-        assert_eq!(pair.value, value.as_bytes(), "{key}");
+        if pair.value != value.as_bytes() {
+            wrong.push(format!("{key}: {} instead of {value}, revision {}", String::from_utf8_lossy(&pair.value), pair.mod_revision));
+        }
     }
+    assert!(wrong.is_empty(), "acknowledged writes are lost: {wrong:#?}");
 }
 
 /// Runs the binary and returns its exit code, standard output and standard error.
-pub fn godwit(arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn godwit(arguments: &[&str]) -> (Option<i32>, String, String) {
     let ran = Command::new(env!("CARGO_BIN_EXE_godwit")).args(arguments).stdin(Stdio::null()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (ran.status.code(), text(ran.stdout), text(ran.stderr))
 }
 
 /// A folder's files with their content, to show that it was left alone.
-pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {

@@ -63,7 +63,7 @@ fn power_on(disk: &Arc<SimDisk>, number: usize, addresses: &[String], seed: u64)
 async fn connect(addresses: &[String]) -> Client {
     let config = ClientConfig {
         deadline: Duration::from_secs(20),
-        ..ClientConfig::new(addresses.iter().cloned(), 5)
+        ..ClientConfig::new(addresses.iter().cloned())
     };
     eventually("a client connects", || async { Client::connect(config.clone()).await.map_err(|e| e.to_string()) }).await
 }
@@ -78,7 +78,7 @@ async fn a_power_cut_of_all_hosts_loses_nothing_acknowledged() {
         (0..HOSTS).map(|host| power_on(&disks[host], host, &addresses, seed + 100 * cut + host as u64)).collect()
     };
     let mut hosts = power(0);
-    let admin = client::AdminClient::new(ClientConfig::new([addresses[0].clone()], 1)).unwrap();
+    let admin = client::AdminClient::new(ClientConfig::new([addresses[0].clone()])).unwrap();
     let request =
         client::proto::InitRequest { shards: 3, split_at: Vec::new(), replication_factor: 3, hosts: HOSTS as u32 };
     eventually("the cluster is made", || async { admin.init(request.clone()).await.map_err(|e| e.to_string()) }).await;
@@ -101,7 +101,8 @@ async fn a_power_cut_of_all_hosts_loses_nothing_acknowledged() {
         };
         tokio::time::sleep(Duration::from_millis(50)).await;
         disks.iter().for_each(|disk| disk.cut_power_after(0));
-        hosts.into_iter().for_each(|host| host.runtime.shutdown_timeout(Duration::from_secs(5)));
+        let off = move || hosts.into_iter().for_each(|host| host.runtime.shutdown_timeout(Duration::from_secs(5)));
+        tokio::task::spawn_blocking(off).await.unwrap();
         unacknowledged.abort();
         disks.iter().for_each(|disk| disk.crash());
         hosts = power(cut);

@@ -151,8 +151,8 @@ impl FakeCluster {
     /// test must not fail because its machine is busy.
     pub(crate) fn config(&self) -> ClientConfig {
         let seed = seed();
-        let mut config =
-            ClientConfig::new(self.state().addresses.values().cloned().collect::<Vec<_>>(), seed);
+        let mut config = ClientConfig::new(self.state().addresses.values().cloned().collect::<Vec<_>>());
+        config.seed = Some(seed);
         let ample = std::time::Duration::from_secs(120);
         (
             config.deadline,
