@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     cluster::Cluster,
-    config::{ClientConfig, RequestOptions},
+    config::{ClientConfig, ReadMode, RequestOptions},
     dispatch::{Answer, Call, Operation},
     error::{ConnectError, End, Failure, MutationError, ReadError},
     operation::{Expect, Fetched, KeyRange, Previous, Swapped, Written},
@@ -38,6 +38,7 @@ impl Client {
             deadline: config.deadline,
             user_id: None,
             workload_ms: None,
+            read_mode: ReadMode::default(),
         };
         let cluster = Arc::new(Cluster::connect(config).await?);
         Ok(Self { cluster, options })
@@ -57,6 +58,15 @@ impl Client {
     pub fn with_user(&self, user_id: &str) -> Self {
         self.with_options(RequestOptions {
             user_id: Some(Arc::from(user_id)),
+            ..self.options.clone()
+        })
+    }
+
+    /// A handle whose reads are made linearizable in this way.
+    #[must_use]
+    pub fn with_read_mode(&self, read_mode: ReadMode) -> Self {
+        self.with_options(RequestOptions {
+            read_mode,
             ..self.options.clone()
         })
     }

@@ -172,4 +172,17 @@ pub struct RequestOptions {
     pub user_id: Option<Arc<str>>,
     /// When the access happens on the workload's clock, for the hosts' statistics. `None`: when it is served.
     pub workload_ms: Option<u64>,
+    /// How reads are made linearizable.
+    pub read_mode: ReadMode,
+}
+
+/// How a shard's home makes sure, before it serves a read, that it still leads the shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// It asks a quorum (ReadIndex). Linearizable without any assumption on clocks.
+    #[default]
+    Index,
+    /// It trusts a quorum's answer of a moment ago. Linearizable as long as no two hosts' clocks run at rates more than
+    /// 10 % apart, and a round trip between hosts cheaper.
+    Lease,
 }

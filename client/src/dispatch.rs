@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::{
     cluster::Cluster,
-    config::RequestOptions,
+    config::{ReadMode, RequestOptions},
     error::{End, Failure},
     link::Link,
     proto::{self, HostAddress, Mutation, OpenSession, Reply, Request, mutation, reply, request},
@@ -258,6 +258,7 @@ impl<'a> Call<'a> {
             op: Some(op),
             user_id: self.options.user_id.as_deref().unwrap_or_default().to_owned(),
             workload_ms: self.options.workload_ms.unwrap_or(0),
+            read_mode: proto::ReadMode::from(self.options.read_mode).into(),
         }
     }
 
@@ -370,6 +371,15 @@ impl<'a> Call<'a> {
             end,
             attempts: self.attempts,
             cause,
+        }
+    }
+}
+
+impl From<ReadMode> for proto::ReadMode {
+    fn from(mode: ReadMode) -> Self {
+        match mode {
+            ReadMode::Index => Self::Index,
+            ReadMode::Lease => Self::Lease,
         }
     }
 }

@@ -38,7 +38,7 @@ mod transport;
 
 pub use admin::AdminClient;
 pub use client::{Client, Location};
-pub use config::{ClientConfig, Limits, RequestOptions, RetryPolicy, Transport};
+pub use config::{ClientConfig, Limits, ReadMode, RequestOptions, RetryPolicy, Transport};
 pub use error::{AdminError, ConnectError, MutationError, ReadError};
 pub use operation::{Expect, Fetched, KeyRange, Previous, Swapped, Written};
 pub use proto::KeyValue;

@@ -32,7 +32,7 @@ async fn campaign_after_lease(host: RaftHost, group: Group) {
     let wait = lease_over.saturating_duration_since(HostInstant::now()) + spread;
     tokio::time::sleep(wait).await;
     let silent = group.registered().last_heard() == Some(heard);
-    if silent && group.leader() == lost_leader && group.is_voter() {
+    if silent && group.registered().may_vote() && group.leader() == lost_leader && group.is_voter() {
         tracing::info!(group = %group.id(), "the leader's host is gone: asking for an election");
         drop(group.registered().raft.trigger().elect(true).await);
     }

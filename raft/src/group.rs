@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
 use openraft::raft::responder::ProgressResponder;
+use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::raft::{ClientWriteResult, ReadPolicy};
 use placement::{HostId, ReplicaId, ShardId};
 
@@ -19,6 +20,9 @@ use crate::types::{Command, ConfStamp, LeaderId, LogId, Member, Membership, Posi
 /// A transfer is only asked for towards a voter at most this many entries behind: openraft never cancels one, so a
 /// transfer that cannot succeed costs an election.
 const TRANSFER_LAG_MAX: u64 = 64;
+
+/// The part of the longest election timeout that a lease read relies on; the rest is for clocks that run apart.
+const LEASE_SHARE: f64 = 0.8;
 
 /// Why a command was not applied, as far as is known.
 #[derive(Debug, thiserror::Error)]
@@ -175,27 +179,52 @@ impl Group {
                 let at = Position { term: written.log_id.committed_leader_id().term, index: written.log_id.index() };
                 Ok((at, written.data))
             }
-            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
-                Err(ProposeError::NotLeader { leader: self.leader_with_host() })
-            }
+            Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: self.other_leader(&to) }),
             Ok(Err(e)) => Err(ProposeError::Unknown(e.to_string())),
             Err(_) => Err(ProposeError::Unknown("the replica stopped before it answered".into())),
         }
     }
 
+    /// The same on the strength of the leader's lease: a quorum's answer at most [`LEASE_SHARE`] of the longest election
+    /// timeout old, during which no voter grants a vote, restarted ones included. Linearizable as long as no two hosts'
+    /// clocks run at rates more than 10 % apart. Falls back to asking the quorum.
+    pub async fn read_lease(&self) -> Result<(), ReadError> {
+        let age = self.host.options().election_max.mul_f64(LEASE_SHARE);
+        self.confirm(LinearizerOption::new(Some(age), true)).await
+    }
+
     /// Waits until this replica may serve a linearizable read: it led at some moment after the call, and has applied
     /// all that was committed before. One call serves every read that was received before it.
     pub async fn read_index(&self) -> Result<(), ReadError> {
-        match self.scoped(self.registered.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+        self.confirm(ReadPolicy::ReadIndex.into()).await
+    }
+
+    async fn confirm(&self, how: LinearizerOption) -> Result<(), ReadError> {
+        match self.scoped(self.registered.raft.ensure_linearizable(how)).await {
             Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
-                Err(ReadError::NotLeader { leader: self.leader_with_host() })
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Err(ReadError::NotLeader { leader: self.other_leader(&to) })
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => {
                 Err(ReadError::NoQuorum(e.to_string()))
             }
             Err(RaftError::Fatal(e)) => Err(ReadError::Stopped(e.to_string())),
         }
+    }
+
+    /// Who leads instead of this replica: during a transfer its target, which is about to.
+    fn other_leader(&self, forward: &ForwardToLeader<TypeConfig>) -> Option<(ReplicaId, HostId)> {
+        let named = forward.leader_id.zip(forward.leader_node.as_ref());
+        let named = named.map(|(replica, member)| (ReplicaId(replica), HostId(member.host)));
+        named.or_else(|| self.leader_with_host()).filter(|(replica, _)| *replica != self.replica())
+    }
+
+    /// Waits until some replica is known to lead; `None` if that takes longer than `timeout`.
+    pub async fn wait_for_leader(&self, timeout: Duration) -> Option<ReplicaId> {
+        let wait = self.registered.raft.wait(Some(timeout));
+        let known = wait.metrics(|metrics| metrics.current_leader.is_some(), "any leader");
+        let metrics = self.scoped(known).await.ok()?;
+        metrics.current_leader.map(ReplicaId)
     }
 
     /// Hands leadership to `target` and waits until it leads.

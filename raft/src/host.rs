@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft_rt::Instant;
 use placement::{HostId, ReplicaId, ShardId};
 use storage::log::{LogGroup, LogHub};
 use tokio::sync::oneshot;
@@ -90,12 +92,20 @@ pub(crate) struct Registered {
     pub(crate) raft: GodwitRaft,
     pub(crate) cell: Arc<Cell>,
     heard: Mutex<Option<HostInstant>>,
+    /// Until then this replica neither votes nor campaigns.
+    votes_from: Option<HostInstant>,
 }
 
 impl Registered {
     /// Notes that the leader spoke just now.
     pub(crate) fn heard(&self) {
-        *self.heard.lock().expect("no panic under this lock") = Some(openraft_rt::Instant::now());
+        *self.heard.lock().expect("no panic under this lock") = Some(HostInstant::now());
+    }
+
+    /// Whether this replica may vote. One that was restarted has forgotten when it last heard from a leader, and that
+    /// leader may serve lease reads for a while on the strength of its answer.
+    pub(crate) fn may_vote(&self) -> bool {
+        self.votes_from.is_none_or(|from| HostInstant::now() >= from)
     }
 
     pub(crate) fn last_heard(&self) -> Option<HostInstant> {
@@ -166,6 +176,7 @@ impl RaftHost {
         let failed = |reason: String| OpenGroupError::Storage { group, replica, reason };
         let log = LogStore::new(self.shared.log.group(LogGroup(replica)));
         let gate = FlushGate::Closed(log.flushed());
+        let voted_before = log.has_voted();
         let cell = Cell::open(start.machine, gate, self.shared.env.clone()).map_err(|e| failed(e.to_string()))?;
         let config = self.shared.options.to_openraft(group)?;
         let network = NetworkFactory {
@@ -178,10 +189,28 @@ impl RaftHost {
         };
         let opening = Raft::new(replica, config, network, log, StateMachine(cell.clone()));
         let raft = self.shared.env.context.scope(opening).await.map_err(|e| failed(e.to_string()))?;
-        let registered = Arc::new(Registered { replica, raft, cell, heard: Mutex::default() });
+        let votes_from = self.first_vote(&raft, voted_before);
+        let registered = Arc::new(Registered { replica, raft, cell, heard: Mutex::default(), votes_from });
         let handle = Group::new(start.group, self.clone(), registered);
         self.write_groups().insert(group, handle.clone());
         Ok(handle)
+    }
+
+    /// When a replica may vote that was opened just now; `None`: at once. Until then it does not campaign.
+    fn first_vote(&self, raft: &GodwitRaft, voted_before: bool) -> Option<HostInstant> {
+        let metrics = raft.metrics().borrow_watched().clone();
+        // A group of one has no other leader whose lease could be broken.
+        if !voted_before || metrics.membership_config.membership().voter_ids().count() <= 1 {
+            return None;
+        }
+        let wait = self.shared.options.election_max;
+        raft.runtime_config().elect(false);
+        let raft = raft.clone();
+        drop(self.shared.env.spawn(async move {
+            tokio::time::sleep(wait).await;
+            raft.runtime_config().elect(true);
+        }));
+        Some(HostInstant::now() + wait)
     }
 
     fn check_absent(&self, group: u64, replica: u64) -> Result<(), OpenGroupError> {

@@ -41,6 +41,11 @@ impl LogStore {
         self.flushed.subscribe()
     }
 
+    /// Whether a vote is kept here, so that this replica is not a new one.
+    pub(crate) fn has_voted(&self) -> bool {
+        self.log.vote().is_some()
+    }
+
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let records = self.log.read(from..to, bytes_max).map_err(io::Error::other)?;
         records.into_iter().map(|record| Ok(convert::decode_record(record.payload)?)).collect()

@@ -3,8 +3,8 @@
 //! A set's cost counts its best home, so voters and home are chosen together. Looked at are all sets that differ from
 //! the present one by one voter, and all that differ by two of which one becomes the home and the other its near
 //! quorum: a home near its origin without a near quorum helps little, so the first of such two moves may show no gain
-//! by itself. With three voters spread over zones nothing better lies farther off, because the third voter adds
-//! nothing to a majority. Hosts of a zone are equally far from everything: only the emptiest is looked at (the two
+//! by itself. With three voters spread over zones nothing better lies farther off: the third voter adds nothing to a
+//! majority, and what it adds to the reach of homes that follow their accesses is found one voter at a time. Hosts of a zone are equally far from everything: only the emptiest is looked at (the two
 //! emptiest where voters need not be in distinct zones).
 //!
 //! A shard moves one replica at a time: an alternative names its first step.
@@ -183,7 +183,7 @@ impl<'s> Survey<'s> {
         let topology = &self.problem.topology;
         let (zone, near_zone) = (topology.zone_of(home), topology.zone_of(near));
         let least = self.demand.near(zone) + self.demand.rounds(topology.rtt(zone, near_zone));
-        least < self.best.map_or(self.now, |best| best.cost.min(self.now))
+        self.demand.least_of_set(least) < self.best.map_or(self.now, |best| best.cost.min(self.now))
     }
 
     fn try_pair(&mut self, home: HostIx, near: HostIx) {
@@ -261,8 +261,14 @@ impl<'s> Survey<'s> {
             .flatten()
     }
 
-    /// The cost of a set from its best home; of equal ones the present home, then the first.
+    /// What a set costs, and its best home.
     fn settled(&self, set: &Set) -> Option<(Nanos, HostIx)> {
+        let (cost, home) = self.best_home(set)?;
+        Some((self.demand.cost_of_set(&self.problem.topology, cost, set.hosts()), home))
+    }
+
+    /// The cost of a set from its best home; of equal ones the present home, then the first.
+    fn best_home(&self, set: &Set) -> Option<(Nanos, HostIx)> {
         let homes = set.hosts().iter().filter(|host| self.may_lead(**host));
         let costs = homes.map(|host| {
             (

@@ -24,6 +24,9 @@ const GAIN_MICRO: Gain = 1_000 * PPM as Gain;
 /// What one window's accesses ask of a shard.
 pub(super) struct Demand {
     near: Vec<Nanos>,
+    /// Origins with what each asks for: accesses in thousandths times parts per million.
+    origins: Vec<(ZoneIx, u128)>,
+    follow_ppm: u32,
     rounds_milli: u64,
     trust_ppm: u32,
     /// Expected accesses, in thousandths.
@@ -36,6 +39,8 @@ impl Demand {
         let Some(forecast) = forecast else {
             return Self {
                 near: Vec::new(),
+                origins: Vec::new(),
+                follow_ppm: 0,
                 rounds_milli: 0,
                 trust_ppm: 0,
                 accesses_milli: 0,
@@ -44,12 +49,12 @@ impl Demand {
         let accesses_milli = forecast.accesses_milli();
         let lease =
             u128::from(forecast.reads_milli) * u128::from(options.lease_reads_ppm.min(PPM)) / u128::from(PPM);
+        let weights = weights(topology, options.objective, forecast);
+        let weighed = |(zone, share): &(ZoneIx, u32)| (*zone, u128::from(*share) * u128::from(accesses_milli));
         Self {
-            near: near(
-                topology,
-                &weights(topology, options.objective, forecast),
-                accesses_milli,
-            ),
+            near: near(topology, &weights, accesses_milli),
+            origins: weights.iter().map(weighed).collect(),
+            follow_ppm: options.follow_ppm.min(PPM),
             rounds_milli: accesses_milli.saturating_sub(u64::try_from(lease).unwrap_or(u64::MAX)),
             trust_ppm: PPM.saturating_sub(forecast.uncertainty_ppm),
             accesses_milli,
@@ -69,6 +74,31 @@ impl Demand {
     /// The cost with the home on `home` and voters on `voters`, which include it.
     pub(super) fn cost(&self, topology: &Topology, home: HostIx, voters: &[HostIx]) -> Nanos {
         self.near(topology.zone_of(home)) + self.rounds(quorum_micros(topology, home, voters))
+    }
+
+    /// What a set of voters costs whose best home costs `settled`: in part that, in part what it would cost if each
+    /// access found the home at the voter nearest to it.
+    pub(super) fn cost_of_set(&self, topology: &Topology, settled: Nanos, voters: &[HostIx]) -> Nanos {
+        if self.follow_ppm == 0 {
+            return settled;
+        }
+        let follow = Nanos::from(self.follow_ppm);
+        let stay = Nanos::from(PPM) - follow;
+        (settled * stay + self.followed(topology, voters) * follow) / Nanos::from(PPM)
+    }
+
+    fn followed(&self, topology: &Topology, voters: &[HostIx]) -> Nanos {
+        let of = |(origin, weight): &(ZoneIx, u128)| {
+            let row = topology.rtt_from(*origin);
+            let nearest = voters.iter().map(|voter| row[topology.zone_of(*voter)]).min().unwrap_or(0);
+            Nanos::try_from(*weight * u128::from(nearest) / u128::from(PPM)).unwrap_or(Nanos::MAX)
+        };
+        self.origins.iter().map(of).sum()
+    }
+
+    /// The least that a set can cost whose best home costs at least `settled`.
+    pub(super) fn least_of_set(&self, settled: Nanos) -> Nanos {
+        settled * Nanos::from(PPM - self.follow_ppm) / Nanos::from(PPM)
     }
 
     /// A difference of costs, discounted by how little the forecast is to be trusted.

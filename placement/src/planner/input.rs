@@ -116,6 +116,10 @@ pub struct PlanOptions {
     pub hysteresis: Hysteresis,
     /// Share of the reads that are by lease and so need no quorum round, in parts per million.
     pub lease_reads_ppm: u32,
+    /// Share of the accesses that homes are expected to follow from window to window, in parts per million. To that
+    /// part a replica set is worth what its nearest voter to each origin is worth, whichever leads: that is why a voter
+    /// stands where the accesses sometimes come from, though one forecast alone gives it nothing to do.
+    pub follow_ppm: u32,
     /// Windows over which a replica move is expected to pay; compares alternatives of different cost.
     pub horizon_windows: u32,
     /// Accesses and bytes that one host may hold, in parts per million of the fair share; `None` is unlimited. A
@@ -311,6 +315,7 @@ impl Default for PlanOptions {
             objective: Objective::ExpectedRtt,
             hysteresis: Hysteresis::SkiRental(SkiRental::default()),
             lease_reads_ppm: 0,
+            follow_ppm: 0,
             horizon_windows: 24,
             fair_share_max_ppm: Some(2 * PPM),
             home_moves_max: u32::MAX,

@@ -158,6 +158,33 @@ fn the_likeliest_origin_is_not_the_nearest_on_average() {
     assert_eq!(world.home(1), 3);
 }
 
+/// The home and its quorum are near each other; where the third voter is changes nothing today, and what a home costs
+/// that goes where the accesses are tomorrow.
+#[test]
+fn the_third_voter_stands_where_accesses_come_from_at_times() {
+    let mut world = blind(World::new(), Mode::HomesAndReplicas);
+    for (id, name) in [(1, "a"), (2, "b"), (3, "south"), (4, "west")] {
+        world.add_host(id, name);
+    }
+    for (one, other, micros) in [
+        ("a", "b", 1_000),
+        ("a", "south", 20_000),
+        ("b", "south", 20_000),
+        ("a", "west", 40_000),
+        ("b", "west", 40_000),
+        ("south", "west", 40_000),
+    ] {
+        world.rtt.insert_both(zone(one), zone(other), micros);
+    }
+    world.add_shard(1, &[1, 2, 3], 0);
+    world.options.horizon_windows = 24;
+    world.expect(1, 100, 100, &[("a", 600_000), ("west", 300_000), ("south", 100_000)]);
+    assert!(world.plan(&PlanMemory::default()).proposals.is_empty());
+    world.options.follow_ppm = PPM / 2;
+    world.step(&mut PlanMemory::default());
+    assert_eq!(world.voters(1), BTreeSet::from([1, 2, 4]));
+}
+
 /// Puts the first shard's voters into as many zones as it can have, so that no rule asks for a move.
 fn spread_out(world: &mut World) {
     world.placement.shards.clear();

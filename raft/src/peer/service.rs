@@ -276,6 +276,9 @@ async fn heartbeat(replica: &Registered, append: proto::Append) -> Result<Body, 
 }
 
 async fn vote(replica: &Registered, ballot: proto::Ballot, pre_vote: bool) -> Result<Body, String> {
+    if !replica.may_vote() {
+        return Ok(refusal(Kind::Stopped, "restarted a moment ago: it does not vote yet"));
+    }
     let mut request = VoteRequest::new(
         convert::required_vote(ballot.vote).map_err(|e| e.to_string())?,
         ballot.last.as_ref().map(convert::log_id_from_proto),
@@ -299,6 +302,10 @@ async fn accept_transfer(replica: &Registered, transfer: proto::Transfer) -> Res
         transfer.to_replica,
         transfer.last.as_ref().map(convert::log_id_from_proto),
     );
+    if !replica.may_vote() {
+        let reason = "restarted a moment ago: it does not campaign yet".to_owned();
+        return Ok(Body::TransferReply(proto::TransferReply { accepted: false, reason }));
+    }
     let response = replica.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?;
     let (accepted, reason) = match response {
         Ok(()) => (true, String::new()),

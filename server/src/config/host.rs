@@ -206,6 +206,8 @@ pub struct BalancerConfig {
     pub host_moves_max: u32,
     /// Windows a shard's replicas stay before the balancer may move one again. Taken over by `init`.
     pub replica_dwell_windows: u32,
+    /// The share of reads expected to rely on a leader's lease, in parts per million, until a window has shown it.
+    pub lease_reads_ppm: u32,
     /// An access log (CSV, or CSV compressed with zstd) that a policy learns from before its first forecast.
     pub history: Option<PathBuf>,
     /// The zone of each origin in `history`: CSV with the columns origin, zone, region, lat, lon.
@@ -225,6 +227,7 @@ impl Default for BalancerConfig {
             dwell_windows: 2,
             host_moves_max: 2,
             replica_dwell_windows: 4,
+            lease_reads_ppm: 0,
             history: None,
             history_zones: None,
             history_until_ms: 0,

@@ -55,6 +55,8 @@ pub(crate) struct Balancer {
     policy: Option<PolicyName>,
     forecaster: Option<Box<dyn Forecaster + Send + Sync>>,
     memory: PlanMemory,
+    /// The share of reads by lease in the last window that had reads.
+    lease_reads_ppm: Option<u32>,
 }
 
 /// What became of one plan's proposals.
@@ -95,8 +97,9 @@ impl Controller {
         replicas: bool,
     ) -> Result<PlanOutcome, BalanceError> {
         let mut balancer = self.balancer.lock().await;
+        let lease_reads_ppm = balancer.lease_reads_ppm;
         let Some(policy) = policy else {
-            *balancer = Balancer::default();
+            *balancer = Balancer { lease_reads_ppm, ..Balancer::default() };
             return Ok(PlanOutcome::default());
         };
         let length = self.window_length();
@@ -113,7 +116,7 @@ impl Controller {
             };
             self.host.blocking(loading).await?
         };
-        *balancer = Balancer { policy: Some(policy), forecaster, memory: PlanMemory::default() };
+        *balancer = Balancer { policy: Some(policy), forecaster, memory: PlanMemory::default(), lease_reads_ppm };
         let mode = if replicas { Mode::HomesAndReplicas } else { Mode::Homes };
         let settle = if replicas { REPLICAS_SETTLE } else { HOMES_SETTLE };
         let proposals = match balancer.forecaster.is_some() {
@@ -141,6 +144,7 @@ impl Controller {
         write(&self.local, self.raft_term, &closed).await.ok_or(BalanceError::Deposed)?;
         let counts = counted.counts(self.window_length().start_ms(window));
         let accesses = counts.accesses();
+        balancer.lease_reads_ppm = counted.lease_reads_ppm().or(balancer.lease_reads_ppm);
         let next = WindowId(window.0 + 1);
         let mut proposals = Vec::new();
         let mut model = String::new();
@@ -197,6 +201,8 @@ impl Controller {
         let (Some(policy), Some(forecaster)) = (balancer.policy, &balancer.forecaster) else { return Ok(Vec::new()) };
         let forecast = forecaster.forecast(window);
         let rtt = self.rtt()?;
+        let expected = self.host.config().balancer.lease_reads_ppm;
+        let lease_reads_ppm = balancer.lease_reads_ppm.unwrap_or(expected);
         let state = self.local.machine.state();
         let view =
             PlacementView::of(state.hosts(), state.shards(), state.active_migrations(), &self.observer.shard_bytes());
@@ -209,7 +215,7 @@ impl Controller {
                 rules: state.rules(),
                 limits: state.limits(),
                 costs: &forecast::plan_costs(),
-                options: &forecast::plan_options(policy, mode),
+                options: &forecast::plan_options(policy, mode, lease_reads_ppm),
             },
             &balancer.memory,
         );

@@ -15,6 +15,10 @@ use crate::config::{BalancerConfig, PolicyName};
 /// The slow average's weight of the newest window: the best of its grid on most traces.
 const EWMA_ALPHA: f32 = 0.02;
 
+/// How much replica sets are chosen for homes that follow their accesses, against homes that stay. Half: the planner
+/// cannot know how well the forecasts to come will follow.
+const FOLLOW_PPM: u32 = 500_000;
+
 /// Why a policy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PolicyError {
@@ -58,7 +62,7 @@ pub(crate) fn forecaster(
 }
 
 /// What the planner may do for a policy.
-pub(crate) fn plan_options(policy: PolicyName, mode: Mode) -> PlanOptions {
+pub(crate) fn plan_options(policy: PolicyName, mode: Mode, lease_reads_ppm: u32) -> PlanOptions {
     let objective = match policy {
         PolicyName::LastWindow => Objective::MostLikely,
         _ => Objective::ExpectedRtt,
@@ -73,7 +77,8 @@ pub(crate) fn plan_options(policy: PolicyName, mode: Mode) -> PlanOptions {
         mode,
         objective,
         hysteresis,
-        lease_reads_ppm: 0,
+        lease_reads_ppm,
+        follow_ppm: FOLLOW_PPM,
         horizon_windows: 24 * 7,
         fair_share_max_ppm: None,
         home_moves_max: u32::MAX,

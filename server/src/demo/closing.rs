@@ -190,19 +190,23 @@ async fn replica_moves(
     moves: usize,
 ) -> Result<ReplicaMoves, DemoError> {
     let shards = cluster.shards().await?;
-    let hosts = prepared.sites.len() as u64;
+    let zones = cluster.host_zones().await?;
+    let distance = |from: u64, to: u64| Some(prepared.rtt.micros(zones.get(&from)?, zones.get(&to)?));
     let mut ratios: Vec<f64> = Vec::new();
     for shard in shards.iter().rev().take(moves) {
         let held: Vec<u64> = shard.replicas.iter().map(|replica| replica.host_id).collect();
-        let from = held.iter().find(|host| **host != shard.home);
-        let to = (1..=hosts).find(|host| !held.contains(host));
-        let (Some(from), Some(to)) = (from, to) else { continue };
+        // To the nearest host: with a voter farther off every write is slower, however the replica came there.
+        let ways = held.iter().filter(|host| **host != shard.home).flat_map(|from| {
+            let targets = zones.keys().filter(|host| !held.contains(host));
+            targets.map(move |to| (*from, *to))
+        });
+        let Some((from, to)) = ways.min_by_key(|(from, to)| distance(*from, *to)) else { continue };
         let key = probe_key(shard);
         let client = client_at_home(cluster, replayer, &key).await?;
         let probe = Probe::start(client, key);
         tokio::time::sleep(BEFORE).await;
         let begun = Instant::now();
-        let migration = cluster.move_replica(shard.shard_id, *from, to).await?;
+        let migration = cluster.move_replica(shard.shard_id, from, to).await?;
         let state = cluster.wait_for(migration).await?;
         let ended = Instant::now();
         let writes = probe.end().await?;

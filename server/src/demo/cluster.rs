@@ -1,5 +1,6 @@
 //! The demo's hosts: six processes of this binary on free loopback ports, one a zone.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -149,6 +150,7 @@ impl Cluster {
             format!("balancer.history={}", absolute(&prepared.trace_file).display()),
             format!("balancer.history_zones={}", absolute(&prepared.zones_file).display()),
             format!("balancer.history_until_ms={}", prepared.plan.slice.from_ms),
+            "balancer.lease_reads_ppm=1000000".to_owned(),
         ];
         let settings = settings.into_iter().chain(CLOCKS.map(str::to_owned));
         arguments.extend(settings.map(|setting| format!("--set={setting}")));
@@ -344,6 +346,12 @@ impl Cluster {
         let admin = self.admin()?;
         let request = CloseWindowRequest { window: window.0, settle_ms };
         retry(START_TIMEOUT, || async { admin.close_window(request).await.map_err(|e| e.to_string()) }).await
+    }
+
+    /// The zone of each host.
+    pub(crate) async fn host_zones(&self) -> Result<BTreeMap<u64, Zone>, DemoError> {
+        let listed = self.admin()?.hosts().await.map_err(|e| DemoError::Cluster(e.to_string()))?;
+        Ok(listed.hosts.into_iter().map(|host| (host.host_id, Zone(host.zone))).collect())
     }
 
     /// Asks for a home move; returns the migration.

@@ -193,6 +193,7 @@ async fn measure_policy(
     bar.finish_and_clear();
     result.local_access_ratio = total.local_access_ratio();
     result.rtt_mean_us = total.rtt_mean_us();
+    result.latency_mean_us = total.latency_mean_us();
     result.read_p50_us = total.reads.value_at_quantile(0.5);
     result.read_p99_us = total.reads.value_at_quantile(0.99);
     result.write_p99_us = total.writes.value_at_quantile(0.99);
@@ -200,10 +201,11 @@ async fn measure_policy(
     report.policies.insert(policy, result);
     report.details.windows.insert(policy, points);
     println!(
-        "  local {:.3}, mean RTT {:.2} ms, reads p50 {:.1} ms, {} home moves; a window took {:.0} ms to replay and {:.0} ms \
-         to plan and move",
+        "  local {:.3}, mean RTT {:.2} ms, mean latency {:.1} ms, reads p50 {:.1} ms, {} home moves; a window took {:.0} ms \
+         to replay and {:.0} ms to plan and move",
         result.local_access_ratio,
         result.rtt_mean_us / 1000.0,
+        result.latency_mean_us / 1000.0,
         result.read_p50_us as f64 / 1000.0,
         result.home_moves,
         replaying.as_secs_f64() * 1000.0 / prepared.plan.windows.len().max(1) as f64,

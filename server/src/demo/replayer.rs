@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use client::{Client, RequestOptions};
+use client::{Client, ReadMode, RequestOptions};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
@@ -57,6 +57,11 @@ impl Measured {
 
     pub(crate) fn local_access_ratio(&self) -> f64 {
         self.local as f64 / self.accesses.max(1) as f64
+    }
+
+    pub(crate) fn latency_mean_us(&self) -> f64 {
+        let sum = self.reads.mean() * self.reads.len() as f64 + self.writes.mean() * self.writes.len() as f64;
+        sum / self.operations().max(1) as f64
     }
 
     pub(crate) fn rtt_mean_us(&self) -> f64 {
@@ -169,6 +174,7 @@ impl<'a> Replayer<'a> {
                 deadline: DEADLINE,
                 user_id: Some(self.prepared.trace.user(row).into()),
                 workload_ms: Some(row.at_ms),
+                read_mode: ReadMode::Lease,
             });
             if row.kind != RowKind::Write {
                 let begun = Instant::now();

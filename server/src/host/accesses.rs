@@ -21,6 +21,7 @@ pub(crate) struct AccessOf<'a> {
     pub(crate) shard: ShardId,
     pub(crate) origin: &'a str,
     pub(crate) op: Op,
+    pub(crate) by_lease: bool,
     pub(crate) key: &'a [u8],
     pub(crate) user: &'a str,
     pub(crate) bytes: u64,
@@ -57,9 +58,9 @@ impl Host {
     pub(crate) fn record_access(&self, access: AccessOf<'_>, workload_ms: u64) {
         let Some(profiler) = self.profiler() else { return };
         let at_ms = if workload_ms == 0 { self.now_ms() } else { workload_ms };
-        let AccessOf { shard, origin, op, key, user, bytes } = access;
+        let AccessOf { shard, origin, op, by_lease, key, user, bytes } = access;
         let origin = profiler.origin(origin);
-        profiler.record(Access { shard, origin, op, key, user, bytes, at_ms });
+        profiler.record(Access { shard, origin, op, by_lease, key, user, bytes, at_ms });
         if let Some(samples) = self.shared.access_samples.get() {
             samples.offer(access, at_ms);
         }

@@ -56,6 +56,8 @@ pub struct Access<'a> {
     pub origin: OriginId,
     /// What it did.
     pub op: Op,
+    /// Whether it is a read that relied on the leader's lease.
+    pub by_lease: bool,
     /// The key, or the first key of a scan's page.
     pub key: &'a [u8],
     /// The application's user.

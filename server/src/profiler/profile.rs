@@ -34,6 +34,7 @@ pub struct Profiler {
     stripes: Vec<Mutex<Stripe>>,
     /// Touches kept in the open window, over all stripes.
     touches: AtomicU64,
+    lease_reads: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +55,7 @@ impl Profiler {
             origins: Origins::new(),
             stripes,
             touches: AtomicU64::new(0),
+            lease_reads: AtomicU64::new(0),
         }
     }
 
@@ -67,6 +69,9 @@ impl Profiler {
         let key = ml::digest(access.key);
         let user = ml::digest(access.user.as_bytes());
         let has_room = self.touches.fetch_add(1, Ordering::Relaxed) < TRAIL_MAX;
+        if access.by_lease {
+            self.lease_reads.fetch_add(1, Ordering::Relaxed);
+        }
         let mut stripe = self.stripe(access.shard);
         if !stripe.count(&access, key, user, self.seed) {
             return;
@@ -104,6 +109,7 @@ impl Profiler {
             }));
         }
         self.touches.store(0, Ordering::Relaxed);
+        report.lease_reads = self.lease_reads.swap(0, Ordering::Relaxed);
         report.trail.sort();
         report
     }
@@ -152,6 +158,7 @@ mod tests {
             shard: ShardId(shard),
             origin,
             op,
+            by_lease: op == Op::Scan,
             key,
             user,
             bytes: 10,
@@ -182,6 +189,7 @@ mod tests {
         assert_eq!((east.reads(), east.writes()), (2, 1));
         let west = &report.shards[&ShardId(2)].origins[&Zone::from("west")];
         assert_eq!((west.reads(), west.writes()), (0, 1));
+        assert_eq!(report.lease_reads, 1);
         assert_eq!(report.trail.len(), 5);
         assert_eq!(
             profiler.take_window(WINDOW),

@@ -152,6 +152,9 @@ pub struct WindowReport {
     pub untracked: u64,
     /// Accesses that are counted but left no touch.
     pub untrailed: u64,
+    /// Reads that relied on a leader's lease.
+    #[serde(default)]
+    pub lease_reads: u64,
 }
 
 impl WindowReport {
@@ -165,6 +168,7 @@ impl WindowReport {
             trail,
             untracked: 0,
             untrailed: 0,
+            lease_reads: 0,
         }
     }
 }
@@ -205,6 +209,8 @@ pub struct ClusterWindow {
     pub trail: Vec<Touch>,
     /// Accesses that no host could attribute to a shard.
     pub untracked: u64,
+    /// Reads that relied on a leader's lease.
+    pub lease_reads: u64,
 }
 
 impl ClusterWindow {
@@ -217,6 +223,7 @@ impl ClusterWindow {
             shards,
             trail: Vec::new(),
             untracked: 0,
+            lease_reads: 0,
         }
     }
 
@@ -241,7 +248,16 @@ impl ClusterWindow {
         // A read and a write of one key by one user at one moment are one touch: a record is read and then updated.
         self.trail.dedup();
         self.untracked += report.untracked;
+        self.lease_reads += report.lease_reads;
         Ok(())
+    }
+
+    /// The share of the reads that relied on a lease, in parts per million; `None` without reads.
+    pub fn lease_reads_ppm(&self) -> Option<u32> {
+        let origins = self.shards.values().flat_map(|shard| shard.origins.values());
+        let reads: u64 = origins.map(OriginUse::reads).sum();
+        let share = self.lease_reads.min(reads).saturating_mul(1_000_000).checked_div(reads)?;
+        u32::try_from(share).ok()
     }
 
     /// The window as a forecaster observes it. `starts_at_ms` is its start in workload time; touches
@@ -384,6 +400,7 @@ mod tests {
             profiler.record(Access {
                 shard,
                 origin,
+                by_lease: false,
                 op: *op,
                 key: key.as_bytes(),
                 user,

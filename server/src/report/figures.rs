@@ -30,6 +30,8 @@ pub struct PolicyResult {
     pub local_access_ratio: f64,
     /// Mean emulated round trip between client and home.
     pub rtt_mean_us: f64,
+    /// Mean latency of all operations, as clients saw it: what the planner minimises.
+    pub latency_mean_us: f64,
     /// Median latency of reads, as clients saw it.
     pub read_p50_us: u64,
     /// 99th percentile of the latency of reads.
@@ -233,6 +235,7 @@ pub(super) mod tests {
         let result = |rank: u64| PolicyResult {
             local_access_ratio: 0.5 + 0.03 * rank as f64,
             rtt_mean_us: 14_000.0 - 900.0 * rank as f64,
+            latency_mean_us: 30_000.0 - 900.0 * rank as f64,
             read_p50_us: 9_000 - 500 * rank,
             read_p99_us: 61_000,
             write_p99_us: 83_000,
@@ -308,7 +311,7 @@ pub(super) mod tests {
     fn the_json_has_the_agreed_names_and_order() {
         let json = serde_json::to_string(&sample()).unwrap();
         let expected = "{\"ops\":123456,\"lost_writes\":0,\"errors\":0,\"policies\":{\"static-hash\":\
-                        {\"local_access_ratio\":0.5,\"rtt_mean_us\":14000.0,\"read_p50_us\":9000,\
+                        {\"local_access_ratio\":0.5,\"rtt_mean_us\":14000.0,\"latency_mean_us\":30000.0,\"read_p50_us\":9000,\
                         \"read_p99_us\":61000,\"write_p99_us\":83000,\"migrations_done\":0,\"home_moves\":0,\
                         \"bytes_moved\":0},\"static-majority\":{";
         assert!(json.starts_with(expected), "{json}");

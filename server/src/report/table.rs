@@ -6,12 +6,13 @@ use comfy_table::{Cell, CellAlignment, Table};
 use super::{DemoReport, HeadRoom, PolicyResult};
 use crate::config::PolicyName;
 
-/// Short, so that the table fits a terminal of 100 columns. Latencies are milliseconds; `moves` counts
-/// migrations done and `homes` home moves.
-pub(super) const POLICY_COLUMNS: [&str; 9] = [
+/// Short, so that the table fits a terminal of 100 columns. Latencies are milliseconds; `mean` is
+/// over all operations, `moves` counts migrations done and `homes` home moves.
+pub(super) const POLICY_COLUMNS: [&str; 10] = [
     "policy",
     "local",
     "RTT ms",
+    "mean",
     "read p50",
     "read p99",
     "write p99",
@@ -40,17 +41,19 @@ pub fn policy_table(report: &DemoReport) -> Table {
             blank(),
             blank(),
             blank(),
+            blank(),
         ]));
     }
     table
 }
 
 /// A policy's line, in the order of [`POLICY_COLUMNS`].
-pub(super) fn policy_texts(policy: PolicyName, result: &PolicyResult) -> [String; 9] {
+pub(super) fn policy_texts(policy: PolicyName, result: &PolicyResult) -> [String; 10] {
     [
         policy.to_string(),
         percent(result.local_access_ratio),
         millis(result.rtt_mean_us),
+        millis(result.latency_mean_us),
         millis(result.read_p50_us as f64),
         millis(result.read_p99_us as f64),
         millis(result.write_p99_us as f64),

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::proto::request::Op;
-use client::proto::{Code, Reply, Request, UnaryRequest};
-use placement::ShardId;
+use client::proto::{Code, ReadMode, Reply, Request, UnaryRequest};
+use placement::{HostId, ReplicaId, ShardId};
 use prost::Message;
-use raft::{ProposeError, ReadError};
+use raft::{Position, ProposeError, ReadError, Response};
 use storage::shard::{Outcome, encode_batch};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -24,6 +24,8 @@ use crate::profiler;
 
 /// Requests without a deadline are given this one.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// How long requests wait here for the end of an election before they are sent on.
+const ELECTION_WAIT: Duration = Duration::from_millis(500);
 /// A permit stands for this many bytes.
 const PERMIT_BYTES: u64 = 256;
 
@@ -167,7 +169,7 @@ async fn mutate(
         _ => None,
     });
     let batch = encode_batch(host.now_ms(), encoded);
-    let proposed = tokio::time::timeout(timeout, local.group.propose(batch)).await;
+    let proposed = tokio::time::timeout(timeout, propose(local, batch)).await;
     let outcomes = match proposed {
         Ok(Ok((_, answer))) => answer.take::<Vec<Outcome>>(),
         Ok(Err(e)) => return refuse_all(host, local, &requests, &e, replies).await,
@@ -186,6 +188,36 @@ async fn mutate(
     }
 }
 
+/// Proposes a batch; without a leader once more after the election, which this replica may have won: a client that was
+/// sent here during a transfer comes before the target leads.
+async fn propose(local: &LocalShard, batch: Bytes) -> Result<(Position, Response), ProposeError> {
+    match local.group.propose(batch.clone()).await {
+        Err(ProposeError::NotLeader { leader: None }) => {
+            local.group.wait_for_leader(ELECTION_WAIT).await;
+            local.group.propose(batch).await
+        }
+        proposed => proposed,
+    }
+}
+
+async fn confirm(local: &LocalShard, mode: ReadMode) -> Result<(), ReadError> {
+    match mode {
+        ReadMode::Lease => local.group.read_lease().await,
+        ReadMode::Index => local.group.read_index().await,
+    }
+}
+
+/// As for [`propose`]: once more after an election.
+async fn confirm_leading(local: &LocalShard, mode: ReadMode) -> Result<(), ReadError> {
+    match confirm(local, mode).await {
+        Err(ReadError::NotLeader { leader: None }) => {
+            local.group.wait_for_leader(ELECTION_WAIT).await;
+            confirm(local, mode).await
+        }
+        confirmed => confirmed,
+    }
+}
+
 async fn refuse_all(
     host: &Host,
     local: &LocalShard,
@@ -195,7 +227,7 @@ async fn refuse_all(
 ) {
     for request in requests {
         let refusal = match error {
-            ProposeError::NotLeader { .. } => reply::not_home(request.id, home(host, local)),
+            ProposeError::NotLeader { leader } => reply::not_home(request.id, home(host, local, *leader)),
             ProposeError::Unknown(reason) => reply::error(request.id, Code::UnknownOutcome, reason.clone()),
             ProposeError::Stopped(reason) => reply::error(request.id, Code::Unavailable, reason.clone()),
         };
@@ -215,14 +247,31 @@ async fn read(
     for reply in late {
         drop(replies.send(reply).await);
     }
-    if requests.is_empty() {
-        return;
-    }
-    let confirmed = tokio::time::timeout(timeout, local.group.read_index()).await;
+    let (by_lease, by_index): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_by_lease);
+    let by_lease = serve_reads(host, local, caller, by_lease, timeout, replies);
+    let by_index = serve_reads(host, local, caller, by_index, timeout, replies);
+    tokio::join!(by_lease, by_index);
+}
+
+fn is_by_lease(request: &Request) -> bool {
+    request.read_mode() == ReadMode::Lease
+}
+
+/// Serves reads of one mode behind one confirmation that this replica leads.
+async fn serve_reads(
+    host: &Host,
+    local: &LocalShard,
+    caller: &Caller,
+    requests: Vec<Request>,
+    timeout: Duration,
+    replies: &mpsc::Sender<Reply>,
+) {
+    let Some(first) = requests.first() else { return };
+    let confirmed = tokio::time::timeout(timeout, confirm_leading(local, first.read_mode())).await;
     for request in requests {
         let reply = match &confirmed {
             Ok(Ok(())) => serve_read(host, local, caller, &request),
-            Ok(Err(ReadError::NotLeader { .. })) => reply::not_home(request.id, home(host, local)),
+            Ok(Err(ReadError::NotLeader { leader })) => reply::not_home(request.id, home(host, local, *leader)),
             Ok(Err(e)) => reply::error(request.id, Code::Unavailable, e.to_string()),
             Err(_) => reply::error(request.id, Code::Deadline, "leadership was not confirmed in time"),
         };
@@ -295,22 +344,27 @@ fn record(
     bytes: usize,
 ) {
     let user = if request.user_id.is_empty() { &caller.user } else { &request.user_id };
-    let access = AccessOf { shard: local.group.id(), origin: &caller.origin, op, key, user, bytes: bytes as u64 };
+    let by_lease = !op.is_write() && is_by_lease(request);
+    let access =
+        AccessOf { shard: local.group.id(), origin: &caller.origin, op, by_lease, key, user, bytes: bytes as u64 };
     host.record_access(access, request.workload_ms);
 }
 
 /// Where a shard is led: its group knows best, the map may know.
-fn home(host: &Host, local: &LocalShard) -> Option<client::proto::HostAddress> {
-    match local.group.leader_host() {
-        Some(leader) if leader != host.id() => host.map().address(leader),
-        Some(_) => None,
+fn home(
+    host: &Host,
+    local: &LocalShard,
+    leader: Option<(ReplicaId, HostId)>,
+) -> Option<client::proto::HostAddress> {
+    match leader {
+        Some((_, leader)) => host.map().address(leader),
         None => home_in_map(host, local.group.id()),
     }
 }
 
 fn home_in_map(host: &Host, shard: ShardId) -> Option<client::proto::HostAddress> {
     let map = host.map();
-    let home = placement::HostId(map.route(shard)?.home);
+    let home = HostId(map.route(shard)?.home);
     (home != host.id()).then(|| map.address(home)).flatten()
 }
 
