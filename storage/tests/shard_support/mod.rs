@@ -34,6 +34,7 @@ pub(crate) fn options() -> ShardOptions {
             value_bytes_max: 1 << 20,
             session_idle_ms: 1_000,
             sessions_max: 4,
+            evictable_idle_ms: 400,
             outcomes_max: 8,
             retention_ms: 500,
         },
@@ -167,6 +168,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
 fn describe_refusal(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::SessionExpired => "no such session",
+        Refusal::TooManySessions => "too many sessions",
         Refusal::StaleRange => "the range has another version",
         Refusal::SequenceForgotten => "the sequence is forgotten",
         Refusal::TooLarge => "too large",
