@@ -118,8 +118,10 @@ enum Stage {
 }
 
 impl ShardStore {
-    /// Begins to receive a snapshot, into a file beside the replica's own.
+    /// Begins to receive a snapshot, into a file beside the replica's own. Waits while the file is
+    /// being written.
     pub fn begin_import(&self) -> Result<Import, ImportError> {
+        let _file = self.shared.file();
         let mut inner = self.shared.write();
         if std::mem::replace(&mut inner.importing, true) {
             return Err(ImportError::InProgress);
@@ -183,14 +185,20 @@ impl ShardStore {
         let check = || -> Result<_, OpenShardError> {
             let engine = open_engine(&**disk, temporary, *cache_bytes)?;
             let loaded = load(&engine, owner)?;
-            Ok((loaded.state, loaded.mark))
+            Ok((loaded.state, loaded.mark, loaded.live_bytes))
         };
-        let (state, mark) = check().map_err(InstallError::Unusable)?;
+        let (state, mark, live_bytes) = check().map_err(InstallError::Unusable)?;
         let reopen = || -> Result<Inner, OpenShardError> {
             move_into_place(&**disk, temporary, path).map_err(OpenShardError::Io)?;
             let engine = open_engine(&**disk, path, *cache_bytes)?;
             let rows = engine.read()?.table(ROWS)?;
-            Ok(Inner::new(engine, Loaded { state, mark, rows }))
+            let loaded = Loaded {
+                state,
+                mark,
+                rows,
+                live_bytes,
+            };
+            Ok(Inner::new(engine, loaded))
         };
         reopen().map_err(InstallError::UnknownOutcome)
     }

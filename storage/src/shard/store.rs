@@ -10,10 +10,11 @@
 //!   read before the lock is taken, so no reader ever waits for a disk that an entry waits for;
 //! - entries are applied one at a time, in the order of the log;
 //! - a checkpoint must not be captured before the log is durable up to the applied position (the
-//!   caller's duty: else a restart finds a state ahead of its log).
+//!   caller's duty: else a restart finds a state ahead of its log);
+//! - the file is written by one at a time: a checkpoint, an import's end or a rewrite.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use bytes::Bytes;
 
@@ -26,6 +27,7 @@ use super::machine::{
 };
 use super::read::ReadError;
 use super::record::IdentityBody;
+use super::rewrite::{FileSize, RewriteLimits};
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
 
@@ -53,6 +55,8 @@ pub struct ShardIdentity {
 pub struct ShardOptions {
     /// Memory for cached pages of the file, in bytes.
     pub cache_bytes: usize,
+    /// When [`ShardStore::rewrite_if_sparse`] rewrites the file.
+    pub rewrite: RewriteLimits,
     /// What a shard that is being created accepts. An existing shard keeps its own.
     pub limits: Limits,
 }
@@ -61,6 +65,7 @@ impl Default for ShardOptions {
     fn default() -> ShardOptions {
         ShardOptions {
             cache_bytes: 1 << 20,
+            rewrite: RewriteLimits::default(),
             limits: Limits::default(),
         }
     }
@@ -112,6 +117,9 @@ pub(crate) struct Shared {
     pub(crate) path: PathBuf,
     pub(crate) owner: IdentityBody,
     pub(crate) cache_bytes: usize,
+    pub(crate) rewrite: RewriteLimits,
+    /// Held by whoever writes the file. Taken before `inner`.
+    file: Mutex<()>,
     /// Held by whoever changes the state: entries and installations, one at a time.
     turn: Mutex<()>,
     inner: RwLock<Inner>,
@@ -127,6 +135,10 @@ pub(crate) struct Inner {
     /// The file's rows as of the newest checkpoint.
     pub(crate) rows: Arc<TableView>,
     pub(crate) engine: Arc<Engine>,
+    /// Bytes of the file's rows and sessions and their keys, as of the newest checkpoint.
+    pub(crate) live_bytes: u64,
+    /// The size right after the last rewrite.
+    pub(crate) rewritten: Option<FileSize>,
     pub(crate) durable: Durable,
     pub(crate) activity: Activity,
     pub(crate) importing: bool,
@@ -188,7 +200,7 @@ impl ShardStore {
         let owner = owner(identity);
         let engine = open_engine(&*disk, path, options.cache_bytes)?;
         let loaded = load(&engine, &owner)?;
-        for leftover in ["new", "import"] {
+        for leftover in ["new", "import", "rewrite"] {
             remove_leftover(&*disk, &beside(path, leftover))?;
         }
         let shared = Shared {
@@ -196,6 +208,8 @@ impl ShardStore {
             path: path.to_owned(),
             owner,
             cache_bytes: options.cache_bytes,
+            rewrite: options.rewrite,
+            file: Mutex::new(()),
             turn: Mutex::new(()),
             inner: RwLock::new(Inner::new(engine, loaded)),
         };
@@ -267,6 +281,20 @@ impl ShardStore {
 }
 
 impl Shared {
+    /// The right to write the file; waits for whoever writes it.
+    pub(crate) fn file(&self) -> MutexGuard<'_, ()> {
+        self.file.lock().expect(PANICKED)
+    }
+
+    /// The right to write the file, unless somebody is writing it.
+    pub(crate) fn try_file(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.file.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => panic!("{PANICKED}"),
+        }
+    }
+
     /// The right to change the state.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().expect(PANICKED)
@@ -293,6 +321,8 @@ impl Inner {
             unremoved: Vec::new(),
             rows: Arc::new(loaded.rows),
             engine: Arc::new(engine),
+            live_bytes: loaded.live_bytes,
+            rewritten: None,
             activity: Activity::Idle,
             importing: false,
         }
@@ -318,7 +348,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Removes what an interrupted creation or import left behind.
+/// Removes what an interrupted creation, import or rewrite left behind.
 pub(crate) fn remove_leftover(disk: &dyn Disk, path: &Path) -> Result<(), OpenShardError> {
     if disk.exists(path).map_err(OpenShardError::Io)? {
         disk.remove(path).map_err(OpenShardError::Io)?;

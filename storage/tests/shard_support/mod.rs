@@ -11,7 +11,8 @@ use prost::Message;
 use storage::disk::Disk;
 use storage::shard::command::{CompareAndSet, Delete, Expectation, Mutation, OpenSession, Operation, Put};
 use storage::shard::{
-    Limits, Outcome, OutcomeKind, Position, Refusal, ShardIdentity, ShardOptions, ShardStore, encode_batch,
+    Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, ShardIdentity, ShardOptions, ShardStore,
+    encode_batch,
 };
 
 pub(crate) fn identity(replica_id: u64) -> ShardIdentity {
@@ -29,6 +30,10 @@ pub(crate) fn identity(replica_id: u64) -> ShardIdentity {
 pub(crate) fn options() -> ShardOptions {
     ShardOptions {
         cache_bytes: 1 << 20,
+        rewrite: RewriteLimits {
+            file_bytes_min: 64 << 10,
+            live_percent_min: 50,
+        },
         limits: Limits {
             key_bytes_max: 8,
             value_bytes_max: 1 << 20,
