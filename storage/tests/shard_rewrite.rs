@@ -7,11 +7,13 @@
 mod shard_support;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use shard_support::*;
 use storage::disk::{Disk, RealDisk};
+use storage::engine::WriteEngineError;
+use storage::failpoint::{Action, Failpoints, Firing};
 use storage::shard::{
     CaptureError, CheckpointError, RewriteError, RewriteLimits, ShardIdentity, ShardOptions, ShardStore,
 };
@@ -208,6 +210,82 @@ fn a_rewrite_does_not_meet_a_checkpoint_or_an_import() {
         store.rewrite_if_sparse().unwrap_err(),
         RewriteError::Busy(CaptureError::Stopped)
     ));
+}
+
+/// In the middle of a rewrite entries are applied and read, a second rewrite is refused, and a
+/// checkpoint that was captured waits and goes to the new file.
+#[test]
+fn a_rewrite_stalls_no_entry_and_a_checkpoint_waits_for_it() {
+    let disk = Arc::new(SimDisk::new(1));
+    let points = Failpoints::new(1);
+    let hooked = ShardOptions {
+        failpoints: points.host(1),
+        ..options()
+    };
+    let store = ShardStore::create(disk.clone(), Path::new(PATH), identity(1), hooked).unwrap();
+    fill_and_delete(&store, 1_000, 400);
+    let writer = Arc::new(Mutex::new(None));
+    let (inside, started) = (store.clone(), writer.clone());
+    points.arm(
+        1,
+        "shard.rewrite.before_replace",
+        Action::Continue,
+        Firing::Nth(1),
+    );
+    points.when_fired(move |_| {
+        apply(&inside, 2_000, &[put(1, 5_001, "during", b"the rewrite")]);
+        assert_eq!(inside.get(b"last").unwrap().unwrap().value, "two");
+        assert!(matches!(
+            inside.rewrite_if_sparse().unwrap_err(),
+            RewriteError::Busy(CaptureError::InProgress)
+        ));
+        let capture = inside.capture(mark(&inside)).unwrap();
+        *started.lock().unwrap() = Some(std::thread::spawn(move || capture.write()));
+        apply(&inside, 2_000, &[put(1, 5_002, "after", b"the capture")]);
+    });
+    let report = store.rewrite_if_sparse().unwrap().unwrap();
+    assert_eq!(report.rows, 102);
+    let writer = writer.lock().unwrap().take().unwrap();
+    let written = writer.join().unwrap().unwrap();
+    assert_eq!(
+        (written.rows_written, store.durable_applied()),
+        (1, written.applied)
+    );
+    assert_eq!(store.get(b"after").unwrap().unwrap().value, "the capture");
+    drop((points, store));
+    let store = reopen(disk, Path::new(PATH));
+    assert_eq!(store.get(b"during").unwrap().unwrap().value, "the rewrite");
+    assert_eq!(store.get(b"after").unwrap(), None);
+}
+
+/// A capture whose checkpoint would go to a file that may have lost its name is not written.
+#[test]
+fn a_capture_is_not_written_after_a_rewrite_that_failed_half_way() {
+    let disk = Arc::new(SimDisk::new(1));
+    let points = Failpoints::new(1);
+    let hooked = ShardOptions {
+        failpoints: points.host(1),
+        ..options()
+    };
+    let store = ShardStore::create(disk.clone(), Path::new(PATH), identity(1), hooked).unwrap();
+    fill_and_delete(&store, 1_000, 400);
+    let (captured, inside) = (Arc::new(Mutex::new(None)), store.clone());
+    let slot = captured.clone();
+    points.arm(
+        1,
+        "shard.rewrite.after_replace",
+        Action::ReturnError,
+        Firing::Nth(1),
+    );
+    points.when_fired(move |_| *slot.lock().unwrap() = Some(inside.capture(Bytes::new()).unwrap()));
+    let failed = store.rewrite_if_sparse().unwrap_err();
+    assert!(matches!(failed, RewriteError::UnknownOutcome(_)));
+    let capture = captured.lock().unwrap().take().unwrap();
+    assert!(matches!(
+        capture.write().unwrap_err(),
+        CheckpointError::Write(WriteEngineError::Stopped)
+    ));
+    assert_eq!(store.capture(Bytes::new()).unwrap_err(), CaptureError::Stopped);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::machine::Position;
 use super::record::{CheckpointBody, Kind, SessionBody, row_key, seal};
 use super::store::{Activity, Durable, Inner, ShardStore, Shared};
 use crate::engine::{Durability, ReadEngineError, TableView, WriteEngineError, WriteTx};
+use crate::failpoint;
 
 /// Why no checkpoint was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +114,16 @@ impl Capture {
             }
             inner.engine.clone()
         };
-        let added_bytes = match engine.write(Durability::Synced, |tx| self.put_all(tx)) {
+        let points = &shared.failpoints;
+        failpoint!(points, "shard.checkpoint.before_write").map_err(WriteEngineError::Io)?;
+        let written = engine.write(Durability::Synced, |tx| self.put_all(tx));
+        let written = written.and_then(|added_bytes| {
+            let passed = failpoint!(points, "shard.checkpoint.after_commit");
+            passed
+                .map(|()| added_bytes)
+                .map_err(WriteEngineError::UnknownOutcome)
+        });
+        let added_bytes = match written {
             Ok(added_bytes) => added_bytes,
             Err(error) => {
                 let nothing_written = matches!(error, WriteEngineError::Io(_) | WriteEngineError::Corrupt(_));
@@ -150,6 +160,7 @@ impl Capture {
         }
         let added_bytes = tx.added_bytes();
         write_meta(tx, &self.shared.owner, &self.checkpoint)?;
+        failpoint!(self.shared.failpoints, "shard.checkpoint.before_commit").map_err(WriteEngineError::Io)?;
         Ok(added_bytes)
     }
 

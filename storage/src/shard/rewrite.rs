@@ -26,6 +26,8 @@ use super::frame::FRAME_BYTES;
 use super::record::{CheckpointBody, Kind, verify};
 use super::store::{Activity, Inner, ShardStore, Shared, beside, create_engine, remove_leftover};
 use crate::engine::{Durability, Engine, ReadView, Rows, TableView, WriteEngineError};
+use crate::failpoint;
+use crate::failpoint::HostFailpoints;
 
 /// Pieces between two syncs: bounds what the engine keeps in memory.
 const PIECES_PER_SYNC: u64 = 16;
@@ -122,7 +124,8 @@ impl ShardStore {
     /// entries are applied meanwhile, checkpoints and imports wait.
     ///
     /// A file that stays sparse although it was rewritten, since its rows do not fill the engine's
-    /// pages, is rewritten again only when it has doubled, or when half of what was live is gone.
+    /// pages (a value just above a power of two takes twice its bytes), is rewritten again only when it
+    /// has doubled, when half of what was live is gone, or after it was opened anew.
     pub fn rewrite_if_sparse(&self) -> Result<Option<RewriteReport>, RewriteError> {
         let file = self.shared.try_file().ok_or(CaptureError::InProgress)?;
         let (engine, before) = {
@@ -136,6 +139,7 @@ impl ShardStore {
         if !self.is_sparse(before) {
             return Ok(None);
         }
+        failpoint!(self.shared.failpoints, "shard.rewrite.begin").map_err(WriteEngineError::Io)?;
         let copy = self.copy(&engine)?;
         let after = FileSize {
             taken_bytes: copy.engine.taken_bytes().map_err(RewriteError::Size)?,
@@ -173,9 +177,12 @@ impl ShardStore {
         let source = engine.read().map_err(|error| RewriteError::Read(error.into()))?;
         let checkpoint = read_checkpoint(&source).map_err(RewriteError::Read)?;
         let written = target.create().map_err(RewriteError::Unusable)?;
-        copy_table(&source, &written, ROWS, Kind::Row)?;
-        copy_table(&source, &written, SESSIONS, Kind::Session)?;
-        let owner = &self.shared.owner;
+        let Shared {
+            owner, failpoints, ..
+        } = &*self.shared;
+        copy_table(&source, &written, ROWS, Kind::Row, failpoints)?;
+        copy_table(&source, &written, SESSIONS, Kind::Session, failpoints)?;
+        failpoint!(failpoints, "shard.rewrite.before_finish").map_err(WriteEngineError::Io)?;
         written.write(Durability::Synced, |tx| write_meta(tx, owner, &checkpoint))?;
         let (rows, live_bytes) = self
             .check_copy(&written, &checkpoint)
@@ -209,8 +216,15 @@ impl ShardStore {
     /// Moves a copy into the file's place, on disk and in memory.
     fn replace_by(&self, copy: Copied, size: FileSize) -> Result<(), RewriteError> {
         // The copy stays open. What it holds is synced, which is all that a rename vouches for.
-        let Shared { disk, path, .. } = &*self.shared;
+        let Shared {
+            disk,
+            failpoints,
+            path,
+            ..
+        } = &*self.shared;
+        failpoint!(failpoints, "shard.rewrite.before_replace").map_err(WriteEngineError::Io)?;
         let replaced = disk.rename(&beside(path, "rewrite"), path);
+        let replaced = replaced.and_then(|()| failpoint!(failpoints, "shard.rewrite.after_replace"));
         let mut inner = self.shared.write();
         if let Err(error) = replaced {
             inner.activity = Activity::Stopped;
@@ -249,7 +263,7 @@ impl Target {
         let Shared {
             disk, cache_bytes, ..
         } = &*self.shared;
-        remove_leftover(&**disk, &self.path)?;
+        remove_leftover(&**disk, &self.path).map_err(OpenShardError::Io)?;
         create_engine(&**disk, &self.path, *cache_bytes)
     }
 }
@@ -265,7 +279,13 @@ impl Drop for Target {
 }
 
 /// Copies one table in pieces, each a transaction. Every record is verified before it is written.
-fn copy_table(source: &ReadView, target: &Engine, table: &str, kind: Kind) -> Result<(), RewriteError> {
+fn copy_table(
+    source: &ReadView,
+    target: &Engine,
+    table: &str,
+    kind: Kind,
+    failpoints: &HostFailpoints,
+) -> Result<(), RewriteError> {
     let read = |error: OpenShardError| RewriteError::Read(error);
     let mut records = source.range(table, ..).map_err(|error| read(error.into()))?;
     for piece in 1.. {
@@ -277,6 +297,7 @@ fn copy_table(source: &ReadView, target: &Engine, table: &str, kind: Kind) -> Re
             0 => Durability::Synced,
             _ => Durability::Unsynced,
         };
+        failpoint!(failpoints, "shard.rewrite.piece").map_err(WriteEngineError::Io)?;
         target.write(durability, |tx| {
             let mut records = records.iter();
             records.try_for_each(|(key, record)| tx.put(table, key, record))

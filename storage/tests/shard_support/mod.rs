@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use storage::disk::Disk;
+use storage::failpoint::HostFailpoints;
 use storage::shard::command::{CompareAndSet, Delete, Expectation, Mutation, OpenSession, Operation, Put};
 use storage::shard::{
     Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, ShardIdentity, ShardOptions, ShardStore,
@@ -29,6 +30,7 @@ pub(crate) fn identity(replica_id: u64) -> ShardIdentity {
 /// Small limits, so that tests reach them.
 pub(crate) fn options() -> ShardOptions {
     ShardOptions {
+        failpoints: HostFailpoints::disarmed(),
         cache_bytes: 1 << 20,
         rewrite: RewriteLimits {
             file_bytes_min: 64 << 10,
