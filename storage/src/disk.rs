@@ -14,11 +14,14 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The suffix of the file that [`Disk::replace`] writes before it renames it into place.
 const TEMPORARY_SUFFIX: &str = "tmp";
+
+/// The unit in which stat(2) counts a file's blocks, whatever the file system's own.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// What [`Disk::open`] does about a file that exists or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,11 @@ pub trait Disk: Send + Sync + Debug {
 pub trait BlockFile: Send + Sync + Debug {
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+
+    /// The bytes that the file takes on the disk, roughly: holes that were never written take none.
+    fn taken_bytes(&self) -> io::Result<u64> {
+        self.len()
+    }
 
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
@@ -187,6 +195,10 @@ impl BlockFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn taken_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.blocks() * STAT_BLOCK_BYTES)
+    }
+
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.0.read_exact_at(out, offset)
     }
@@ -262,6 +274,9 @@ mod tests {
         );
         file.write(3, b"xyz").unwrap();
         file.sync_data().unwrap();
+        file.set_len(1 << 30).unwrap();
+        assert!(file.taken_bytes().unwrap() < 1 << 20, "a hole takes no space");
+        file.set_len(6).unwrap();
         let mut out = [1; 6];
         RealDisk
             .open(&path, OpenMode::CreateIfMissing)

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -96,7 +97,8 @@ pub enum WriteEngineError {
 /// A database of byte-keyed tables in one file.
 #[derive(Debug)]
 pub struct Engine {
-    database: Database,
+    database: Arc<Database>,
+    file: Arc<dyn BlockFile>,
     quick_repair: bool,
     /// Set by a failed commit: the file's state is unknown, so nothing is written on top of it.
     stopped: AtomicBool,
@@ -106,15 +108,17 @@ impl Engine {
     /// Opens the database in `file`, or creates one in an empty file. After a crash this repairs:
     /// the state is that of a commit, the newest synced one or a later one.
     pub fn open(file: Box<dyn BlockFile>, options: EngineOptions) -> Result<Engine, OpenEngineError> {
+        let file: Arc<dyn BlockFile> = Arc::from(file);
         let open = || {
             Database::builder()
                 .set_cache_size(options.cache_bytes)
                 .set_check_integrity_on_open(options.verify_on_open)
-                .create_with_backend(Backend(file))
+                .create_with_backend(Backend(file.clone()))
         };
         let database = shielded(open).map_err(OpenEngineError::Corrupt)??;
         Ok(Engine {
-            database,
+            database: Arc::new(database),
+            file,
             quick_repair: options.quick_repair,
             stopped: AtomicBool::new(false),
         })
@@ -131,6 +135,7 @@ impl Engine {
         let mut tx = WriteTx {
             transaction: &transaction,
             tables: BTreeMap::new(),
+            added_bytes: 0,
             broken: false,
         };
         let changed = change(&mut tx)?;
@@ -148,15 +153,25 @@ impl Engine {
     pub fn read(&self) -> Result<ReadView, ReadEngineError> {
         match shielded(|| self.database.begin_read()) {
             Err(panic) => Err(ReadEngineError::Corrupt(panic)),
-            Ok(Ok(transaction)) => Ok(ReadView { transaction }),
+            Ok(Ok(transaction)) => Ok(ReadView {
+                transaction,
+                database: self.database.clone(),
+            }),
             Ok(Err(error)) => Err(ReadEngineError::Io(io::Error::other(error))),
         }
     }
 
+    /// The bytes that the file takes on the disk. Space inside that no row uses is part of it: redb
+    /// uses such space again and seldom gives it back.
+    pub fn taken_bytes(&self) -> io::Result<u64> {
+        self.file.taken_bytes()
+    }
+
     /// Verifies every page's checksum; true when the file was sound, false when it was repaired.
-    /// No read view may be alive.
+    /// No read view may be alive: `ResourceBusy`.
     pub fn check_integrity(&mut self) -> Result<bool, OpenEngineError> {
-        let database = &mut self.database;
+        let database = Arc::get_mut(&mut self.database)
+            .ok_or_else(|| OpenEngineError::Io(io::ErrorKind::ResourceBusy.into()))?;
         Ok(shielded(|| database.check_integrity()).map_err(OpenEngineError::Corrupt)??)
     }
 
@@ -193,6 +208,7 @@ impl Engine {
 pub struct WriteTx<'tx> {
     transaction: &'tx WriteTransaction,
     tables: BTreeMap<String, Table<'tx, &'static [u8], &'static [u8]>>,
+    added_bytes: i64,
     /// An operation failed half way, so the transaction must not commit.
     broken: bool,
 }
@@ -207,12 +223,24 @@ impl<'tx> WriteTx<'tx> {
 
     /// Sets a key's value.
     pub fn put(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<(), WriteEngineError> {
-        self.with_table(table, |table| table.insert(key, value).map(|_| ()))
+        let replaced = self.with_table(table, |table| {
+            Ok(table.insert(key, value)?.map(|old| old.value().len()))
+        })?;
+        self.added_bytes += row_bytes(key, value.len()) - replaced.map_or(0, |old| row_bytes(key, old));
+        Ok(())
     }
 
     /// Removes a key, if it is there.
     pub fn delete(&mut self, table: &str, key: &[u8]) -> Result<(), WriteEngineError> {
-        self.with_table(table, |table| table.remove(key).map(|_| ()))
+        let removed = self.with_table(table, |table| Ok(table.remove(key)?.map(|old| old.value().len())))?;
+        self.added_bytes -= removed.map_or(0, |old| row_bytes(key, old));
+        Ok(())
+    }
+
+    /// How many bytes of keys and values [`WriteTx::put`] added more than it and [`WriteTx::delete`]
+    /// removed.
+    pub fn added_bytes(&self) -> i64 {
+        self.added_bytes
     }
 
     /// Removes the keys from `start` up to, not including, `end`.
@@ -272,21 +300,28 @@ impl<'tx> WriteTx<'tx> {
     }
 }
 
-/// A snapshot of all tables. Cheap to open; pins the pages it can see until it is dropped.
+/// A snapshot of all tables. Cheap to open; pins the pages it can see until it is dropped, and keeps
+/// the database open, as do the tables and rows taken from it: redb fails reads of a closed one.
 pub struct ReadView {
+    // Dropped before the database it belongs to; so below.
     transaction: ReadTransaction,
+    database: Arc<Database>,
 }
 
 impl ReadView {
     /// One table of the snapshot, opened once for many reads. A missing table reads as empty.
     pub fn table(&self, name: &str) -> Result<TableView, ReadEngineError> {
-        match shielded(|| self.transaction.open_table(definition(name))) {
-            Ok(Ok(table)) => Ok(TableView { table: Some(table) }),
-            Ok(Err(TableError::TableDoesNotExist(_))) => Ok(TableView { table: None }),
-            Ok(Err(TableError::Storage(error))) => Err(error.into()),
-            Ok(Err(other)) => Err(ReadEngineError::Corrupt(other.to_string())),
-            Err(panic) => Err(ReadEngineError::Corrupt(panic)),
-        }
+        let table = match shielded(|| self.transaction.open_table(definition(name))) {
+            Ok(Ok(table)) => Some(table),
+            Ok(Err(TableError::TableDoesNotExist(_))) => None,
+            Ok(Err(TableError::Storage(error))) => return Err(error.into()),
+            Ok(Err(other)) => return Err(ReadEngineError::Corrupt(other.to_string())),
+            Err(panic) => return Err(ReadEngineError::Corrupt(panic)),
+        };
+        Ok(TableView {
+            table,
+            database: self.database.clone(),
+        })
     }
 
     /// The value of a key.
@@ -317,6 +352,7 @@ impl ReadView {
 /// One table of a [`ReadView`]; it keeps the snapshot alive by itself.
 pub struct TableView {
     table: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    database: Arc<Database>,
 }
 
 impl TableView {
@@ -333,16 +369,25 @@ impl TableView {
     /// snapshot alive by itself.
     pub fn range<'k>(&self, keys: impl RangeBounds<&'k [u8]>) -> Result<Rows, ReadEngineError> {
         let (start, end) = (keys.start_bound().cloned(), keys.end_bound().cloned());
-        let (Some(table), false) = (&self.table, is_empty(start, end)) else {
-            return Ok(Rows(None));
+        let rows = match &self.table {
+            Some(table) if !is_empty(start, end) => {
+                let rows = shielded(|| table.range::<&[u8]>((start, end)));
+                Some(rows.map_err(ReadEngineError::Corrupt)??)
+            }
+            _ => None,
         };
-        let rows = shielded(|| table.range::<&[u8]>((start, end)));
-        Ok(Rows(Some(rows.map_err(ReadEngineError::Corrupt)??)))
+        Ok(Rows {
+            rows,
+            _database: self.database.clone(),
+        })
     }
 }
 
 /// The rows of a range as (key, value), from either end.
-pub struct Rows(Option<redb::Range<'static, &'static [u8], &'static [u8]>>);
+pub struct Rows {
+    rows: Option<redb::Range<'static, &'static [u8], &'static [u8]>>,
+    _database: Arc<Database>,
+}
 
 type StoredRow = Result<
     (
@@ -357,7 +402,7 @@ impl Rows {
         &mut self,
         advance: impl FnOnce(&mut redb::Range<'static, &'static [u8], &'static [u8]>) -> Option<StoredRow>,
     ) -> Option<Result<(Bytes, Bytes), ReadEngineError>> {
-        let rows = self.0.as_mut()?;
+        let rows = self.rows.as_mut()?;
         let copied = shielded(|| {
             advance(rows).map(|row| {
                 let (key, value) = row?;
@@ -371,7 +416,7 @@ impl Rows {
             Ok(row) => row.map(|row| row.map_err(ReadEngineError::from)),
             Err(panic) => {
                 // After a panic the iterator's own state is not to be trusted.
-                self.0 = None;
+                self.rows = None;
                 Some(Err(ReadEngineError::Corrupt(panic)))
             }
         }
@@ -394,7 +439,7 @@ impl DoubleEndedIterator for Rows {
 
 /// redb's view of a [`BlockFile`].
 #[derive(Debug)]
-struct Backend(Box<dyn BlockFile>);
+struct Backend(Arc<dyn BlockFile>);
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
@@ -443,6 +488,10 @@ impl From<DatabaseError> for OpenEngineError {
             other => OpenEngineError::Io(io::Error::other(other)),
         }
     }
+}
+
+fn row_bytes(key: &[u8], value_bytes: usize) -> i64 {
+    (key.len() + value_bytes) as i64
 }
 
 fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
@@ -555,6 +604,41 @@ mod tests {
             .write(Durability::Synced, |tx| tx.drop_table("kept"))
             .unwrap();
         assert!(engine.read().unwrap().tables().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_view_is_read_although_its_engine_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = open(&dir);
+        engine
+            .write(Durability::Synced, |tx| tx.put("rows", b"k", b"v"))
+            .unwrap();
+        let table = engine.read().unwrap().table("rows").unwrap();
+        assert!(engine.check_integrity().is_err());
+        drop(engine);
+        assert_eq!(table.get(b"k").unwrap().unwrap(), "v");
+        let rows = table.range(..).unwrap();
+        drop(table);
+        assert_eq!(keys(rows), ["k"]);
+        open(&dir);
+    }
+
+    #[test]
+    fn a_transaction_counts_what_it_adds_and_removes() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir);
+        let added = |change: &dyn Fn(&mut WriteTx<'_>) -> Result<(), WriteEngineError>| {
+            let counted = engine.write(Durability::Unsynced, |tx| {
+                change(tx)?;
+                Ok::<_, WriteEngineError>(tx.added_bytes())
+            });
+            counted.unwrap()
+        };
+        assert_eq!(added(&|tx| tx.put("rows", b"key", b"value")), 8);
+        assert_eq!(added(&|tx| tx.put("rows", b"key", b"v")), -4);
+        assert_eq!(added(&|tx| tx.delete("rows", b"absent")), 0);
+        assert_eq!(added(&|tx| tx.delete("rows", b"key")), -4);
+        assert!(engine.taken_bytes().unwrap() > 0);
     }
 
     #[test]

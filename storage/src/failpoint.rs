@@ -5,7 +5,50 @@
 //! handle ([`HostFailpoints`]) and marks each durable step with [`crate::failpoint!`]. Without
 //! debug assertions the macro is the constant Ok and the optimiser removes it.
 //!
-//! Whether an armed point fires is drawn from the registry's seed, so a run repeats by its seed.
+//! Whether an armed point fires is drawn from the registry's seed, so a run repeats by its seed. What
+//! else happens then is the test's affair ([`Failpoints::when_fired`]): cutting a simulated disk's
+//! power there leaves what a power cut at that step would.
+//!
+//! The points of this crate; others mark their own. `storage/tests/failpoints.rs` holds the table
+//! against the code, arms each, and checks that nothing acknowledged is lost.
+//!
+//! | point | where |
+//! |---|---|
+//! | `log.create.before_guard` | a new log has nothing on disk yet |
+//! | `log.create.before_rename` | its file is written under another name |
+//! | `log.create.after_rename` | its file has its name |
+//! | `log.before_move` | a piece of an old segment is read, to be moved forward with the next batch |
+//! | `log.before_commit` | a batch is taken off the queue, nothing of it is written |
+//! | `log.before_roll` | the same, and the batch begins a segment |
+//! | `log.before_drop` | the same, and dead segments are to be dropped |
+//! | `log.before_vote` | the same, and a vote is in the batch |
+//! | `log.before_destroy` | the same, and a group's end is in the batch |
+//! | `log.after_commit` | the batch is synced, nobody was told |
+//! | `log.after_roll` | the same, and the batch began a segment |
+//! | `log.after_drop` | the same, and dead segments were dropped |
+//! | `log.after_vote` | the same, and a vote is in the batch; the guard does not know it |
+//! | `log.after_destroy` | the same, and a group's end is in the batch; the guard does not know it |
+//! | `log.before_guard` | the guard is to be written |
+//! | `log.after_guard` | the guard is synced, nobody was told |
+//! | `shard.create.before_write` | a new shard has an empty file under another name |
+//! | `shard.create.before_rename` | the file is whole |
+//! | `shard.create.after_rename` | the file has its name |
+//! | `shard.checkpoint.before_write` | a checkpoint is captured, nothing is written |
+//! | `shard.checkpoint.before_commit` | it is written and not committed |
+//! | `shard.checkpoint.after_commit` | it is committed and synced, the store does not know |
+//! | `shard.import.begin` | an import has an empty file |
+//! | `shard.import.frame` | a frame verified and is to be stored |
+//! | `shard.import.before_finish` | all frames are stored, the file has no owner |
+//! | `shard.import.after_finish` | the file has its owner and is synced |
+//! | `shard.install.before_replace` | an imported file was read back |
+//! | `shard.install.after_replace` | it has the replica's name, memory holds the old state |
+//! | `shard.rewrite.begin` | a file is sparse and is to be copied |
+//! | `shard.rewrite.piece` | a piece of it is to be written |
+//! | `shard.rewrite.before_finish` | all pieces are written, the copy has no owner |
+//! | `shard.rewrite.before_replace` | the copy is synced and was read back |
+//! | `shard.rewrite.after_replace` | it has the replica's name, memory reads the old file |
+//! | `shard.destroy.before_remove` | what lies beside the file is gone |
+//! | `shard.destroy.after_remove` | the file is gone |
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,6 +71,8 @@ macro_rules! failpoint {
 /// What happens when a point fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// The step goes on: only what [`Failpoints::when_fired`] was given is done.
+    Continue,
     /// The step returns an I/O error.
     ReturnError,
     /// The process ends at once, as under SIGKILL.
@@ -58,9 +103,20 @@ pub struct HostFailpoints {
     host: u64,
 }
 
+/// What a test wants done when a point fires.
+#[derive(Clone)]
+struct Hook(Arc<dyn Fn(&'static str) + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 #[derive(Debug)]
 struct Registry {
     chance: SplitMix64,
+    hook: Option<Hook>,
     armed: BTreeMap<(u64, &'static str), (Action, Firing)>,
     passed: BTreeMap<(u64, &'static str), u64>,
 }
@@ -70,6 +126,7 @@ impl Failpoints {
     pub fn new(seed: u64) -> Failpoints {
         let registry = Registry {
             chance: SplitMix64::new(seed),
+            hook: None,
             armed: BTreeMap::new(),
             passed: BTreeMap::new(),
         };
@@ -96,6 +153,11 @@ impl Failpoints {
         self.lock().armed.remove(&(host, name));
     }
 
+    /// Has `hook` called with a point's name each time one fires, before its action.
+    pub fn when_fired(&self, hook: impl Fn(&'static str) + Send + Sync + 'static) {
+        self.lock().hook = Some(Hook(Arc::new(hook)));
+    }
+
     /// How often each point was passed, by (host, name). Empty without debug assertions.
     pub fn passed(&self) -> BTreeMap<(u64, &'static str), u64> {
         self.lock().passed.clone()
@@ -116,10 +178,20 @@ impl HostFailpoints {
 
     /// Passes a point; use [`crate::failpoint!`], which costs nothing in release.
     pub fn pass(&self, name: &'static str) -> io::Result<()> {
-        match self.points.lock().draw(self.host, name) {
-            None => Ok(()),
-            Some(Action::ReturnError) => Err(io::Error::other(format!("fail point {name}"))),
-            Some(Action::AbortProcess) => std::process::abort(),
+        let (drawn, hook) = {
+            let mut registry = self.points.lock();
+            (registry.draw(self.host, name), registry.hook.clone())
+        };
+        let Some(action) = drawn else {
+            return Ok(());
+        };
+        if let Some(Hook(hook)) = hook {
+            hook(name);
+        }
+        match action {
+            Action::Continue => Ok(()),
+            Action::ReturnError => Err(io::Error::other(format!("fail point {name}"))),
+            Action::AbortProcess => std::process::abort(),
         }
     }
 }
@@ -157,6 +229,19 @@ mod tests {
         assert_eq!(fired, [false, true, false, false]);
         assert!(failpoint!(other, "step").is_ok());
         assert_eq!(points.passed()[&(7, "step")], 4);
+    }
+
+    #[test]
+    fn a_hook_is_called_where_a_point_fires() {
+        let points = Failpoints::new(1);
+        let fired = Arc::new(Mutex::new(Vec::new()));
+        let seen = fired.clone();
+        points.when_fired(move |name| seen.lock().unwrap().push(name));
+        points.arm(1, "armed", Action::Continue, Firing::Always);
+        let host = points.host(1);
+        assert!(failpoint!(host, "other").is_ok());
+        assert!(failpoint!(host, "armed").is_ok());
+        assert_eq!(*fired.lock().unwrap(), ["armed"]);
     }
 
     #[test]

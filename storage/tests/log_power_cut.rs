@@ -10,81 +10,17 @@
 
 mod log_support;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use log_support::*;
 use storage::clock::ManualClock;
-use storage::log::{GroupLog, LogGroup, LogHub, LogOptions, LogRecord, LogWriter, OpenLogError, Step};
+use storage::log::{LogGroup, LogHub, LogOptions, LogWriter, OpenLogError, Step};
 use storage::seed::SplitMix64;
 use storage::sim_disk::{SimDisk, SyncMode};
 
 const GROUPS: u64 = 5;
 const RUNS: u64 = 400;
-
-/// All that a group shows, but the committed mark: it is promised to nobody.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct GroupState {
-    entries: Vec<LogRecord>,
-    vote: Option<Bytes>,
-    purged: Option<(u64, Bytes)>,
-}
-
-impl GroupState {
-    fn of(log: &GroupLog) -> GroupState {
-        GroupState {
-            entries: all(log),
-            vote: log.vote(),
-            purged: log.purged(),
-        }
-    }
-
-    fn next_index(&self) -> u64 {
-        let last = self.entries.last().map(|entry| entry.index);
-        last.or(self.purged.as_ref().map(|(upto, _)| *upto))
-            .map_or(1, |last| last + 1)
-    }
-}
-
-/// The states of each group in the order they were asked for, each with its callback.
-#[derive(Default)]
-struct History {
-    states: BTreeMap<u64, Vec<(GroupState, Told)>>,
-}
-
-impl History {
-    fn newest(&self, group: u64) -> GroupState {
-        self.states
-            .get(&group)
-            .and_then(|states| states.last())
-            .map_or_else(GroupState::default, |(state, _)| state.clone())
-    }
-
-    fn push(&mut self, group: u64, state: GroupState, told: Told) {
-        self.states.entry(group).or_default().push((state, told));
-    }
-
-    /// Why what a group shows after the crash breaks a promise; None when it keeps them all.
-    fn broken_promise(&self, group: u64, found: &GroupState) -> Option<String> {
-        let states = self.states.get(&group)?;
-        let promised = states.iter().rposition(|(_, told)| told.is_ok());
-        let empty = promised.is_none() && *found == GroupState::default();
-        let from = promised.unwrap_or(0);
-        let allowed = states[from..].iter().any(|(state, _)| state == found);
-        (!empty && !allowed).then(|| {
-            let newest = &states[from].0;
-            format!("group {group} shows {found:?}, promised was {newest:?}")
-        })
-    }
-
-    /// After a restart the states that did not survive never were.
-    fn restart(&mut self, group: u64, found: GroupState) {
-        let told = Told::default();
-        told.done()(Ok(()));
-        self.states.insert(group, vec![(found, told)]);
-    }
-}
 
 /// A log under random operations.
 struct Run {

@@ -104,12 +104,13 @@ fn what_is_not_a_shard_is_corrupt() {
 }
 
 #[test]
-fn leftovers_of_an_interrupted_creation_or_import_go_away() {
+fn leftovers_of_an_interrupted_creation_import_or_rewrite_go_away() {
     let dir = tempfile::tempdir().unwrap();
-    let leftovers = ["shard.new", "shard.import"].map(|name| dir.path().join(name));
+    let leftovers = ["shard.new", "shard.import", "shard.rewrite"].map(|name| dir.path().join(name));
     std::fs::write(&leftovers[0], b"half a file").unwrap();
     drop(created(&dir));
     std::fs::write(&leftovers[1], b"half a file").unwrap();
+    std::fs::write(&leftovers[2], b"half a file").unwrap();
     open(&dir, &identity(1)).unwrap();
     for leftover in &leftovers {
         assert!(!RealDisk.exists(leftover).unwrap());

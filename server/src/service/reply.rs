@@ -54,6 +54,7 @@ pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
 fn refused(id: u64, refusal: Refusal) -> Reply {
     let (code, message) = match refusal {
         Refusal::SessionExpired => (Code::SessionExpired, "no such session is open on this shard"),
+        Refusal::TooManySessions => (Code::Overloaded, "too many sessions are open on this shard"),
         Refusal::StaleRange => (Code::StaleRoute, "the shard's range has another version"),
         Refusal::SequenceForgotten => (Code::SequenceForgotten, "the outcome of this sequence was forgotten"),
         Refusal::TooLarge => (Code::TooLarge, "the key or the value is above the shard's limit"),

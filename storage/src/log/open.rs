@@ -17,6 +17,7 @@ use super::rebuild::Rebuild;
 use super::state::LogState;
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, EngineOptions, ReadView};
+use crate::failpoint;
 
 /// The log file, its name while it is being made, and the guard.
 const LOG_FILE: &str = "log.db";
@@ -38,7 +39,7 @@ pub(super) struct Opened {
 /// Opens the log in `dir`, or creates it.
 pub(super) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, OpenLogError> {
     disk.create_dir_all(dir)?;
-    let (guard, guarded) = open_guard(disk, dir)?;
+    let (guard, guarded) = open_guard(disk, dir, options)?;
     if !disk.exists(&dir.join(LOG_FILE))? {
         refuse_behind(&guarded, 0)?;
         create_log(disk, dir, options)?;
@@ -57,12 +58,13 @@ pub(super) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<
     Ok(Opened { state, engine, guard })
 }
 
-fn open_guard(disk: &dyn Disk, dir: &Path) -> Result<(Guard, Guarded), OpenLogError> {
+fn open_guard(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<(Guard, Guarded), OpenLogError> {
     let path = dir.join(GUARD_FILE);
     if !disk.exists(&path)? {
         if disk.exists(&dir.join(LOG_FILE))? {
             return Err(OpenLogError::GuardLost);
         }
+        failpoint!(options.failpoints, "log.create.before_guard")?;
         Guard::create(disk, &path)?;
     }
     Guard::open(disk, &path)
@@ -77,7 +79,9 @@ fn create_log(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<(), O
     let format = [MAGIC, &FORMAT.to_be_bytes()].concat();
     engine.write(Durability::Synced, |tx| tx.put(META_TABLE, FORMAT_KEY, &format))?;
     drop(engine);
-    Ok(disk.rename(&unfinished, &dir.join(LOG_FILE))?)
+    failpoint!(options.failpoints, "log.create.before_rename")?;
+    disk.rename(&unfinished, &dir.join(LOG_FILE))?;
+    Ok(failpoint!(options.failpoints, "log.create.after_rename")?)
 }
 
 fn open_engine(

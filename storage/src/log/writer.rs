@@ -14,12 +14,13 @@ use std::sync::Arc;
 use super::error::LogFault;
 use super::guard::{Guard, Guarded, INTERVAL_MS};
 use super::hub::{Hub, LogOptions};
-use super::record::Record;
+use super::record::{Kind, Record};
 use super::rewrite::Rewrite;
 use super::segments::table_name;
 use super::state::Batch;
 use crate::engine::{Durability, Engine, WriteEngineError};
 use crate::failpoint;
+use crate::failpoint::HostFailpoints;
 
 /// Writes the log. There is one; when it is dropped, the file is closed and every operation that is
 /// still queued fails.
@@ -121,6 +122,7 @@ impl LogWriter {
             return Ok(Vec::new());
         };
         let piece = self.rewrite.read(&self.engine, segment, self.last_batch_bytes)?;
+        failpoint!(self.options.failpoints, "log.before_move").map_err(fault)?;
         let mut state = self.hub.lock();
         for group in piece.damaged {
             state.quarantine(group);
@@ -153,16 +155,10 @@ impl LogWriter {
             return Ok(());
         }
         let points = &self.options.failpoints;
-        failpoint!(points, "log.before_commit").map_err(fault)?;
-        if batch.rolled {
-            failpoint!(points, "log.before_roll").map_err(fault)?;
-        }
-        if !batch.dead.is_empty() {
-            failpoint!(points, "log.before_drop").map_err(fault)?;
-        }
+        pass_before_commit(points, batch).map_err(fault)?;
         self.last_batch_bytes = batch.records.iter().map(Record::bytes).sum();
         put_batch(&self.engine, batch).map_err(fault)?;
-        failpoint!(points, "log.after_commit").map_err(fault)
+        pass_after_commit(points, batch).map_err(fault)
     }
 
     /// Nothing is queued: brings the guard up to date when it is due, and ends when closed.
@@ -212,6 +208,45 @@ impl Drop for LogWriter {
         self.hub.stop(Vec::new(), &LogFault::Closed);
         self.hub.lock().engine = None;
     }
+}
+
+fn pass_before_commit(points: &HostFailpoints, batch: &Batch) -> io::Result<()> {
+    failpoint!(points, "log.before_commit")?;
+    if batch.rolled {
+        failpoint!(points, "log.before_roll")?;
+    }
+    if !batch.dead.is_empty() {
+        failpoint!(points, "log.before_drop")?;
+    }
+    if has_asked_for(batch, Kind::Vote) {
+        failpoint!(points, "log.before_vote")?;
+    }
+    if has_asked_for(batch, Kind::Destroyed) {
+        failpoint!(points, "log.before_destroy")?;
+    }
+    Ok(())
+}
+
+fn pass_after_commit(points: &HostFailpoints, batch: &Batch) -> io::Result<()> {
+    failpoint!(points, "log.after_commit")?;
+    if batch.rolled {
+        failpoint!(points, "log.after_roll")?;
+    }
+    if !batch.dead.is_empty() {
+        failpoint!(points, "log.after_drop")?;
+    }
+    if has_asked_for(batch, Kind::Vote) {
+        failpoint!(points, "log.after_vote")?;
+    }
+    if has_asked_for(batch, Kind::Destroyed) {
+        failpoint!(points, "log.after_destroy")?;
+    }
+    Ok(())
+}
+
+/// Whether somebody waits for a record of this kind; a new segment's copies nobody waits for.
+fn has_asked_for(batch: &Batch, kind: Kind) -> bool {
+    batch.guarded && batch.records.iter().any(|record| record.kind == kind)
 }
 
 /// One synced transaction. An error leaves the outcome unknown.

@@ -19,6 +19,7 @@ use super::machine::Position;
 use super::record::{CheckpointBody, Kind, SessionBody, row_key, seal};
 use super::store::{Activity, Durable, Inner, ShardStore, Shared};
 use crate::engine::{Durability, ReadEngineError, TableView, WriteEngineError, WriteTx};
+use crate::failpoint;
 
 /// Why no checkpoint was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -100,18 +101,40 @@ impl Capture {
         self.checkpoint.applied.as_ref().map(position)
     }
 
-    /// Writes the checkpoint and syncs it: durable when this returns Ok.
+    /// Writes the checkpoint and syncs it: durable when this returns Ok. Waits while the file is
+    /// being rewritten.
     pub fn write(mut self) -> Result<CheckpointReport, CheckpointError> {
-        let engine = self.shared.read().engine.clone();
-        if let Err(error) = engine.write(Durability::Synced, |tx| self.put_all(tx)) {
-            let nothing_written = matches!(error, WriteEngineError::Io(_) | WriteEngineError::Corrupt(_));
-            if !nothing_written {
-                self.stop();
+        let shared = self.shared.clone();
+        let _file = shared.file();
+        let engine = {
+            let inner = shared.read();
+            // A rewrite failed since the capture: the open file may not be the one with the name.
+            if inner.activity == Activity::Stopped {
+                return Err(WriteEngineError::Stopped.into());
             }
-            return Err(error.into());
-        }
+            inner.engine.clone()
+        };
+        let points = &shared.failpoints;
+        failpoint!(points, "shard.checkpoint.before_write").map_err(WriteEngineError::Io)?;
+        let written = engine.write(Durability::Synced, |tx| self.put_all(tx));
+        let written = written.and_then(|added_bytes| {
+            let passed = failpoint!(points, "shard.checkpoint.after_commit");
+            passed
+                .map(|()| added_bytes)
+                .map_err(WriteEngineError::UnknownOutcome)
+        });
+        let added_bytes = match written {
+            Ok(added_bytes) => added_bytes,
+            Err(error) => {
+                let nothing_written = matches!(error, WriteEngineError::Io(_) | WriteEngineError::Corrupt(_));
+                if !nothing_written {
+                    self.stop();
+                }
+                return Err(error.into());
+            }
+        };
         match engine.read().and_then(|view| view.table(ROWS)) {
-            Ok(rows) => Ok(self.settle(rows)),
+            Ok(rows) => Ok(self.settle(rows, added_bytes)),
             Err(error) => {
                 self.stop();
                 Err(error.into())
@@ -119,7 +142,8 @@ impl Capture {
         }
     }
 
-    fn put_all(&self, tx: &mut WriteTx<'_>) -> Result<(), WriteEngineError> {
+    /// Answers with the bytes that rows and sessions take more than before.
+    fn put_all(&self, tx: &mut WriteTx<'_>) -> Result<i64, WriteEngineError> {
         for (revision, fresh) in self.rows.iter() {
             let row_key = row_key(revision, &fresh.key);
             tx.put(ROWS, &row_key, &seal(Kind::Row, &row_key, &fresh.row))?;
@@ -134,13 +158,17 @@ impl Capture {
                 None => tx.delete(SESSIONS, &key)?,
             }
         }
-        write_meta(tx, &self.shared.owner, &self.checkpoint)
+        let added_bytes = tx.added_bytes();
+        write_meta(tx, &self.shared.owner, &self.checkpoint)?;
+        failpoint!(self.shared.failpoints, "shard.checkpoint.before_commit").map_err(WriteEngineError::Io)?;
+        Ok(added_bytes)
     }
 
     /// The rows leave memory in the step that makes them readable in the file.
-    fn settle(&mut self, rows: TableView) -> CheckpointReport {
+    fn settle(&mut self, rows: TableView, added_bytes: i64) -> CheckpointReport {
         let mut inner = self.shared.write();
         inner.rows = Arc::new(rows);
+        inner.live_bytes = inner.live_bytes.saturating_add_signed(added_bytes);
         inner.frozen = None;
         inner.durable = Durable {
             applied: self.applied(),
@@ -177,7 +205,9 @@ impl Drop for Capture {
         let ids = self.sessions.iter().map(|(id, _)| *id);
         inner.state.sessions.mark_changed(ids);
         inner.unremoved = std::mem::take(&mut self.removed);
-        inner.activity = Activity::Idle;
+        if inner.activity == Activity::Checkpoint {
+            inner.activity = Activity::Idle;
+        }
     }
 }
 

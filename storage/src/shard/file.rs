@@ -79,6 +79,8 @@ pub(crate) struct Loaded {
     pub(crate) state: State,
     pub(crate) mark: Option<Bytes>,
     pub(crate) rows: TableView,
+    /// Bytes of the rows and sessions and their keys.
+    pub(crate) live_bytes: u64,
 }
 
 /// How shard files are opened: they are large and commit seldom, and every record is verified at
@@ -111,12 +113,12 @@ pub(crate) fn read_checkpoint(view: &ReadView) -> Result<CheckpointBody, OpenSha
 /// Reads and verifies the whole file of `owner`.
 pub(crate) fn load(engine: &Engine, owner: &IdentityBody) -> Result<Loaded, OpenShardError> {
     let view = engine.read()?;
-    check_owner(&read_meta(&view, Kind::Identity, IDENTITY_KEY)?, owner)?;
+    check_owner(&read_identity(&view)?, owner)?;
     let checkpoint = read_checkpoint(&view)?;
     let mut state = restore(&checkpoint);
     let rows = view.table(ROWS)?;
-    load_rows(&rows, &mut state)?;
-    load_sessions(&view.table(SESSIONS)?, &mut state)?;
+    let row_bytes = load_rows(&rows, &mut state)?;
+    let session_bytes = load_sessions(&view.table(SESSIONS)?, &mut state)?;
     let found = (state.keys.versions(), state.sessions.count());
     if found != (checkpoint.rows, checkpoint.sessions) {
         let (rows, sessions) = (checkpoint.rows, checkpoint.sessions);
@@ -130,6 +132,7 @@ pub(crate) fn load(engine: &Engine, owner: &IdentityBody) -> Result<Loaded, Open
         state,
         mark: checkpoint.mark,
         rows,
+        live_bytes: row_bytes + session_bytes,
     })
 }
 
@@ -161,6 +164,11 @@ pub(crate) fn position(body: &PositionBody) -> Position {
         term: body.term,
         index: body.index,
     }
+}
+
+/// Whose file a view is of.
+pub(crate) fn read_identity(view: &ReadView) -> Result<IdentityBody, OpenShardError> {
+    read_meta(view, Kind::Identity, IDENTITY_KEY)
 }
 
 fn read_meta<M: prost::Message + Default>(
@@ -212,9 +220,12 @@ fn restore(checkpoint: &CheckpointBody) -> State {
     }
 }
 
-fn load_rows(rows: &TableView, state: &mut State) -> Result<(), OpenShardError> {
+/// Answers with the bytes read.
+fn load_rows(rows: &TableView, state: &mut State) -> Result<u64, OpenShardError> {
+    let mut bytes = 0;
     for stored in rows.range(..)? {
         let (row_key, record) = stored?;
+        bytes += (row_key.len() + record.len()) as u64;
         let (revision, key) = split_row_key(&row_key)
             .filter(|(revision, _)| *revision <= state.revision)
             .ok_or_else(|| OpenShardError::Corrupt(format!("a row has the key {row_key:?}")))?;
@@ -223,19 +234,22 @@ fn load_rows(rows: &TableView, state: &mut State) -> Result<(), OpenShardError> 
             .keys
             .record(state.keys.intern(key), Head::new(revision, &row));
     }
-    Ok(())
+    Ok(bytes)
 }
 
-fn load_sessions(sessions: &TableView, state: &mut State) -> Result<(), OpenShardError> {
+/// Answers with the bytes read.
+fn load_sessions(sessions: &TableView, state: &mut State) -> Result<u64, OpenShardError> {
+    let mut bytes = 0;
     for stored in sessions.range(..)? {
         let (key, record) = stored?;
+        bytes += (key.len() + record.len()) as u64;
         let body: SessionBody = unseal(Kind::Session, &key, record)?;
         let id = session_id(&key);
         if !id.is_some_and(|id| state.sessions.restore(id, &body)) {
             return Err(OpenShardError::Corrupt(format!("a session has the key {key:?}")));
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// The id in a session's key.

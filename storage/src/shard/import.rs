@@ -22,6 +22,7 @@ use super::store::{
     Activity, Inner, ShardStore, Shared, beside, create_engine, move_into_place, open_engine, remove_leftover,
 };
 use crate::engine::{Durability, Engine, WriteEngineError};
+use crate::failpoint;
 
 /// Frames between two syncs: bounds what the engine keeps in memory.
 const FRAMES_PER_SYNC: u64 = 16;
@@ -118,8 +119,10 @@ enum Stage {
 }
 
 impl ShardStore {
-    /// Begins to receive a snapshot, into a file beside the replica's own.
+    /// Begins to receive a snapshot, into a file beside the replica's own. Waits while the file is
+    /// being written.
     pub fn begin_import(&self) -> Result<Import, ImportError> {
+        let _file = self.shared.file();
         let mut inner = self.shared.write();
         if std::mem::replace(&mut inner.importing, true) {
             return Err(ImportError::InProgress);
@@ -129,9 +132,11 @@ impl ShardStore {
             path: beside(&self.shared.path, "import"),
             shared: self.shared.clone(),
         };
-        remove_leftover(&*self.shared.disk, &target.path)?;
+        remove_leftover(&*self.shared.disk, &target.path).map_err(OpenShardError::Io)?;
+        let engine = create_engine(&*self.shared.disk, &target.path, self.shared.cache_bytes)?;
+        failpoint!(self.shared.failpoints, "shard.import.begin").map_err(OpenShardError::Io)?;
         Ok(Import {
-            engine: create_engine(&*self.shared.disk, &target.path, self.shared.cache_bytes)?,
+            engine,
             target,
             cursor: FrameCursor::default(),
             stage: Stage::Nothing,
@@ -174,6 +179,7 @@ impl ShardStore {
     fn replace_file(&self, imported: &ImportedFile) -> Result<Inner, InstallError> {
         let Shared {
             disk,
+            failpoints,
             path,
             owner,
             cache_bytes,
@@ -183,14 +189,22 @@ impl ShardStore {
         let check = || -> Result<_, OpenShardError> {
             let engine = open_engine(&**disk, temporary, *cache_bytes)?;
             let loaded = load(&engine, owner)?;
-            Ok((loaded.state, loaded.mark))
+            failpoint!(failpoints, "shard.install.before_replace").map_err(OpenShardError::Io)?;
+            Ok((loaded.state, loaded.mark, loaded.live_bytes))
         };
-        let (state, mark) = check().map_err(InstallError::Unusable)?;
+        let (state, mark, live_bytes) = check().map_err(InstallError::Unusable)?;
         let reopen = || -> Result<Inner, OpenShardError> {
             move_into_place(&**disk, temporary, path).map_err(OpenShardError::Io)?;
+            failpoint!(failpoints, "shard.install.after_replace").map_err(OpenShardError::Io)?;
             let engine = open_engine(&**disk, path, *cache_bytes)?;
             let rows = engine.read()?.table(ROWS)?;
-            Ok(Inner::new(engine, Loaded { state, mark, rows }))
+            let loaded = Loaded {
+                state,
+                mark,
+                rows,
+                live_bytes,
+            };
+            Ok(Inner::new(engine, loaded))
         };
         reopen().map_err(InstallError::UnknownOutcome)
     }
@@ -215,10 +229,14 @@ impl Import {
             return Err(ImportError::Incomplete);
         };
         let (target, checkpoint) = (self.target, begin.checkpoint);
-        let owner = &target.shared.owner;
+        let Shared {
+            owner, failpoints, ..
+        } = &*target.shared;
+        failpoint!(failpoints, "shard.import.before_finish").map_err(OpenShardError::Io)?;
         self.engine
             .write(Durability::Synced, |tx| write_meta(tx, owner, &checkpoint))?;
         drop(self.engine);
+        failpoint!(failpoints, "shard.import.after_finish").map_err(OpenShardError::Io)?;
         Ok(ImportedFile { target, checkpoint })
     }
 
@@ -302,6 +320,7 @@ impl Import {
     }
 
     fn store(&self, table: &str, body: &RecordsBody) -> Result<(), ImportError> {
+        failpoint!(self.target.shared.failpoints, "shard.import.frame").map_err(OpenShardError::Io)?;
         let durability = match self.cursor.sequence % FRAMES_PER_SYNC {
             0 => Durability::Synced,
             _ => Durability::Unsynced,

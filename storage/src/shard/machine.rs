@@ -24,7 +24,7 @@ use super::fresh::{FreshRow, FreshRows};
 use super::index::{Head, Key, KeyIndex};
 use super::record::{LimitsBody, Row};
 use super::retention::Retention;
-use super::session::{Effect, Remembered, Sessions, Standing};
+use super::session::{Effect, Remembered, Sessions, Standing, TooManySessions};
 
 /// A position in the shard's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +64,13 @@ pub struct Limits {
     /// How long a session may be idle, in milliseconds of stamped time, before it is closed. At
     /// least ten times the longest deadline.
     pub session_idle_ms: u64,
-    /// How many sessions may be open; one more closes the idlest.
+    /// How many sessions may be open. One more closes the idlest, if that was idle for
+    /// `evictable_idle_ms`, and is refused otherwise.
     pub sessions_max: u64,
+    /// How long a session must have been idle, in milliseconds of stamped time, before it may be
+    /// closed to make room for another. At least the longest deadline: within it a client may still
+    /// retry, and without its session the retry would run a second time.
+    pub evictable_idle_ms: u64,
     /// How many outcomes a session remembers at most; more than a client has in flight at once.
     pub outcomes_max: u64,
     /// How long superseded versions stay readable, in milliseconds of stamped time.
@@ -79,6 +84,7 @@ impl Default for Limits {
             value_bytes_max: 1 << 20,
             session_idle_ms: 10 * 60 * 1_000,
             sessions_max: 4_096,
+            evictable_idle_ms: 60 * 1_000,
             outcomes_max: 1_024,
             retention_ms: 5 * 60 * 1_000,
         }
@@ -137,6 +143,9 @@ pub enum OutcomeKind {
 pub enum Refusal {
     /// No such session is open on this shard.
     SessionExpired,
+    /// The session was not opened: as many are open as may be, and all of them were active within
+    /// the longest deadline. Open it again later.
+    TooManySessions,
     /// The shard's range has another version than the client believes.
     StaleRange,
     /// The sequence lies below the session's low-water mark, and its outcome was forgotten. The one
@@ -407,9 +416,10 @@ impl State {
     }
 
     fn open_session(&mut self, session: u64) -> Outcome {
-        self.sessions
-            .open(session, self.clock_ms, self.limits.sessions_max);
-        self.executed(OutcomeKind::SessionOpened)
+        match self.sessions.open(session, self.clock_ms, &self.limits) {
+            Ok(()) => self.executed(OutcomeKind::SessionOpened),
+            Err(TooManySessions) => self.refused(Refusal::TooManySessions),
+        }
     }
 
     fn remember(&mut self, mutation: &Mutation, outcome: &OutcomeKind) {
@@ -472,6 +482,7 @@ impl From<Limits> for LimitsBody {
             sessions_max: limits.sessions_max,
             outcomes_max: limits.outcomes_max,
             retention_ms: limits.retention_ms,
+            evictable_idle_ms: limits.evictable_idle_ms,
         }
     }
 }
@@ -485,6 +496,7 @@ impl From<&LimitsBody> for Limits {
             sessions_max: body.sessions_max,
             outcomes_max: body.outcomes_max,
             retention_ms: body.retention_ms,
+            evictable_idle_ms: body.evictable_idle_ms,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! - [`store`]: [`ShardStore`], the machine over a file: open, apply, read.
 //! - [`checkpoint`]: writing the state down while entries are still applied.
 //! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
+//! - [`rewrite`]: a file that is mostly empty gives its space back.
 //!
 //! It does not know who proposes, what a host is, or what the caller's mark means.
 
@@ -27,6 +28,7 @@ pub mod machine;
 mod read;
 mod record;
 mod retention;
+pub mod rewrite;
 mod session;
 pub mod store;
 
@@ -39,4 +41,5 @@ pub use import::{Import, ImportError, ImportedFile, InstallError};
 pub use machine::{KeyValue, Limits, Outcome, OutcomeKind, Position, Refusal, ShardRange};
 pub use read::{ReadError, ScanPage, ShardStats};
 pub use record::UnsealError;
+pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
 pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};

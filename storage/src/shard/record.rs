@@ -181,6 +181,9 @@ pub(crate) struct LimitsBody {
     pub(crate) outcomes_max: u64,
     #[prost(uint64, tag = "6")]
     pub(crate) retention_ms: u64,
+    /// Absent, as 0, in a shard created before there was this limit: any session makes room there.
+    #[prost(uint64, tag = "7")]
+    pub(crate) evictable_idle_ms: u64,
 }
 
 /// A position in the log.

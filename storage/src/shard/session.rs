@@ -5,16 +5,20 @@
 //! it will not ask for again; past `outcomes_max` the lowest are forgotten unasked. A sequence below
 //! the mark that was forgotten is refused, because nobody can tell any more whether it was executed.
 //!
-//! What must hold on every replica alike: expiry follows stamped time only, and when too many
-//! sessions are open the one idle longest is closed, the lowest id among equals.
+//! What must hold on every replica alike: expiry and eviction follow stamped time only. When a
+//! session is opened and too many are open, the one idle longest is closed, the lowest id among
+//! equals, but only if it was idle for `evictable_idle_ms`, the longest deadline: until then its
+//! client may still be retrying, and closing it would let the retry run again under a new session.
+//! With none that old the opening is refused. Opening a session that is open closes nothing.
 //!
 //! Left out: ids of closed sessions are not remembered. A client never opens an id a second time
-//! (it draws a new one), and no copy of its first opening outlives the idle limit, which is ten
-//! times the longest deadline.
+//! (it draws a new one), and no copy of its first opening is proposed after its deadline, which is
+//! over before the session can be closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::Fingerprint;
+use super::machine::Limits;
 use super::record::{OutcomeBody, SessionBody};
 
 /// What is remembered of an executed mutation.
@@ -46,6 +50,10 @@ pub(crate) enum Standing {
     New,
 }
 
+/// No session was opened: all that are open were active too recently to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManySessions;
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Session {
     last_active_ms: u64,
@@ -64,15 +72,14 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Opens a session, or keeps it open, and closes the idlest beyond `sessions_max`.
-    pub(crate) fn open(&mut self, id: u64, now_ms: u64, sessions_max: u64) {
-        self.open.entry(id).or_default();
-        self.touch(id, now_ms);
-        while self.open.len() as u64 > sessions_max.max(1) {
-            let idlest = self.by_idleness.iter().find(|(_, other)| *other != id);
-            let (_, idlest) = *idlest.expect("more than one session is open, and one of them is another");
-            self.close(idlest);
+    /// Opens a session, or keeps it open. Closes the idlest where that makes room for it.
+    pub(crate) fn open(&mut self, id: u64, now_ms: u64, limits: &Limits) -> Result<(), TooManySessions> {
+        if !self.open.contains_key(&id) {
+            self.make_room(now_ms, limits)?;
+            self.open.insert(id, Session::default());
         }
+        self.touch(id, now_ms);
+        Ok(())
     }
 
     /// Closes the sessions that were idle for longer than `idle_ms`.
@@ -164,6 +171,21 @@ impl Sessions {
             })
     }
 
+    /// Closes as many sessions as leave room for one more, the idlest first and none that was active
+    /// within the last `evictable_idle_ms`.
+    fn make_room(&mut self, now_ms: u64, limits: &Limits) -> Result<(), TooManySessions> {
+        while self.count() >= limits.sessions_max.max(1) {
+            let Some(&(last_active_ms, idlest)) = self.by_idleness.first() else {
+                break;
+            };
+            if last_active_ms.saturating_add(limits.evictable_idle_ms) > now_ms {
+                return Err(TooManySessions);
+            }
+            self.close(idlest);
+        }
+        Ok(())
+    }
+
     fn touch(&mut self, id: u64, now_ms: u64) {
         let Some(session) = self.open.get_mut(&id) else {
             return;
@@ -238,11 +260,20 @@ mod tests {
         revision: 4,
     };
 
+    /// A session may be closed to make room once it was idle for 5 ms.
+    fn limits(sessions_max: u64) -> Limits {
+        Limits {
+            sessions_max,
+            evictable_idle_ms: 5,
+            ..Limits::default()
+        }
+    }
+
     #[test]
     fn the_mark_forgets_and_never_goes_back() {
         let mut sessions = Sessions::default();
         assert_eq!(sessions.standing(1, 1), Standing::Closed);
-        sessions.open(1, 0, 8);
+        sessions.open(1, 0, &limits(8)).unwrap();
         for sequence in [1, 3] {
             sessions.remember(1, sequence, DONE, 8);
         }
@@ -257,7 +288,7 @@ mod tests {
     #[test]
     fn outcomes_stay_bounded_without_a_mark() {
         let mut sessions = Sessions::default();
-        sessions.open(1, 0, 8);
+        sessions.open(1, 0, &limits(8)).unwrap();
         for sequence in 1..=5 {
             sessions.remember(1, sequence, DONE, 2);
         }
@@ -268,26 +299,50 @@ mod tests {
     #[test]
     fn the_idlest_session_makes_room_and_the_idle_expire() {
         let mut sessions = Sessions::default();
-        for (id, at_ms) in [(1, 10), (2, 5), (3, 20)] {
-            sessions.open(id, at_ms, 2);
+        for (id, at_ms) in [(1, 10), (2, 5), (3, 15)] {
+            sessions.open(id, at_ms, &limits(2)).unwrap();
         }
         assert_eq!(sessions.standing(2, 1), Standing::Closed);
-        sessions.open(4, 0, 2);
+        sessions.open(4, 20, &limits(2)).unwrap();
         assert_eq!(sessions.standing(1, 1), Standing::Closed);
         assert_eq!(sessions.standing(4, 1), Standing::New);
-        sessions.expire(120, 100);
-        assert_eq!(sessions.standing(4, 1), Standing::Closed);
-        assert_eq!(sessions.standing(3, 1), Standing::New);
+        sessions.expire(116, 100);
+        assert_eq!(sessions.standing(3, 1), Standing::Closed);
+        assert_eq!(sessions.standing(4, 1), Standing::New);
         sessions.expire(121, 100);
         assert_eq!(sessions.count(), 0);
         assert!(sessions.by_idleness.is_empty());
     }
 
     #[test]
+    fn a_session_that_was_active_is_not_closed_to_make_room() {
+        let mut sessions = Sessions::default();
+        sessions.open(1, 10, &limits(2)).unwrap();
+        sessions.open(2, 11, &limits(2)).unwrap();
+        sessions.remember(1, 1, DONE, 8);
+        let before = sessions.clone();
+        assert_eq!(sessions.open(3, 14, &limits(2)), Err(TooManySessions));
+        assert_eq!(sessions.open, before.open);
+        // Already open: no room is needed, and the other one stays however idle it is.
+        sessions.open(1, 99, &limits(2)).unwrap();
+        assert_eq!(sessions.standing(1, 1), Standing::Executed(DONE));
+        assert_eq!(sessions.standing(2, 1), Standing::New);
+        sessions.open(3, 99, &limits(2)).unwrap();
+        assert_eq!(sessions.standing(2, 1), Standing::Closed);
+        assert_eq!(sessions.open(4, 103, &limits(2)), Err(TooManySessions));
+        sessions.open(4, 104, &limits(2)).unwrap();
+        assert_eq!(
+            sessions.standing(1, 1),
+            Standing::Closed,
+            "the lowest id among equals"
+        );
+    }
+
+    #[test]
     fn changes_are_given_out_once_and_restore_to_the_same() {
         let mut sessions = Sessions::default();
-        sessions.open(1, 3, 8);
-        sessions.open(2, 3, 1);
+        sessions.open(1, 3, &limits(1)).unwrap();
+        sessions.open(2, 8, &limits(1)).unwrap();
         sessions.remember(2, 1, DONE, 8);
         sessions.hear(2, 1, 9);
         let changed = sessions.take_changed();

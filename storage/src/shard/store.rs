@@ -10,10 +10,12 @@
 //!   read before the lock is taken, so no reader ever waits for a disk that an entry waits for;
 //! - entries are applied one at a time, in the order of the log;
 //! - a checkpoint must not be captured before the log is durable up to the applied position (the
-//!   caller's duty: else a restart finds a state ahead of its log).
+//!   caller's duty: else a restart finds a state ahead of its log);
+//! - the file is written by one at a time: a checkpoint, an import's end or a rewrite.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use bytes::Bytes;
 
@@ -26,8 +28,11 @@ use super::machine::{
 };
 use super::read::ReadError;
 use super::record::IdentityBody;
+use super::rewrite::{FileSize, RewriteLimits};
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
+use crate::failpoint;
+use crate::failpoint::HostFailpoints;
 
 const PANICKED: &str = "a panic while the state was being changed leaves nothing to serve";
 
@@ -49,10 +54,14 @@ pub struct ShardIdentity {
 }
 
 /// How a store is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ShardOptions {
+    /// The host's fail points.
+    pub failpoints: HostFailpoints,
     /// Memory for cached pages of the file, in bytes.
     pub cache_bytes: usize,
+    /// When [`ShardStore::rewrite_if_sparse`] rewrites the file.
+    pub rewrite: RewriteLimits,
     /// What a shard that is being created accepts. An existing shard keeps its own.
     pub limits: Limits,
 }
@@ -60,7 +69,9 @@ pub struct ShardOptions {
 impl Default for ShardOptions {
     fn default() -> ShardOptions {
         ShardOptions {
+            failpoints: HostFailpoints::disarmed(),
             cache_bytes: 1 << 20,
+            rewrite: RewriteLimits::default(),
             limits: Limits::default(),
         }
     }
@@ -109,9 +120,13 @@ pub struct ShardStore {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) failpoints: HostFailpoints,
     pub(crate) path: PathBuf,
     pub(crate) owner: IdentityBody,
     pub(crate) cache_bytes: usize,
+    pub(crate) rewrite: RewriteLimits,
+    /// Held by whoever writes the file. Taken before `inner`.
+    file: Mutex<()>,
     /// Held by whoever changes the state: entries and installations, one at a time.
     turn: Mutex<()>,
     inner: RwLock<Inner>,
@@ -127,6 +142,10 @@ pub(crate) struct Inner {
     /// The file's rows as of the newest checkpoint.
     pub(crate) rows: Arc<TableView>,
     pub(crate) engine: Arc<Engine>,
+    /// Bytes of the file's rows and sessions and their keys, as of the newest checkpoint.
+    pub(crate) live_bytes: u64,
+    /// The size right after the last rewrite.
+    pub(crate) rewritten: Option<FileSize>,
     pub(crate) durable: Durable,
     pub(crate) activity: Activity,
     pub(crate) importing: bool,
@@ -161,8 +180,9 @@ impl ShardStore {
             return Err(CreateShardError::Exists);
         }
         let temporary = beside(path, "new");
-        remove_leftover(&*disk, &temporary)?;
+        remove_leftover(&*disk, &temporary).map_err(OpenShardError::Io)?;
         let engine = create_engine(&*disk, &temporary, options.cache_bytes)?;
+        failpoint!(options.failpoints, "shard.create.before_write").map_err(OpenShardError::Io)?;
         let range = ShardRange {
             start: identity.start.clone(),
             end: identity.end.clone(),
@@ -173,7 +193,9 @@ impl ShardStore {
             write_meta(tx, &owner(&identity), &checkpoint)
         })?;
         drop(engine);
+        failpoint!(options.failpoints, "shard.create.before_rename").map_err(OpenShardError::Io)?;
         move_into_place(&*disk, &temporary, path).map_err(OpenShardError::Io)?;
+        failpoint!(options.failpoints, "shard.create.after_rename").map_err(OpenShardError::Io)?;
         Ok(ShardStore::open(disk, path, &identity, options)?)
     }
 
@@ -188,20 +210,30 @@ impl ShardStore {
         let owner = owner(identity);
         let engine = open_engine(&*disk, path, options.cache_bytes)?;
         let loaded = load(&engine, &owner)?;
-        for leftover in ["new", "import"] {
-            remove_leftover(&*disk, &beside(path, leftover))?;
-        }
+        remove_leftovers(&*disk, path).map_err(OpenShardError::Io)?;
         let shared = Shared {
             disk,
+            failpoints: options.failpoints,
             path: path.to_owned(),
             owner,
             cache_bytes: options.cache_bytes,
+            rewrite: options.rewrite,
+            file: Mutex::new(()),
             turn: Mutex::new(()),
             inner: RwLock::new(Inner::new(engine, loaded)),
         };
         Ok(ShardStore {
             shared: Arc::new(shared),
         })
+    }
+
+    /// Removes a replica's file and what lies beside it, the file last: where it is gone, all is. No
+    /// store may be open on it. The caller has written down that the replica is not to come back.
+    pub fn destroy(disk: &dyn Disk, path: &Path, failpoints: &HostFailpoints) -> io::Result<()> {
+        remove_leftovers(disk, path)?;
+        failpoint!(failpoints, "shard.destroy.before_remove")?;
+        remove_leftover(disk, path)?;
+        failpoint!(failpoints, "shard.destroy.after_remove")
     }
 
     /// Applies the entry at `at` and answers its mutations in order. `None`: an entry that is none
@@ -267,6 +299,20 @@ impl ShardStore {
 }
 
 impl Shared {
+    /// The right to write the file; waits for whoever writes it.
+    pub(crate) fn file(&self) -> MutexGuard<'_, ()> {
+        self.file.lock().expect(PANICKED)
+    }
+
+    /// The right to write the file, unless somebody is writing it.
+    pub(crate) fn try_file(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.file.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => panic!("{PANICKED}"),
+        }
+    }
+
     /// The right to change the state.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().expect(PANICKED)
@@ -293,6 +339,8 @@ impl Inner {
             unremoved: Vec::new(),
             rows: Arc::new(loaded.rows),
             engine: Arc::new(engine),
+            live_bytes: loaded.live_bytes,
+            rewritten: None,
             activity: Activity::Idle,
             importing: false,
         }
@@ -318,12 +366,19 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Removes what an interrupted creation or import left behind.
-pub(crate) fn remove_leftover(disk: &dyn Disk, path: &Path) -> Result<(), OpenShardError> {
-    if disk.exists(path).map_err(OpenShardError::Io)? {
-        disk.remove(path).map_err(OpenShardError::Io)?;
+/// Removes what interrupted creations, imports and rewrites left behind.
+fn remove_leftovers(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut suffixes = ["new", "import", "rewrite"].into_iter();
+    suffixes.try_for_each(|suffix| remove_leftover(disk, &beside(path, suffix)))
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove_leftover(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    if disk.exists(path)? {
+        disk.remove(path)
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 pub(crate) fn create_engine(
@@ -352,7 +407,7 @@ pub(crate) fn open_engine(
 }
 
 /// Puts a closed file in the place of another, durably and at once.
-pub(crate) fn move_into_place(disk: &dyn Disk, from: &Path, to: &Path) -> std::io::Result<()> {
+pub(crate) fn move_into_place(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
     // Closing an engine writes its header; a rename vouches for synced content only.
     disk.open(from, OpenMode::Existing)?.sync_data()?;
     disk.rename(from, to)

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -95,4 +96,67 @@ pub(crate) fn entries(range: std::ops::Range<u64>, tag: u64) -> Vec<LogRecord> {
 
 pub(crate) fn all(log: &GroupLog) -> Vec<LogRecord> {
     log.read(0..u64::MAX, usize::MAX).unwrap()
+}
+
+/// All that a group shows, but the committed mark: it is promised to nobody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct GroupState {
+    pub(crate) entries: Vec<LogRecord>,
+    pub(crate) vote: Option<Bytes>,
+    pub(crate) purged: Option<(u64, Bytes)>,
+}
+
+impl GroupState {
+    pub(crate) fn of(log: &GroupLog) -> GroupState {
+        GroupState {
+            entries: all(log),
+            vote: log.vote(),
+            purged: log.purged(),
+        }
+    }
+
+    pub(crate) fn next_index(&self) -> u64 {
+        let last = self.entries.last().map(|entry| entry.index);
+        last.or(self.purged.as_ref().map(|(upto, _)| *upto))
+            .map_or(1, |last| last + 1)
+    }
+}
+
+/// The states of each group in the order they were asked for, each with its callback.
+#[derive(Default)]
+pub(crate) struct History {
+    states: BTreeMap<u64, Vec<(GroupState, Told)>>,
+}
+
+impl History {
+    pub(crate) fn newest(&self, group: u64) -> GroupState {
+        self.states
+            .get(&group)
+            .and_then(|states| states.last())
+            .map_or_else(GroupState::default, |(state, _)| state.clone())
+    }
+
+    pub(crate) fn push(&mut self, group: u64, state: GroupState, told: Told) {
+        self.states.entry(group).or_default().push((state, told));
+    }
+
+    /// Why what a group shows after the crash breaks a promise; None when it keeps them all.
+    pub(crate) fn broken_promise(&self, group: u64, found: &GroupState) -> Option<String> {
+        let states = self.states.get(&group)?;
+        let promised = states.iter().rposition(|(_, told)| told.is_ok());
+        let empty = promised.is_none() && *found == GroupState::default();
+        let from = promised.unwrap_or(0);
+        let allowed = states[from..].iter().any(|(state, _)| state == found);
+        (!empty && !allowed).then(|| {
+            let newest = &states[from].0;
+            format!("group {group} shows {found:?}, promised was {newest:?}")
+        })
+    }
+
+    /// After a restart the states that did not survive never were.
+    pub(crate) fn restart(&mut self, group: u64, found: GroupState) {
+        let told = Told::default();
+        told.done()(Ok(()));
+        self.states.insert(group, vec![(found, told)]);
+    }
 }

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use storage::disk::Disk;
+use storage::failpoint::HostFailpoints;
 use storage::shard::command::{CompareAndSet, Delete, Expectation, Mutation, OpenSession, Operation, Put};
 use storage::shard::{
-    Limits, Outcome, OutcomeKind, Position, Refusal, ShardIdentity, ShardOptions, ShardStore, encode_batch,
+    Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, ShardIdentity, ShardOptions, ShardStore,
+    encode_batch,
 };
 
 pub(crate) fn identity(replica_id: u64) -> ShardIdentity {
@@ -28,12 +30,18 @@ pub(crate) fn identity(replica_id: u64) -> ShardIdentity {
 /// Small limits, so that tests reach them.
 pub(crate) fn options() -> ShardOptions {
     ShardOptions {
+        failpoints: HostFailpoints::disarmed(),
         cache_bytes: 1 << 20,
+        rewrite: RewriteLimits {
+            file_bytes_min: 64 << 10,
+            live_percent_min: 50,
+        },
         limits: Limits {
             key_bytes_max: 8,
             value_bytes_max: 1 << 20,
             session_idle_ms: 1_000,
             sessions_max: 4,
+            evictable_idle_ms: 400,
             outcomes_max: 8,
             retention_ms: 500,
         },
@@ -167,6 +175,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
 fn describe_refusal(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::SessionExpired => "no such session",
+        Refusal::TooManySessions => "too many sessions",
         Refusal::StaleRange => "the range has another version",
         Refusal::SequenceForgotten => "the sequence is forgotten",
         Refusal::TooLarge => "too large",
