@@ -33,6 +33,7 @@ pub use forecaster::{Expectation, Forecaster, shares_ppm};
 pub use partition::{KeyLoad, KeyRanges};
 pub use profile::{Counts, WindowLength};
 pub use window::{
-    OriginCount, TOUCHES_MAX, Touch, WindowAggregator, WindowCounts, WindowError, digest, windows_of,
+    OriginCount, TOUCHES_MAX, Touch, WindowAggregator, WindowCounts, WindowError, digest, each_window,
+    windows_of,
 };
 pub use zone_map::{ZoneMap, ZoneMapError, ZoneSite};

@@ -185,27 +185,42 @@ impl WindowAggregator {
 /// Counts a whole log into consecutive windows, the empty ones between included.
 pub fn windows_of(
     entries: &[AccessLogEntry],
-    mut aggregator: WindowAggregator,
+    aggregator: WindowAggregator,
 ) -> Result<Vec<WindowCounts>, WindowError> {
-    let mut windows: Vec<WindowCounts> = Vec::new();
-    for entry in entries {
-        if let Some(closed) = aggregator.add(entry)? {
-            append(&mut windows, closed);
-        }
-    }
-    if let Some(last) = aggregator.finish() {
-        append(&mut windows, last);
-    }
+    let mut windows = Vec::new();
+    each_window(entries.iter().map(Ok), aggregator, |counts| windows.push(counts))?;
     Ok(windows)
 }
 
-fn append(windows: &mut Vec<WindowCounts>, closed: WindowCounts) {
-    if let Some(previous) = windows.last() {
-        for idle in previous.window.0 + 1..closed.window.0 {
-            windows.push(WindowCounts::empty(WindowId(idle)));
+/// The same a window at a time, for logs that need not fit into memory. Ends at the first error, of the log or of its
+/// order.
+pub fn each_window<Entry, E>(
+    entries: impl IntoIterator<Item = Result<Entry, E>>,
+    mut aggregator: WindowAggregator,
+    mut visit: impl FnMut(WindowCounts),
+) -> Result<(), E>
+where
+    Entry: std::borrow::Borrow<AccessLogEntry>,
+    E: From<WindowError>,
+{
+    let mut next: Option<u64> = None;
+    let mut close = |closed: WindowCounts| {
+        let window = closed.window.0;
+        for idle in next.unwrap_or(window)..window {
+            visit(WindowCounts::empty(WindowId(idle)));
+        }
+        next = Some(window + 1);
+        visit(closed);
+    };
+    for entry in entries {
+        if let Some(closed) = aggregator.add(entry?.borrow())? {
+            close(closed);
         }
     }
-    windows.push(closed);
+    if let Some(last) = aggregator.finish() {
+        close(last);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -109,8 +109,7 @@ impl Controller {
                 let config = &host.config().balancer;
                 let mut forecaster = forecast::forecaster(policy, config, &zones, length, open)?;
                 if let Some(forecaster) = forecaster.as_mut() {
-                    let past = forecast::history(config, ranges, length)?;
-                    past.iter().filter(|counts| counts.window < open).for_each(|counts| forecaster.observe(counts));
+                    forecast::learn(forecaster.as_mut(), config, ranges, length, open)?;
                 }
                 Ok::<_, PolicyError>(forecaster)
             };

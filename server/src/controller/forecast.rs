@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use ml::{
-    AccessLogEntry, AccessLogError, AccessLogReader, Ewma, Forecaster, HostAffinityModel, HourOfDay, KeyRanges,
-    LastWindow, ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowCounts,
-    WindowError, WindowLength, ZoneMap, ZoneMapError, windows_of,
+    AccessLogError, AccessLogReader, Ewma, Forecaster, HostAffinityModel, HourOfDay, KeyRanges,
+    LastWindow, ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowError,
+    WindowLength, ZoneMap, ZoneMapError, each_window,
 };
 use placement::planner::{Hysteresis, Mode, Objective, PlanCosts, PlanOptions, SkiRental};
 use placement::{WindowId, Zone};
@@ -101,28 +101,44 @@ pub(crate) fn follows_windows(policy: PolicyName) -> bool {
     !matches!(policy, PolicyName::StaticHash | PolicyName::StaticMajority)
 }
 
-/// The configured history, counted into windows over the given shards; empty when none is configured.
-pub(crate) fn history(
+/// Shows a forecaster the windows of the configured history before `open`, counted over the given shards.
+pub(crate) fn learn(
+    forecaster: &mut dyn Forecaster,
     config: &BalancerConfig,
     ranges: KeyRanges,
     length: WindowLength,
-) -> Result<Vec<WindowCounts>, PolicyError> {
-    let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else { return Ok(Vec::new()) };
+    open: WindowId,
+) -> Result<(), PolicyError> {
+    let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else { return Ok(()) };
     let zones = read_zones(zones)?;
     let until_ms = match config.history_until_ms {
         0 => u64::MAX,
         until_ms => until_ms,
     };
-    let mut entries: Vec<AccessLogEntry> = Vec::new();
-    for entry in open_log(log)? {
-        let entry = entry.map_err(|source| PolicyError::Log { path: log.clone(), source })?;
-        if entry.timestamp_ms >= until_ms {
-            break;
-        }
-        entries.push(entry);
-    }
+    let entries = open_log(log)?.map(|entry| entry.map_err(HistoryError::Log));
+    let early = entries.take_while(|entry| !matches!(entry, Ok(entry) if entry.timestamp_ms >= until_ms));
     let aggregator = WindowAggregator::new(length.as_ms(), ranges, zones);
-    windows_of(&entries, aggregator).map_err(|source| PolicyError::Window { path: log.clone(), source })
+    let learnt = each_window(early, aggregator, |counts| {
+        if counts.window < open {
+            forecaster.observe(&counts);
+        }
+    });
+    learnt.map_err(|error| match error {
+        HistoryError::Log(source) => PolicyError::Log { path: log.clone(), source },
+        HistoryError::Window(source) => PolicyError::Window { path: log.clone(), source },
+    })
+}
+
+/// What is wrong with a history, before its file is named.
+enum HistoryError {
+    Log(AccessLogError),
+    Window(WindowError),
+}
+
+impl From<WindowError> for HistoryError {
+    fn from(error: WindowError) -> Self {
+        Self::Window(error)
+    }
 }
 
 fn open_log(path: &Path) -> Result<AccessLogReader, PolicyError> {

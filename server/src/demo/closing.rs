@@ -19,7 +19,7 @@ use crate::report::{DemoReport, ReplicaMoves, WritePauses};
 
 /// Home moves measured, and in a quick demo.
 const HOME_MOVES: usize = 12;
-const HOME_MOVES_QUICK: usize = 6;
+const HOME_MOVES_QUICK: usize = 4;
 /// Replica moves measured, and in a quick demo.
 const REPLICA_MOVES: usize = 3;
 const REPLICA_MOVES_QUICK: usize = 1;

@@ -29,6 +29,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 const PLAN_DEADLINE: Duration = Duration::from_secs(150);
 /// Plans that move replicas to where the training part was read.
 const PLACEMENT_ROUNDS_MAX: usize = 8;
+/// The rest before a plan that was refused whole is made again.
+const PLACEMENT_PAUSE: Duration = Duration::from_secs(1);
 /// Some hundred replicas on two cores: calmer clocks than a host's default.
 const CLOCKS: [&str; 3] =
     ["raft.heartbeat_ms=500", "raft.election_min_ms=2000", "raft.election_max_ms=3000"];
@@ -145,7 +147,7 @@ impl Cluster {
             "balancer.external_windows=true".to_owned(),
             "balancer.dwell_windows=0".to_owned(),
             "balancer.replica_dwell_windows=0".to_owned(),
-            "balancer.host_moves_max=16".to_owned(),
+            "balancer.host_moves_max=32".to_owned(),
             format!("balancer.model_file={}", model_file.display()),
             format!("balancer.history={}", absolute(&prepared.trace_file).display()),
             format!("balancer.history_zones={}", absolute(&prepared.zones_file).display()),
@@ -307,8 +309,12 @@ impl Cluster {
             total.proposed += outcome.proposed;
             total.done += outcome.done;
             total.bytes_moved += outcome.bytes_moved;
-            if outcome.done == 0 {
-                break;
+            total.refused += outcome.refused;
+            match (outcome.done, outcome.refused) {
+                (0, 0) => break,
+                // What was refused may be possible soon: a shard was busy, or a host not known to be up yet.
+                (0, _) => tokio::time::sleep(PLACEMENT_PAUSE).await,
+                _ => {}
             }
         }
         Ok(total)

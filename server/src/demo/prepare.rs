@@ -73,7 +73,9 @@ pub(crate) fn prepare(args: &DemoArgs, days: u32) -> Result<Prepared, DemoError>
         plan.training.len(),
         plan.rows()
     );
-    let ranges = partition::affinity_aware(&training_loads(&trace, &plan, &zones.zones()), args.shards as usize);
+    let loads = training_loads(&trace, &plan, &zones.zones());
+    let sites = sites(&zones, &loads);
+    let ranges = partition::affinity_aware(&loads, args.shards as usize);
     let windows = windows(&trace, &plan, &ranges, &zones)?;
     let open = WindowId(plan.slice.from_ms / HOUR_MS);
     let training = windows.partition_point(|window| window.window < open);
@@ -91,12 +93,22 @@ pub(crate) fn prepare(args: &DemoArgs, days: u32) -> Result<Prepared, DemoError>
         || trace_file.display().to_string(),
         |folder| folder.to_string_lossy().into_owned(),
     );
-    Ok(Prepared { name, sites: sites(&zones), rtt: rtt(&zones), trace_file, zones_file, trace, plan, ranges, model, head_room })
+    Ok(Prepared { name, sites, rtt: rtt(&zones), trace_file, zones_file, trace, plan, ranges, model, head_room })
 }
 
-fn sites(zones: &ZoneMap) -> Vec<Site> {
+/// The zones, the one nearest to all accesses first: there the cluster begins, and from there it is controlled.
+fn sites(zones: &ZoneMap, loads: &KeyLoad) -> Vec<Site> {
+    let names = zones.zones();
+    let load = |at: usize| loads.values().filter_map(|load| load.get(at)).sum::<u64>();
+    let load: Vec<u64> = (0..names.len()).map(load).collect();
+    let distance = |from: &Zone| -> u64 {
+        let ways = names.iter().zip(&load);
+        ways.map(|(to, load)| load.saturating_mul(zones.rtt_micros(from, to).unwrap_or(0))).sum()
+    };
     let region = |zone: &Zone| zones.site(zone).map_or_else(String::new, |site| site.region.clone());
-    zones.zones().into_iter().map(|zone| Site { region: region(&zone), zone }).collect()
+    let mut sites: Vec<Site> = names.iter().map(|zone| Site { region: region(zone), zone: zone.clone() }).collect();
+    sites.sort_by_key(|site| distance(&site.zone));
+    sites
 }
 
 fn rtt(zones: &ZoneMap) -> RttMatrix {

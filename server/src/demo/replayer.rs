@@ -23,6 +23,8 @@ use crate::replay::{PlannedWindow, Row, RowKind, Stamp};
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Keys served at once.
 const LANES: usize = 128;
+/// A window's rows begin spread over this time, as the trace spreads them over the hour.
+const WINDOW_TAKES: Duration = Duration::from_millis(60);
 /// Bytes of a record before its first write in the slice.
 const RECORD_BYTES: usize = 256;
 const LATENCY_MAX_US: u64 = 60_000_000;
@@ -71,6 +73,8 @@ impl Measured {
 
 /// One key's rows in a window, with the writes they will make.
 struct Lane<'a> {
+    /// When it begins, after the window's begin.
+    after: Duration,
     key: &'a str,
     rows: Vec<(&'a Row, Option<Stamp>)>,
 }
@@ -139,7 +143,8 @@ impl<'a> Replayer<'a> {
     /// Replays a window's rows.
     pub(crate) async fn replay(&self, window: &PlannedWindow, ledger: &mut Ledger) -> Result<Measured, DemoError> {
         let lanes = self.lanes(window, ledger);
-        let running = stream::iter(lanes).map(|lane| self.run(lane)).buffer_unordered(LANES);
+        let begun = Instant::now();
+        let running = stream::iter(lanes).map(|lane| self.run(lane, begun)).buffer_unordered(LANES);
         let results: Vec<Result<LaneResult, DemoError>> = running.collect().await;
         let mut total = Measured::new();
         for result in results {
@@ -160,13 +165,18 @@ impl<'a> Replayer<'a> {
             let key = self.prepared.trace.key(row);
             let number = self.keys[key];
             let stamp = (row.kind != RowKind::Read).then(|| ledger.attempt(number));
-            let lane = lanes.entry(number).or_insert_with(|| Lane { key, rows: Vec::new() });
+            let passed = row.at_ms.saturating_sub(window.starts_at_ms) as f64 / super::HOUR_MS as f64;
+            let after = WINDOW_TAKES.mul_f64(passed.min(1.0));
+            let lane = lanes.entry(number).or_insert_with(|| Lane { after, key, rows: Vec::new() });
             lane.rows.push((row, stamp));
         }
-        lanes.into_values().collect()
+        let mut lanes: Vec<Lane<'a>> = lanes.into_values().collect();
+        lanes.sort_by_key(|lane| lane.after);
+        lanes
     }
 
-    async fn run(&self, lane: Lane<'a>) -> Result<LaneResult, DemoError> {
+    async fn run(&self, lane: Lane<'a>, window_begun: Instant) -> Result<LaneResult, DemoError> {
+        tokio::time::sleep_until(window_begun + lane.after).await;
         let mut result = LaneResult { measured: Measured::new(), acknowledged: Vec::new(), failed: Vec::new() };
         for (row, stamp) in lane.rows {
             let zone = self.prepared.trace.zone(row);

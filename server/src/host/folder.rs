@@ -20,6 +20,8 @@ use std::sync::Arc;
 use placement::{ReplicaId, ShardId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use storage::failpoint::HostFailpoints;
+use storage::shard::ShardStore;
 use storage::disk::Disk;
 
 /// The folder format this build reads and writes.
@@ -123,14 +125,15 @@ impl DataFolder {
         Ok(files.iter().filter_map(|file| parse_replica(file.file_name()?.to_str()?)).collect())
     }
 
-    /// Deletes a replica's state.
-    pub fn remove_replica(&self, shard: ShardId, replica: ReplicaId) -> Result<(), FolderError> {
+    /// Deletes a replica's state, if it is there, and what lies beside it.
+    pub fn remove_replica(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        failpoints: &HostFailpoints,
+    ) -> Result<(), FolderError> {
         let path = self.replica(shard, replica);
-        let removed = match self.disk.exists(&path) {
-            Ok(true) => self.disk.remove(&path),
-            Ok(false) => Ok(()),
-            Err(e) => Err(e),
-        };
+        let removed = ShardStore::destroy(self.disk.as_ref(), &path, failpoints);
         removed.map_err(|source| FolderError::Io { path, source })
     }
 

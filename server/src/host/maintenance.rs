@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use placement::ShardId;
 use raft::Group;
+use storage::shard::RewriteError;
 
 use super::state::Host;
 
 /// How often the host looks for something to do.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// How often shard files are looked at that may be mostly empty.
+const REWRITE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Host {
     /// Checkpoints each replica that changed, one at a time: at its interval, or sooner when much is unsaved.
@@ -28,6 +31,21 @@ impl Host {
                 due_ms.insert(group.id(), now_ms + config.interval_ms);
                 if let Err(e) = group.checkpoint().await {
                     tracing::error!(shard = %group.id(), error = %e, "a checkpoint failed");
+                }
+            }
+        }
+    }
+
+    /// Rewrites shard files of which little is live.
+    pub(crate) async fn keep_files_dense(self) {
+        loop {
+            tokio::time::sleep(REWRITE_PAUSE).await;
+            for local in self.shards() {
+                let (shard, store) = (local.group.id(), local.store.clone());
+                match self.blocking(move || store.rewrite_if_sparse()).await {
+                    Ok(Some(report)) => tracing::info!(%shard, ?report, "rewrote a sparse shard file"),
+                    Ok(None) | Err(RewriteError::Busy(_)) => {}
+                    Err(e) => tracing::error!(%shard, error = %e, "a sparse shard file was not rewritten"),
                 }
             }
         }

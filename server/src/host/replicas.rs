@@ -130,7 +130,7 @@ impl Host {
             }
         }
         raft.destroy_replica(shard, replica).await?;
-        Ok(self.shared.folder.remove_replica(shard, replica)?)
+        Ok(self.shared.folder.remove_replica(shard, replica, self.failpoints())?)
     }
 
     fn pass_failpoint(&self, passed: io::Result<()>, shard: ShardId, replica: ReplicaId) -> Result<(), FolderError> {
@@ -209,6 +209,6 @@ impl Host {
             value_bytes_max: limits.value_bytes_max,
             ..Limits::default()
         };
-        ShardOptions { limits, ..ShardOptions::default() }
+        ShardOptions { limits, failpoints: self.failpoints().clone(), ..ShardOptions::default() }
     }
 }

@@ -163,6 +163,7 @@ async fn live(host: &Host) -> Result<(), RunError> {
     tracing::info!(host = %host.id(), cluster = host.cluster_id(), "member of a cluster");
     host.spawn(host.clone().follow_map());
     host.spawn(host.clone().keep_checkpoints());
+    host.spawn(host.clone().keep_files_dense());
     host.spawn(host.clone().keep_log_short());
     host.spawn(host.clone().announce_homes());
     host.start_access_log();
