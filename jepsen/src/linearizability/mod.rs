@@ -1,0 +1,20 @@
+//! Whether every key behaved like one register that does one thing at a time.
+//!
+//! Linearizability is local: a history is linearizable if and only if each key's part is (Herlihy and Wing 1990), so
+//! keys are judged apart, on several threads.
+//!
+//! - `model`: one key's operations as demands on, and effects upon, a small state; sound reductions of unknown ones.
+//! - `search`: Wing and Gong's search with Lowe's memo, over a linked list of calls and returns.
+//! - `memo`: configurations that were tried.
+//! - `check`: the bounds, the threads, the verdict.
+//! - `explain`: the shortest prefix that is wrong, and the operations that show it.
+//!
+//! A key is taken to be absent when its history begins. Unknown is never taken for Ok.
+
+mod check;
+mod explain;
+mod memo;
+mod model;
+mod search;
+
+pub use check::{Bounds, check, check_key};
