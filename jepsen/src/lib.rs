@@ -1,8 +1,13 @@
 //! Histories of client operations, and the checkers that judge them.
 
+pub mod events;
 pub mod generate;
 pub mod history;
 pub mod linearizability;
+pub mod list_append;
+pub mod set;
+#[cfg(test)]
+mod testing;
 mod verdict;
 
 pub use verdict::{Anomaly, Verdict, Violation};

@@ -183,7 +183,7 @@ fn mutate(history: &mut [Operation], chance: &mut Chance) {
             Operation::new(history[at].process(), "k0", call_ns, return_ns, action)
         }
     };
-    history[at] = changed.unwrap();
+    history[at] = changed.expect("a mutation keeps times in order and elements without commas");
 }
 
 fn recipe(chance: &mut Chance) -> Recipe {
