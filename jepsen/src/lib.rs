@@ -5,9 +5,12 @@ pub mod generate;
 pub mod history;
 pub mod linearizability;
 pub mod list_append;
+pub mod migration;
+pub mod revisions;
 pub mod set;
 #[cfg(test)]
 mod testing;
 mod verdict;
+pub mod watch;
 
 pub use verdict::{Anomaly, Verdict, Violation};
