@@ -6,6 +6,7 @@ pub mod history;
 pub mod linearizability;
 pub mod list_append;
 pub mod migration;
+pub mod placement;
 pub mod revisions;
 pub mod set;
 #[cfg(test)]
