@@ -95,7 +95,9 @@ mod tests {
             r#"{"at_ns":8,"event":"healed"}"#,
             "\n",
         );
-        let events: Vec<Event> = LineReader::new(text.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let events: Vec<Event> = LineReader::new(text.as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
         let mut writer = LineWriter::new(Vec::new());
         events.iter().for_each(|event| writer.write(event).unwrap());
         assert_eq!(String::from_utf8(writer.finish().unwrap()).unwrap(), text);

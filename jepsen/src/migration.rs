@@ -27,7 +27,9 @@ pub fn check(history: &[Operation], events: &[Event]) -> Verdict {
     let mut verdict = Verdict::Ok;
     for (key, operations) in &by_key {
         let key = Key::new(key, operations);
-        verdict = verdict.and(key.check(&steps)).and(key.is_read_after(last_step.at_ns));
+        verdict = verdict
+            .and(key.check(&steps))
+            .and(key.is_read_after(last_step.at_ns));
     }
     verdict
 }
@@ -84,7 +86,10 @@ impl<'a> Key<'a> {
         }
         key.acked.sort_by_key(|(ended, _)| *ended);
         for (_, write) in &key.acked {
-            let latest = key.latest_call.last().filter(|latest| latest.call_ns() >= write.call_ns());
+            let latest = key
+                .latest_call
+                .last()
+                .filter(|latest| latest.call_ns() >= write.call_ns());
             key.latest_call.push(latest.copied().unwrap_or(write));
         }
         key
@@ -99,7 +104,11 @@ impl<'a> Key<'a> {
             let Some(step) = steps[..steps.partition_point(|step| step.at_ns < read.call_ns())].last() else {
                 continue;
             };
-            let missing = if self.appends { self.missing_element(read, *value) } else { self.missing_write(read, *value) };
+            let missing = if self.appends {
+                self.missing_element(read, *value)
+            } else {
+                self.missing_write(read, *value)
+            };
             if let Some(missing) = missing {
                 found.push(self.violation(missing, read, step));
             }
@@ -136,8 +145,15 @@ impl<'a> Key<'a> {
 
     fn violation(&self, missing: &Operation, read: &Operation, step: &Event) -> Violation {
         let after = match &step.what {
-            Happening::MigrationStep { migration, shard, state } => {
-                format!("migration {migration} of shard {shard} entered {state:?} at {} ns", step.at_ns)
+            Happening::MigrationStep {
+                migration,
+                shard,
+                state,
+            } => {
+                format!(
+                    "migration {migration} of shard {shard} entered {state:?} at {} ns",
+                    step.at_ns
+                )
             }
             _ => format!("the event at {} ns", step.at_ns),
         };
@@ -147,12 +163,17 @@ impl<'a> Key<'a> {
 
     /// Whether somebody looked, late enough.
     fn is_read_after(&self, last_step_ns: u64) -> Verdict {
-        let Some((last_ack, _)) = self.acked.last() else { return Verdict::Ok };
+        let Some((last_ack, _)) = self.acked.last() else {
+            return Verdict::Ok;
+        };
         let due = last_step_ns.max(*last_ack);
         if self.reads.iter().any(|(read, _)| read.call_ns() > due) {
             return Verdict::Ok;
         }
-        Verdict::Unknown(format!("key {} was not read after the last step and its last write", self.name))
+        Verdict::Unknown(format!(
+            "key {} was not read after the last step and its last write",
+            self.name
+        ))
     }
 }
 
@@ -164,18 +185,34 @@ mod tests {
     use crate::testing::{append, delete, get, put, put_unknown, read_list};
 
     fn step(at_ns: u64, state: MigrationState) -> Event {
-        Event { at_ns, what: Happening::MigrationStep { migration: 4, shard: 2, state } }
+        Event {
+            at_ns,
+            what: Happening::MigrationStep {
+                migration: 4,
+                shard: 2,
+                state,
+            },
+        }
     }
 
     fn events() -> [Event; 2] {
-        [step(10, MigrationState::Switching), step(20, MigrationState::Removing)]
+        [
+            step(10, MigrationState::Switching),
+            step(20, MigrationState::Removing),
+        ]
     }
 
     #[test]
     fn generated_histories_are_good() {
         for seed in 0..50 {
             for mix in [[5, 3, 2, 1, 0], [5, 0, 0, 0, 5]] {
-                let history = generate(Recipe { mix, ..Recipe::default() }, seed);
+                let history = generate(
+                    Recipe {
+                        mix,
+                        ..Recipe::default()
+                    },
+                    seed,
+                );
                 let verdict = check(&history, &events());
                 assert!(verdict.violations().is_empty(), "seed {seed}: {verdict}");
             }
@@ -184,21 +221,45 @@ mod tests {
 
     #[test]
     fn an_acknowledged_write_is_there_after_every_step() {
-        let history = [put("k", "a", 0, 5), get("k", Some("a"), 12, 13), get("k", Some("a"), 22, 23)];
+        let history = [
+            put("k", "a", 0, 5),
+            get("k", Some("a"), 12, 13),
+            get("k", Some("a"), 22, 23),
+        ];
         assert!(check(&history, &events()).is_ok());
-        let overwritten = [put("k", "a", 0, 5), put_unknown("k", "b", 6), get("k", Some("b"), 22, 23)];
+        let overwritten = [
+            put("k", "a", 0, 5),
+            put_unknown("k", "b", 6),
+            get("k", Some("b"), 22, 23),
+        ];
         assert!(check(&overwritten, &events()).is_ok());
-        let deleted = [put("k", "a", 0, 5), delete("k", None, 4, 9), get("k", None, 22, 23)];
+        let deleted = [
+            put("k", "a", 0, 5),
+            delete("k", None, 4, 9),
+            get("k", None, 22, 23),
+        ];
         assert!(check(&deleted, &events()).is_ok());
     }
 
     #[test]
     fn a_lost_write_names_the_step() {
-        let history = [put("k", "a", 0, 2), put("k", "b", 3, 5), get("k", Some("a"), 12, 13), get("k", Some("b"), 22, 23)];
+        let history = [
+            put("k", "a", 0, 2),
+            put("k", "b", 3, 5),
+            get("k", Some("a"), 12, 13),
+            get("k", Some("b"), 22, 23),
+        ];
         let verdict = check(&history, &events());
-        let [violation] = verdict.violations() else { panic!("{verdict}") };
+        let [violation] = verdict.violations() else {
+            panic!("{verdict}")
+        };
         assert_eq!(violation.anomaly, Anomaly::LostInMigration);
-        assert!(violation.what.contains("migration 4 of shard 2 entered Switching"), "{violation}");
+        assert!(
+            violation
+                .what
+                .contains("migration 4 of shard 2 entered Switching"),
+            "{violation}"
+        );
         assert_eq!(violation.operations.len(), 2);
         let gone = [put("k", "a", 0, 2), get("k", None, 22, 23)];
         assert!(check(&gone, &events()).violations()[0].what.contains("Removing"));
@@ -206,13 +267,23 @@ mod tests {
 
     #[test]
     fn a_lost_element_is_found() {
-        let history = [append("l", "1", 0, 2), append("l", "2", 3, 5), read_list("l", &["1"], 22, 23)];
-        assert_eq!(check(&history, &events()).violations()[0].anomaly, Anomaly::LostInMigration);
+        let history = [
+            append("l", "1", 0, 2),
+            append("l", "2", 3, 5),
+            read_list("l", &["1"], 22, 23),
+        ];
+        assert_eq!(
+            check(&history, &events()).violations()[0].anomaly,
+            Anomaly::LostInMigration
+        );
     }
 
     #[test]
     fn nobody_looked_is_unknown() {
-        assert!(matches!(check(&[put("k", "a", 0, 5), get("k", Some("a"), 12, 13)], &events()), Verdict::Unknown(_)));
+        assert!(matches!(
+            check(&[put("k", "a", 0, 5), get("k", Some("a"), 12, 13)], &events()),
+            Verdict::Unknown(_)
+        ));
         assert!(matches!(check(&[put("k", "a", 0, 5)], &[]), Verdict::Unknown(_)));
     }
 }

@@ -38,16 +38,31 @@ struct Said<'a> {
 impl<'a> Said<'a> {
     fn of(operation: &'a Operation) -> Option<Self> {
         let (version, value) = match operation.action() {
-            Action::Get(Outcome::Ok(reply)) if reply.value.is_some() => (reply.version, Some(reply.value.as_deref())),
-            Action::Put { value, outcome: Outcome::Ok(reply) } => (reply.version, Some(Some(value.as_str()))),
-            Action::Append { outcome: Outcome::Ok(reply), .. } => (reply.version, None),
-            Action::Cas { value, outcome: Outcome::Ok(reply), .. } if reply.succeeded => {
-                (reply.version, Some(Some(value.as_str())))
+            Action::Get(Outcome::Ok(reply)) if reply.value.is_some() => {
+                (reply.version, Some(reply.value.as_deref()))
             }
+            Action::Put {
+                value,
+                outcome: Outcome::Ok(reply),
+            } => (reply.version, Some(Some(value.as_str()))),
+            Action::Append {
+                outcome: Outcome::Ok(reply),
+                ..
+            } => (reply.version, None),
+            Action::Cas {
+                value,
+                outcome: Outcome::Ok(reply),
+                ..
+            } if reply.succeeded => (reply.version, Some(Some(value.as_str()))),
             Action::Delete(Outcome::Ok(reply)) if reply.existed != Some(false) => (reply.version, Some(None)),
             _ => return None,
         };
-        Some(Self { operation, version: version?, writes: operation.action().is_effective_write(), value })
+        Some(Self {
+            operation,
+            version: version?,
+            writes: operation.action().is_effective_write(),
+            value,
+        })
     }
 }
 
@@ -58,7 +73,8 @@ fn went_back(key: &str, said: &[Said<'_>]) -> Option<Violation> {
     let mut returned = by_return.into_iter().peekable();
     let mut highest: Option<&Said> = None;
     for later in said {
-        while let Some(earlier) = returned.next_if(|earlier| earlier.operation.ended_ns() < Some(later.operation.call_ns()))
+        while let Some(earlier) =
+            returned.next_if(|earlier| earlier.operation.ended_ns() < Some(later.operation.call_ns()))
         {
             if highest.is_none_or(|highest| highest.version < earlier.version) {
                 highest = Some(earlier);
@@ -66,7 +82,10 @@ fn went_back(key: &str, said: &[Said<'_>]) -> Option<Violation> {
         }
         let Some(earlier) = highest else { continue };
         if later.version < earlier.version || (later.writes && later.version == earlier.version) {
-            let what = format!("version {} was returned before the call that got {}", earlier.version, later.version);
+            let what = format!(
+                "version {} was returned before the call that got {}",
+                earlier.version, later.version
+            );
             let violation = Violation::new(Anomaly::VersionWentBack, format!("key {key}"), what);
             return Some(violation.shown_by([earlier.operation, later.operation]));
         }
@@ -106,25 +125,46 @@ mod tests {
     use crate::testing::{get_at, put_at};
 
     fn anomalies(history: &[Operation]) -> Vec<Anomaly> {
-        check(history).violations().iter().map(|violation| violation.anomaly).collect()
+        check(history)
+            .violations()
+            .iter()
+            .map(|violation| violation.anomaly)
+            .collect()
     }
 
     #[test]
     fn generated_versions_are_good() {
         for seed in 0..50 {
-            let verdict = check(&generate(Recipe { versions: true, ..Recipe::default() }, seed));
+            let verdict = check(&generate(
+                Recipe {
+                    versions: true,
+                    ..Recipe::default()
+                },
+                seed,
+            ));
             assert!(verdict.is_ok(), "seed {seed}: {verdict}");
         }
     }
 
     #[test]
     fn overlapping_operations_may_have_any_order() {
-        assert!(check(&[put_at("k", "a", 2, 0, 9), put_at("k", "b", 1, 1, 8), get_at("k", "a", 2, 5, 6)]).is_ok());
+        assert!(
+            check(&[
+                put_at("k", "a", 2, 0, 9),
+                put_at("k", "b", 1, 1, 8),
+                get_at("k", "a", 2, 5, 6)
+            ])
+            .is_ok()
+        );
     }
 
     #[test]
     fn a_read_goes_back() {
-        let history = [put_at("k", "a", 1, 0, 1), put_at("k", "b", 2, 2, 3), get_at("k", "a", 1, 4, 5)];
+        let history = [
+            put_at("k", "a", 1, 0, 1),
+            put_at("k", "b", 2, 2, 3),
+            get_at("k", "a", 1, 4, 5),
+        ];
         assert_eq!(anomalies(&history), [Anomaly::VersionWentBack]);
         assert_eq!(check(&history).violations()[0].operations.len(), 2);
     }

@@ -19,14 +19,24 @@ pub fn check(history: &[Operation]) -> Verdict {
                 set.adds.insert(element, operation);
             }
             Action::Get(Outcome::Ok(reply)) => {
-                let elements = reply.value.as_deref().map_or(Vec::new(), |list| list.split(',').collect());
+                let elements = reply
+                    .value
+                    .as_deref()
+                    .map_or(Vec::new(), |list| list.split(',').collect());
                 set.reads.push((operation, elements));
             }
             Action::Get(_) => {}
-            _ => return Verdict::Unknown(format!("key {} has operations other than append and get", operation.key())),
+            _ => {
+                return Verdict::Unknown(format!(
+                    "key {} has operations other than append and get",
+                    operation.key()
+                ));
+            }
         }
     }
-    by_key.into_iter().fold(Verdict::Ok, |verdict, (key, set)| verdict.and(set.check(key)))
+    by_key
+        .into_iter()
+        .fold(Verdict::Ok, |verdict, (key, set)| verdict.and(set.check(key)))
 }
 
 #[derive(Default)]
@@ -43,14 +53,21 @@ impl<'a> Set<'a> {
             found.extend(self.strange(key, read, elements));
         }
         found.extend(self.unsteady(key));
-        let last_add = self.adds.values().filter_map(|add| add.ended_ns()).max().unwrap_or(0);
+        let last_add = self
+            .adds
+            .values()
+            .filter_map(|add| add.ended_ns())
+            .max()
+            .unwrap_or(0);
         match self.reads.last() {
             Some((read, elements)) if read.call_ns() > last_add || self.adds.is_empty() => {
                 found.extend(self.lost(key, read, elements));
                 Verdict::of(found)
             }
             None if self.adds.is_empty() => Verdict::of(found),
-            _ => Verdict::of(found).and(Verdict::Unknown(format!("key {key}: no read was called after the last add"))),
+            _ => Verdict::of(found).and(Verdict::Unknown(format!(
+                "key {key}: no read was called after the last add"
+            ))),
         }
     }
 
@@ -103,7 +120,9 @@ impl<'a> Set<'a> {
             for element in &has {
                 let back = gone.get(element).copied();
                 if let Some((first, without)) = back.filter(|(_, read_without)| {
-                    read_without.ended_ns().is_some_and(|ended| ended < read.call_ns())
+                    read_without
+                        .ended_ns()
+                        .is_some_and(|ended| ended < read.call_ns())
                 }) {
                     gone.remove(element);
                     let what = format!("{element:?} was seen, then not, then again");
@@ -133,13 +152,22 @@ mod tests {
     use crate::testing::{append, append_failed, append_unknown, read_list};
 
     fn anomalies(history: &[Operation]) -> Vec<Anomaly> {
-        check(history).violations().iter().map(|violation| violation.anomaly).collect()
+        check(history)
+            .violations()
+            .iter()
+            .map(|violation| violation.anomaly)
+            .collect()
     }
 
     #[test]
     fn generated_sets_are_good() {
         for seed in 0..50 {
-            let recipe = Recipe { operations: 200, keys: 2, mix: [5, 0, 0, 0, 5], ..Recipe::default() };
+            let recipe = Recipe {
+                operations: 200,
+                keys: 2,
+                mix: [5, 0, 0, 0, 5],
+                ..Recipe::default()
+            };
             let verdict = check(&generate(recipe, seed));
             assert!(verdict.violations().is_empty(), "seed {seed}: {verdict}");
         }
@@ -159,7 +187,11 @@ mod tests {
 
     #[test]
     fn lost_from_the_final_read() {
-        let history = [append("s", "1", 0, 5), append("s", "2", 0, 5), read_list("s", &["2"], 10, 11)];
+        let history = [
+            append("s", "1", 0, 5),
+            append("s", "2", 0, 5),
+            read_list("s", &["2"], 10, 11),
+        ];
         assert_eq!(anomalies(&history), [Anomaly::LostWrite]);
     }
 
@@ -178,7 +210,11 @@ mod tests {
             read_list("s", &["1"], 6, 7),
         ];
         assert_eq!(anomalies(&back), [Anomaly::Resurrected]);
-        let overlapping = [append("s", "1", 0, 9), read_list("s", &["1"], 2, 6), read_list("s", &[], 4, 7)];
+        let overlapping = [
+            append("s", "1", 0, 9),
+            read_list("s", &["1"], 2, 6),
+            read_list("s", &[], 4, 7),
+        ];
         assert!(anomalies(&overlapping).is_empty());
     }
 

@@ -78,8 +78,16 @@ pub fn check(lines: &[WatchLine], committed: &Committed) -> Verdict {
     };
     let mut by_shard: BTreeMap<u64, BTreeMap<u64, &Change>> = BTreeMap::new();
     for change in changes {
-        if by_shard.entry(change.shard).or_default().insert(change.version, change).is_some() {
-            return Verdict::Unknown(format!("shard {}: two changes at version {}", change.shard, change.version));
+        if by_shard
+            .entry(change.shard)
+            .or_default()
+            .insert(change.version, change)
+            .is_some()
+        {
+            return Verdict::Unknown(format!(
+                "shard {}: two changes at version {}",
+                change.shard, change.version
+            ));
         }
     }
     let nothing = BTreeMap::new();
@@ -132,13 +140,23 @@ impl Watcher<'_> {
                 // What is asked for again may come again.
                 self.seen.retain(|seen| seen < version);
                 self.next = Some(*version);
-                self.gaps(Anomaly::WatchResumeGap, &skipped, line.at_ns, "the resume skipped")
+                self.gaps(
+                    Anomaly::WatchResumeGap,
+                    &skipped,
+                    line.at_ns,
+                    "the resume skipped",
+                )
             }
             WatchStep::Event(change) => self.event(change, line.at_ns),
             WatchStep::Until { version, .. } => {
                 self.ended = true;
                 let skipped = self.between(self.next.unwrap_or(0), version + 1);
-                self.gaps(Anomaly::WatchGap, &skipped, line.at_ns, "until its end the watcher was not told of")
+                self.gaps(
+                    Anomaly::WatchGap,
+                    &skipped,
+                    line.at_ns,
+                    "until its end the watcher was not told of",
+                )
             }
         }
     }
@@ -146,24 +164,36 @@ impl Watcher<'_> {
     fn event(&mut self, change: &Change, at_ns: u64) -> Vec<Violation> {
         let version = change.version;
         let mut found = Vec::new();
-        let violation = |anomaly, what: String| Violation::new(anomaly, self.about.clone(), format!("{what} (at {at_ns} ns)"));
+        let violation = |anomaly, what: String| {
+            Violation::new(anomaly, self.about.clone(), format!("{what} (at {at_ns} ns)"))
+        };
         match self.changes.get(&version) {
             Some(known) if *known != change => {
                 let (key, value) = (&known.key, &known.value);
-                let what = format!("version {version} was delivered as {change:?}, committed was {key} = {value:?}");
+                let what =
+                    format!("version {version} was delivered as {change:?}, committed was {key} = {value:?}");
                 found.push(violation(Anomaly::WatchPhantom, what));
             }
             None if self.all => {
-                found.push(violation(Anomaly::WatchPhantom, format!("{change:?} was delivered and never committed")));
+                found.push(violation(
+                    Anomaly::WatchPhantom,
+                    format!("{change:?} was delivered and never committed"),
+                ));
             }
             _ if !change.key.starts_with(self.prefix) => {
-                found.push(violation(Anomaly::WatchPhantom, format!("key {} is not watched", change.key)));
+                found.push(violation(
+                    Anomaly::WatchPhantom,
+                    format!("key {} is not watched", change.key),
+                ));
             }
             _ => {}
         }
         let next = self.next.unwrap_or(0);
         if self.seen.contains(&version) {
-            found.push(violation(Anomaly::WatchDuplicate, format!("version {version} was delivered twice")));
+            found.push(violation(
+                Anomaly::WatchDuplicate,
+                format!("version {version} was delivered twice"),
+            ));
         } else if version < next {
             let what = format!("version {version} was delivered when {next} was the first that could come");
             found.push(violation(Anomaly::WatchOutOfOrder, what));
@@ -179,12 +209,20 @@ impl Watcher<'_> {
     /// Committed versions of watched keys from `from` up to `to`, excluded.
     fn between(&self, from: u64, to: u64) -> Vec<u64> {
         let range = self.changes.range(from..to.max(from));
-        range.filter(|(_, change)| change.key.starts_with(self.prefix)).map(|(version, _)| *version).collect()
+        range
+            .filter(|(_, change)| change.key.starts_with(self.prefix))
+            .map(|(version, _)| *version)
+            .collect()
     }
 
     fn gaps(&self, anomaly: Anomaly, skipped: &[u64], at_ns: u64, what: &str) -> Vec<Violation> {
-        let Some(first) = skipped.first() else { return Vec::new() };
-        let what = format!("{what} {} committed changes, first version {first} (at {at_ns} ns)", skipped.len());
+        let Some(first) = skipped.first() else {
+            return Vec::new();
+        };
+        let what = format!(
+            "{what} {} committed changes, first version {first} (at {at_ns} ns)",
+            skipped.len()
+        );
         vec![Violation::new(anomaly, self.about.clone(), what)]
     }
 }
@@ -195,7 +233,12 @@ mod tests {
     use crate::history::{LineReader, LineWriter};
 
     fn change(version: u64) -> Change {
-        Change { shard: 1, version, key: format!("k{version}"), value: Some(format!("v{version}")) }
+        Change {
+            shard: 1,
+            version,
+            key: format!("k{version}"),
+            value: Some(format!("v{version}")),
+        }
     }
 
     fn committed() -> Committed {
@@ -215,45 +258,90 @@ mod tests {
     }
 
     fn judge(steps: &[WatchStep]) -> Verdict {
-        let lines = steps.iter().map(|step| WatchLine { watcher: 3, prefix: "k".to_owned(), at_ns: 9, step: step.clone() });
+        let lines = steps.iter().map(|step| WatchLine {
+            watcher: 3,
+            prefix: "k".to_owned(),
+            at_ns: 9,
+            step: step.clone(),
+        });
         check(&lines.collect::<Vec<_>>(), &committed())
     }
 
     fn anomalies(steps: &[WatchStep]) -> Vec<Anomaly> {
-        judge(steps).violations().iter().map(|violation| violation.anomaly).collect()
+        judge(steps)
+            .violations()
+            .iter()
+            .map(|violation| violation.anomaly)
+            .collect()
     }
 
     #[test]
     fn all_once_in_order_is_good_with_and_without_a_resume() {
         assert!(judge(&[from(1), event(1), event(2), event(4), event(5), until(6)]).is_ok());
         assert!(judge(&[from(2), event(2), event(4), from(5), event(5), event(7), until(7)]).is_ok());
-        let again = [from(2), event(2), event(4), from(4), event(4), event(5), event(7), until(7)];
+        let again = [
+            from(2),
+            event(2),
+            event(4),
+            from(4),
+            event(4),
+            event(5),
+            event(7),
+            until(7),
+        ];
         assert!(judge(&again).is_ok(), "what is asked for again comes again");
     }
 
     #[test]
     fn gaps_are_found_in_the_stream_across_a_resume_and_at_the_end() {
-        assert_eq!(anomalies(&[from(1), event(1), event(4), until(4)]), [Anomaly::WatchGap]);
-        assert_eq!(anomalies(&[from(1), event(1), from(4), event(4), until(4)]), [Anomaly::WatchResumeGap]);
-        assert_eq!(anomalies(&[from(1), event(1), event(2), from(3), event(5), until(5)]), [Anomaly::WatchGap]);
-        assert_eq!(anomalies(&[from(1), event(1), event(2), until(5)]), [Anomaly::WatchGap]);
+        assert_eq!(
+            anomalies(&[from(1), event(1), event(4), until(4)]),
+            [Anomaly::WatchGap]
+        );
+        assert_eq!(
+            anomalies(&[from(1), event(1), from(4), event(4), until(4)]),
+            [Anomaly::WatchResumeGap]
+        );
+        assert_eq!(
+            anomalies(&[from(1), event(1), event(2), from(3), event(5), until(5)]),
+            [Anomaly::WatchGap]
+        );
+        assert_eq!(
+            anomalies(&[from(1), event(1), event(2), until(5)]),
+            [Anomaly::WatchGap]
+        );
     }
 
     #[test]
     fn duplicates_and_disorder_are_told_apart() {
-        assert_eq!(anomalies(&[from(1), event(1), event(2), event(2), until(2)]), [Anomaly::WatchDuplicate]);
+        assert_eq!(
+            anomalies(&[from(1), event(1), event(2), event(2), until(2)]),
+            [Anomaly::WatchDuplicate]
+        );
         let disorder = [from(1), event(2), event(1), until(2)];
-        assert_eq!(anomalies(&disorder), [Anomaly::WatchGap, Anomaly::WatchOutOfOrder]);
+        assert_eq!(
+            anomalies(&disorder),
+            [Anomaly::WatchGap, Anomaly::WatchOutOfOrder]
+        );
     }
 
     #[test]
     fn phantoms_are_found_only_where_all_commits_are_known() {
         let steps = [from(1), event(1), event(2), event(3), until(3)];
         assert_eq!(anomalies(&steps), [Anomaly::WatchPhantom]);
-        let lines: Vec<WatchLine> =
-            steps.map(|step| WatchLine { watcher: 1, prefix: String::new(), at_ns: 0, step }).into();
+        let lines: Vec<WatchLine> = steps
+            .map(|step| WatchLine {
+                watcher: 1,
+                prefix: String::new(),
+                at_ns: 0,
+                step,
+            })
+            .into();
         assert!(check(&lines, &Committed::AtLeast([1, 2, 4].map(change).into())).is_ok());
-        let other = Change { value: None, ..change(2) };
+        let other = Change {
+            value: None,
+            ..change(2)
+        };
         let wrong = [from(2), WatchStep::Event(other), until(2)];
         assert_eq!(anomalies(&wrong), [Anomaly::WatchPhantom]);
     }
@@ -271,7 +359,9 @@ mod tests {
             r#"{"watcher":1,"prefix":"a","at_ns":6,"watch":"event","shard":1,"version":3,"key":"ab","value":null}"#,
             "\n",
         );
-        let lines: Vec<WatchLine> = LineReader::new(text.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let lines: Vec<WatchLine> = LineReader::new(text.as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
         let mut writer = LineWriter::new(Vec::new());
         lines.iter().for_each(|line| writer.write(line).unwrap());
         assert_eq!(String::from_utf8(writer.finish().unwrap()).unwrap(), text);

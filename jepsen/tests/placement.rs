@@ -32,7 +32,11 @@ const MOVE: [&str; 12] = [
 const SETTLED: &str = r#""shows":"settled""#;
 
 fn judge(lines: &[&str]) -> Verdict {
-    let text: String = lines.iter().enumerate().map(|(index, line)| format!("{{\"index\":{index},{line}}}\n")).collect();
+    let text: String = lines
+        .iter()
+        .enumerate()
+        .map(|(index, line)| format!("{{\"index\":{index},{line}}}\n"))
+        .collect();
     let lines: Result<Vec<PlacementLine>, _> = LineReader::new(text.as_bytes()).collect();
     check(&lines.expect("the test's lines are good"))
 }

@@ -16,5 +16,7 @@ mod explain;
 mod memo;
 mod model;
 mod search;
+#[cfg(test)]
+mod tests;
 
 pub use check::{Bounds, check, check_key};

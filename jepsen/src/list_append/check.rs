@@ -26,15 +26,37 @@ fn circles(lists: &Lists<'_>) -> Option<Violation> {
     let writes = |edge| edge == Edge::WriteWrite;
     let no_misses = |edge| edge != Edge::ReadWrite;
     let kinds: [(Anomaly, Edge, &dyn Fn(Edge) -> bool, &str); 4] = [
-        (Anomaly::G0, Edge::WriteWrite, &writes, "the writes of these transactions interleave both ways"),
-        (Anomaly::G1c, Edge::WriteRead, &no_misses, "these transactions saw each other's writes in a circle"),
-        (Anomaly::GSingle, Edge::ReadWrite, &no_misses, "one read missed a write that it should have seen"),
-        (Anomaly::G2, Edge::ReadWrite, &|_| true, "several reads missed writes in a circle"),
+        (
+            Anomaly::G0,
+            Edge::WriteWrite,
+            &writes,
+            "the writes of these transactions interleave both ways",
+        ),
+        (
+            Anomaly::G1c,
+            Edge::WriteRead,
+            &no_misses,
+            "these transactions saw each other's writes in a circle",
+        ),
+        (
+            Anomaly::GSingle,
+            Edge::ReadWrite,
+            &no_misses,
+            "one read missed a write that it should have seen",
+        ),
+        (
+            Anomaly::G2,
+            Edge::ReadWrite,
+            &|_| true,
+            "several reads missed writes in a circle",
+        ),
     ];
     kinds.into_iter().find_map(|(anomaly, first, rest, what)| {
         let circle = graph.circle(first, rest)?;
         let about = format!("{} transactions", circle.len());
-        let shown = circle.iter().flat_map(|index| lists.transactions[*index].operations.iter().copied());
+        let shown = circle
+            .iter()
+            .flat_map(|index| lists.transactions[*index].operations.iter().copied());
         Some(Violation::new(anomaly, about, what).shown_by(shown))
     })
 }
@@ -45,9 +67,15 @@ fn lost_updates(lists: &Lists<'_>) -> Vec<Violation> {
     for (key, list) in &lists.by_key {
         let landed: HashSet<&str> = list.order.iter().copied().collect();
         let mut by_length: BTreeMap<usize, usize> = BTreeMap::new();
-        for read in list.reads.iter().filter(|read| list.order.starts_with(&read.elements)) {
+        for read in list
+            .reads
+            .iter()
+            .filter(|read| list.order.starts_with(&read.elements))
+        {
             let operations = &lists.transactions[read.by].operations;
-            let mut later = operations.iter().skip_while(|operation| !std::ptr::eq(**operation, read.operation));
+            let mut later = operations
+                .iter()
+                .skip_while(|operation| !std::ptr::eq(**operation, read.operation));
             let appended = later.any(|operation| operation.key() == *key && took_effect(operation, &landed));
             if !appended {
                 continue;
@@ -56,8 +84,14 @@ fn lost_updates(lists: &Lists<'_>) -> Vec<Violation> {
             match by_length.insert(length, read.by) {
                 Some(other) if other != read.by => {
                     let what = format!("two transactions read the first {length} elements and both appended");
-                    let shown = lists.transactions[other].operations.iter().chain(operations).copied();
-                    found.push(Violation::new(Anomaly::LostUpdate, format!("key {key}"), what).shown_by(shown));
+                    let shown = lists.transactions[other]
+                        .operations
+                        .iter()
+                        .chain(operations)
+                        .copied();
+                    found.push(
+                        Violation::new(Anomaly::LostUpdate, format!("key {key}"), what).shown_by(shown),
+                    );
                 }
                 _ => {}
             }
@@ -69,7 +103,9 @@ fn lost_updates(lists: &Lists<'_>) -> Vec<Violation> {
 /// Whether an append certainly took effect: it was acknowledged, or it was read.
 fn took_effect(operation: &Operation, landed: &HashSet<&str>) -> bool {
     match operation.action() {
-        Action::Append { element, outcome } => matches!(outcome, Outcome::Ok(_)) || landed.contains(element.as_str()),
+        Action::Append { element, outcome } => {
+            matches!(outcome, Outcome::Ok(_)) || landed.contains(element.as_str())
+        }
         _ => false,
     }
 }
@@ -81,7 +117,11 @@ mod tests {
     use crate::testing::{append, append_failed, append_unknown, read_list};
 
     fn anomalies(history: &[Operation]) -> Vec<Anomaly> {
-        check(history).violations().iter().map(|violation| violation.anomaly).collect()
+        check(history)
+            .violations()
+            .iter()
+            .map(|violation| violation.anomaly)
+            .collect()
     }
 
     fn txn(id: u64, operation: Operation) -> Operation {
@@ -91,7 +131,12 @@ mod tests {
     #[test]
     fn generated_lists_are_good() {
         for seed in 0..50 {
-            let recipe = Recipe { operations: 300, keys: 3, mix: [5, 0, 0, 0, 5], ..Recipe::default() };
+            let recipe = Recipe {
+                operations: 300,
+                keys: 3,
+                mix: [5, 0, 0, 0, 5],
+                ..Recipe::default()
+            };
             let verdict = check(&generate(recipe, seed));
             assert!(verdict.is_ok(), "seed {seed}: {verdict}");
         }

@@ -33,7 +33,10 @@ impl Graph {
         }
         let failed = |index: &usize| lists.transactions[*index].fate == Fate::Failed;
         graph.edges.retain(|from, _| !failed(from));
-        graph.edges.values_mut().for_each(|targets| targets.retain(|(to, _)| !failed(to)));
+        graph
+            .edges
+            .values_mut()
+            .for_each(|targets| targets.retain(|(to, _)| !failed(to)));
         graph
     }
 
@@ -44,7 +47,11 @@ impl Graph {
                 self.add(first, second, Edge::WriteWrite);
             }
         }
-        for read in list.reads.iter().filter(|read| list.order.starts_with(&read.elements)) {
+        for read in list
+            .reads
+            .iter()
+            .filter(|read| list.order.starts_with(&read.elements))
+        {
             if let Some(writer) = read.elements.last().and_then(by) {
                 self.add(writer, read.by, Edge::WriteRead);
             }
@@ -63,8 +70,12 @@ impl Graph {
     /// A shortest circle that starts with an edge of kind `first` and goes on with edges that `rest` allows.
     pub(super) fn circle(&self, first: Edge, rest: impl Fn(Edge) -> bool) -> Option<Vec<usize>> {
         let component = self.components(|edge| edge == first || rest(edge));
-        let starts = self.edges.iter().flat_map(|(from, targets)| targets.iter().map(move |(to, edge)| (*from, *to, *edge)));
-        let within = starts.filter(|(from, to, edge)| *edge == first && component.get(from) == component.get(to));
+        let starts = self
+            .edges
+            .iter()
+            .flat_map(|(from, targets)| targets.iter().map(move |(to, edge)| (*from, *to, *edge)));
+        let within =
+            starts.filter(|(from, to, edge)| *edge == first && component.get(from) == component.get(to));
         let circles = within.take(CIRCLES_TRIED_MAX).filter_map(|(from, to, _)| {
             let mut path = self.path(to, from, &rest)?;
             path.insert(0, from);
@@ -81,13 +92,23 @@ impl Graph {
         while let Some(at) = queue.pop_front() {
             if at == to {
                 let mut path = vec![to];
-                while let Some(before) = path.last().and_then(|last| came.get(last)).filter(|_| path.last() != Some(&from)) {
+                while let Some(before) = path
+                    .last()
+                    .and_then(|last| came.get(last))
+                    .filter(|_| path.last() != Some(&from))
+                {
                     path.push(*before);
                 }
                 path.reverse();
                 return Some(path);
             }
-            for (next, _) in self.edges.get(&at).into_iter().flatten().filter(|(_, edge)| allows(*edge)) {
+            for (next, _) in self
+                .edges
+                .get(&at)
+                .into_iter()
+                .flatten()
+                .filter(|(_, edge)| allows(*edge))
+            {
                 if !came.contains_key(next) {
                     came.insert(*next, at);
                     queue.push_back(*next);

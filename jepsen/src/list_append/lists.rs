@@ -61,15 +61,30 @@ pub(super) fn lists(history: &[Operation]) -> Result<Lists<'_>, String> {
             match operation.action() {
                 Action::Append { element, .. } => {
                     if list.writers.insert(element, Writer { by, operation }).is_some() {
-                        return Err(format!("element {element:?} of key {} was appended twice", operation.key()));
+                        return Err(format!(
+                            "element {element:?} of key {} was appended twice",
+                            operation.key()
+                        ));
                     }
                 }
                 Action::Get(Outcome::Ok(reply)) => {
-                    let elements = reply.value.as_deref().map_or(Vec::new(), |list| list.split(',').collect());
-                    list.reads.push(ListRead { by, operation, elements });
+                    let elements = reply
+                        .value
+                        .as_deref()
+                        .map_or(Vec::new(), |list| list.split(',').collect());
+                    list.reads.push(ListRead {
+                        by,
+                        operation,
+                        elements,
+                    });
                 }
                 Action::Get(_) => {}
-                _ => return Err(format!("key {} has operations other than append and get", operation.key())),
+                _ => {
+                    return Err(format!(
+                        "key {} has operations other than append and get",
+                        operation.key()
+                    ));
+                }
             }
         }
     }
@@ -85,9 +100,14 @@ fn transactions(history: &[Operation]) -> Vec<Transaction<'_>> {
     let mut by_txn = HashMap::new();
     for operation in history {
         let next = found.len();
-        let index = operation.txn().map_or(next, |txn| *by_txn.entry(txn).or_insert(next));
+        let index = operation
+            .txn()
+            .map_or(next, |txn| *by_txn.entry(txn).or_insert(next));
         if index == next {
-            found.push(Transaction { operations: Vec::new(), fate: Fate::Committed });
+            found.push(Transaction {
+                operations: Vec::new(),
+                fate: Fate::Committed,
+            });
         }
         let transaction = &mut found[index];
         transaction.operations.push(operation);
@@ -121,8 +141,17 @@ impl<'a> Lists<'a> {
         let mut seen = HashSet::new();
         for element in &read.elements {
             if !seen.insert(element) {
-                let writer: Vec<_> = list.writers.get(element).map(|writer| writer.operation).into_iter().collect();
-                return violation(Anomaly::DuplicateElement, format!("{element:?} is there twice"), &writer);
+                let writer: Vec<_> = list
+                    .writers
+                    .get(element)
+                    .map(|writer| writer.operation)
+                    .into_iter()
+                    .collect();
+                return violation(
+                    Anomaly::DuplicateElement,
+                    format!("{element:?} is there twice"),
+                    &writer,
+                );
             }
             match list.writers.get(element) {
                 None => return violation(Anomaly::Phantom, format!("nobody appended {element:?}"), &[]),
@@ -134,15 +163,26 @@ impl<'a> Lists<'a> {
             }
         }
         if let Some((mid, last)) = self.intermediate(key, list, read) {
-            let what = format!("{:?} was read as the last element, but its transaction appended more", mid.1);
+            let what = format!(
+                "{:?} was read as the last element, but its transaction appended more",
+                mid.1
+            );
             return violation(Anomaly::G1b, what, &[mid.0, last]);
         }
         if list.order.starts_with(&read.elements) {
             return None;
         }
         let longest = list.reads.iter().max_by_key(|read| read.elements.len())?;
-        let at = read.elements.iter().zip(&list.order).take_while(|(mine, theirs)| mine == theirs).count();
-        let what = format!("two reads differ at element {at}: {:?} and {:?}", read.elements[at], list.order[at]);
+        let at = read
+            .elements
+            .iter()
+            .zip(&list.order)
+            .take_while(|(mine, theirs)| mine == theirs)
+            .count();
+        let what = format!(
+            "two reads differ at element {at}: {:?} and {:?}",
+            read.elements[at], list.order[at]
+        );
         violation(Anomaly::IncompatibleOrder, what, &[longest.operation])
     }
 
@@ -158,7 +198,10 @@ impl<'a> Lists<'a> {
         if writer.by == read.by {
             return None;
         }
-        let mut of_key = self.transactions[writer.by].operations.iter().filter(|operation| operation.key() == key);
+        let mut of_key = self.transactions[writer.by]
+            .operations
+            .iter()
+            .filter(|operation| operation.key() == key);
         of_key.find(|operation| std::ptr::eq(**operation, writer.operation));
         let later = of_key.find(|operation| matches!(operation.action(), Action::Append { .. }))?;
         Some(((writer.operation, element), later))
@@ -180,7 +223,9 @@ fn lost_writes(key: &str, list: &List<'_>, transactions: &[Transaction<'_>]) -> 
     let mut found = Vec::new();
     for read in reads {
         let elements: HashSet<&str> = read.elements.iter().copied().collect();
-        let due = acked.iter().take_while(|(ended, ..)| *ended < read.operation.call_ns());
+        let due = acked
+            .iter()
+            .take_while(|(ended, ..)| *ended < read.operation.call_ns());
         for (_, element, append) in due.filter(|(_, element, _)| !elements.contains(element)) {
             if told.insert(*element) {
                 let what = format!("the append of {element:?} was acknowledged and is not in a later read");

@@ -14,9 +14,15 @@ pub fn check(lines: &[PlacementLine]) -> Verdict {
         picture.index = line.index;
         picture.take(&line.shows);
     }
-    let open = picture.migrations.iter().find(|(_, migration)| !migration.state.is_terminal());
+    let open = picture
+        .migrations
+        .iter()
+        .find(|(_, migration)| !migration.state.is_terminal());
     let unknown = open.filter(|_| !picture.settled).map(|(id, migration)| {
-        Verdict::Unknown(format!("migration {id} is in {:?} at the end; whether it ends was not waited for", migration.state))
+        Verdict::Unknown(format!(
+            "migration {id} is in {:?} at the end; whether it ends was not waited for",
+            migration.state
+        ))
     });
     Verdict::of(picture.found).and(unknown.unwrap_or(Verdict::Ok))
 }
@@ -63,23 +69,50 @@ struct Picture {
 impl Picture {
     fn broken(&mut self, invariant: u8, shard: u64, what: String) {
         let what = format!("I{invariant} at index {}: {what}", self.index);
-        self.found.push(Violation::new(Anomaly::Placement(invariant), format!("shard {shard}"), what));
+        self.found.push(Violation::new(
+            Anomaly::Placement(invariant),
+            format!("shard {shard}"),
+            what,
+        ));
     }
 
     fn take(&mut self, shows: &Showing) {
         match shows {
-            Showing::Rules { replication_factor, out_max, in_max } => {
+            Showing::Rules {
+                replication_factor,
+                out_max,
+                in_max,
+            } => {
                 self.rules = Some((*replication_factor, *out_max, *in_max));
             }
             Showing::Host { host, eligible: true } => {
                 self.eligible.insert(*host);
             }
-            Showing::Host { host, eligible: false } => {
+            Showing::Host {
+                host,
+                eligible: false,
+            } => {
                 self.eligible.remove(host);
             }
-            Showing::Shard { shard, conf_ver, voters, learners } => self.shard(*shard, *conf_ver, voters, learners),
-            Showing::Committed { shard, conf_ver, replicas } => self.committed(*shard, *conf_ver, replicas),
-            Showing::Step { migration, shard, kind, state, src, dst } => {
+            Showing::Shard {
+                shard,
+                conf_ver,
+                voters,
+                learners,
+            } => self.shard(*shard, *conf_ver, voters, learners),
+            Showing::Committed {
+                shard,
+                conf_ver,
+                replicas,
+            } => self.committed(*shard, *conf_ver, replicas),
+            Showing::Step {
+                migration,
+                shard,
+                kind,
+                state,
+                src,
+                dst,
+            } => {
                 let entered = Migration {
                     shard: *shard,
                     kind: *kind,
@@ -105,14 +138,21 @@ impl Picture {
             self.broken(4, id, format!("two voters on one host: {voters:?}"));
         }
         let shard = self.shards.entry(id).or_default();
-        let (before, recovered) = (std::mem::replace(&mut shard.conf_ver, conf_ver), std::mem::take(&mut shard.recovered));
+        let (before, recovered) = (
+            std::mem::replace(&mut shard.conf_ver, conf_ver),
+            std::mem::take(&mut shard.recovered),
+        );
         let ahead = shard.committed_conf_ver.filter(|committed| conf_ver > *committed);
         let had = std::mem::replace(&mut shard.voters, voters.to_vec()).len();
         if conf_ver < before {
             self.broken(7, id, format!("conf_ver went from {before} to {conf_ver}"));
         }
         if let Some(committed) = ahead {
-            self.broken(7, id, format!("placement's conf_ver {conf_ver} is ahead of the shard's {committed}"));
+            self.broken(
+                7,
+                id,
+                format!("placement's conf_ver {conf_ver} is ahead of the shard's {committed}"),
+            );
         }
         if !recovered {
             self.enough_voters(id, voters.len(), had);
@@ -120,26 +160,48 @@ impl Picture {
     }
 
     fn enough_voters(&mut self, id: u64, now: usize, had: usize) {
-        let active = self.migrations.values().find(|migration| migration.shard == id && migration.is_active());
+        let active = self
+            .migrations
+            .values()
+            .find(|migration| migration.shard == id && migration.is_active());
         let wanted = match active {
-            Some(migration) if migration.kind == MigrationKind::Remove => migration.voters_before.saturating_sub(1),
+            Some(migration) if migration.kind == MigrationKind::Remove => {
+                migration.voters_before.saturating_sub(1)
+            }
             Some(migration) => migration.voters_before,
             None => had,
         };
-        let factor = self.rules.map_or(0, |(factor, ..)| factor).min(self.eligible.len());
+        let factor = self
+            .rules
+            .map_or(0, |(factor, ..)| factor)
+            .min(self.eligible.len());
         // A shard that never had enough is not blamed for it, only for having fewer than before.
         if now < wanted || (now < had && now < factor) {
-            self.broken(3, id, format!("{now} voters, {wanted} before, and {factor} wanted of hosts that can"));
+            self.broken(
+                3,
+                id,
+                format!("{now} voters, {wanted} before, and {factor} wanted of hosts that can"),
+            );
         }
     }
 
     fn known_replica(&mut self, shard: u64, placed: Placed) {
-        let first = *self.replicas.entry(placed.replica).or_insert((shard, placed.host));
+        let first = *self
+            .replicas
+            .entry(placed.replica)
+            .or_insert((shard, placed.host));
         if first != (shard, placed.host) {
-            let what = format!("replica {} was of shard {} on host {}", placed.replica, first.0, first.1);
+            let what = format!(
+                "replica {} was of shard {} on host {}",
+                placed.replica, first.0, first.1
+            );
             self.broken(2, shard, format!("{what}, and is now on host {}", placed.host));
         } else if self.destroyed.contains(&placed.replica) {
-            self.broken(2, shard, format!("replica {} was destroyed and is used again", placed.replica));
+            self.broken(
+                2,
+                shard,
+                format!("replica {} was destroyed and is used again", placed.replica),
+            );
         }
     }
 
@@ -148,19 +210,33 @@ impl Picture {
         let before = shard.committed_conf_ver.replace(conf_ver).unwrap_or(0);
         shard.committed = Some(replicas.iter().copied().collect());
         if conf_ver < before {
-            self.broken(7, id, format!("the shard's own conf_ver went from {before} to {conf_ver}"));
+            self.broken(
+                7,
+                id,
+                format!("the shard's own conf_ver went from {before} to {conf_ver}"),
+            );
         }
         if let Some(replica) = replicas.iter().find(|replica| self.destroyed.contains(replica)) {
-            self.broken(2, id, format!("replica {replica} was destroyed and is a member again"));
+            self.broken(
+                2,
+                id,
+                format!("replica {replica} was destroyed and is a member again"),
+            );
         }
     }
 
     fn destroyed(&mut self, id: u64, replica: u64) {
         let shard = self.shards.get(&id);
-        let member = shard.and_then(|shard| shard.committed.as_ref()).is_some_and(|members| members.contains(&replica));
+        let member = shard
+            .and_then(|shard| shard.committed.as_ref())
+            .is_some_and(|members| members.contains(&replica));
         let voter = shard.is_some_and(|shard| shard.voters.iter().any(|placed| placed.replica == replica));
         if member || voter {
-            self.broken(5, id, format!("replica {replica} was destroyed while a membership has it"));
+            self.broken(
+                5,
+                id,
+                format!("replica {replica} was destroyed while a membership has it"),
+            );
         }
         self.destroyed.insert(replica);
     }
@@ -183,11 +259,18 @@ impl Picture {
                 if changed {
                     self.broken(6, shard, format!("migration {id} changed its shard or kind"));
                 } else if !followers(kind, from).contains(&to) {
-                    self.broken(6, shard, format!("migration {id} ({kind:?}) went from {from:?} to {to:?}"));
+                    self.broken(
+                        6,
+                        shard,
+                        format!("migration {id} ({kind:?}) went from {from:?} to {to:?}"),
+                    );
                 }
             }
         }
-        if let Some(dst) = entered.dst.filter(|_| matches!(entered.kind, MigrationKind::Move | MigrationKind::Add)) {
+        if let Some(dst) = entered
+            .dst
+            .filter(|_| matches!(entered.kind, MigrationKind::Move | MigrationKind::Add))
+        {
             self.known_or_new(shard, dst);
         }
         let starts = entered.is_active() && self.migrations.get(&id).is_none_or(|before| !before.is_active());
@@ -200,16 +283,27 @@ impl Picture {
 
     /// A replica of a migration that ends in `CleaningDst` is destroyed while still named: only its place is checked.
     fn known_or_new(&mut self, shard: u64, placed: Placed) {
-        let first = *self.replicas.entry(placed.replica).or_insert((shard, placed.host));
+        let first = *self
+            .replicas
+            .entry(placed.replica)
+            .or_insert((shard, placed.host));
         if first != (shard, placed.host) {
-            self.broken(2, shard, format!("replica {} was of shard {} on host {}", placed.replica, first.0, first.1));
+            self.broken(
+                2,
+                shard,
+                format!(
+                    "replica {} was of shard {} on host {}",
+                    placed.replica, first.0, first.1
+                ),
+            );
         }
     }
 
     fn one_active(&mut self, id: u64, shard: u64) {
-        let other = self.migrations.iter().find(|(other, migration)| {
-            **other != id && migration.shard == shard && migration.is_active()
-        });
+        let other = self
+            .migrations
+            .iter()
+            .find(|(other, migration)| **other != id && migration.shard == shard && migration.is_active());
         if let Some((other, _)) = other {
             let what = format!("migration {id} starts while {other} is under way");
             self.broken(1, shard, what);
@@ -217,7 +311,9 @@ impl Picture {
     }
 
     fn within_limits(&mut self, shard: u64) {
-        let Some((_, out_max, in_max)) = self.rules else { return };
+        let Some((_, out_max, in_max)) = self.rules else {
+            return;
+        };
         let mut counts: BTreeMap<(u64, &str), usize> = BTreeMap::new();
         let moving = self.migrations.values().filter(|migration| migration.is_active());
         for migration in moving.filter(|migration| migration.kind != MigrationKind::Home) {
@@ -236,11 +332,19 @@ impl Picture {
 
     fn settle(&mut self) {
         self.settled = true;
-        let open = self.migrations.iter().filter(|(_, migration)| !migration.state.is_terminal());
-        let open: Vec<(u64, u64, MigrationState)> =
-            open.map(|(id, migration)| (*id, migration.shard, migration.state)).collect();
+        let open = self
+            .migrations
+            .iter()
+            .filter(|(_, migration)| !migration.state.is_terminal());
+        let open: Vec<(u64, u64, MigrationState)> = open
+            .map(|(id, migration)| (*id, migration.shard, migration.state))
+            .collect();
         for (id, shard, state) in open {
-            self.broken(10, shard, format!("migration {id} is still in {state:?} though faults stopped"));
+            self.broken(
+                10,
+                shard,
+                format!("migration {id} is still in {state:?} though faults stopped"),
+            );
         }
     }
 }
