@@ -124,12 +124,12 @@ impl<'a> Key<'a> {
     /// An acknowledged write that `read` must have seen, or something after it, and did not.
     fn missing_write(&self, read: &Operation, value: Option<&str>) -> Option<&'a Operation> {
         let newest = self.latest_call[..self.acked_before(read.call_ns())].last()?;
-        let makers = self.makers.get(&value).into_iter().flatten();
+        let mut makers = self.makers.get(&value).into_iter().flatten();
         let possible = |maker: &&&Operation| {
             maker.call_ns() <= read.return_ns().unwrap_or(u64::MAX)
                 && maker.ended_ns().is_none_or(|ended| ended >= newest.call_ns())
         };
-        makers.filter(possible).next().is_none().then_some(*newest)
+        makers.find(possible).is_none().then_some(*newest)
     }
 
     /// An acknowledged append whose element `read` does not have.

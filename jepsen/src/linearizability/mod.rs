@@ -4,17 +4,21 @@
 //! keys are judged apart, on several threads.
 //!
 //! - `model`: one key's operations as demands on, and effects upon, a small state; sound reductions of unknown ones.
-//! - `search`: Wing and Gong's search with Lowe's memo, over a linked list of calls and returns.
-//! - `memo`: configurations that were tried.
+//! - `names`: from texts to the numbers of that state.
+//! - `search`: Wing and Gong's search with Lowe's memo; `calls`: the list it walks; `left`: counts of what is left;
+//!   `memo`: configurations that were tried.
 //! - `check`: the bounds, the threads, the verdict.
 //! - `explain`: the shortest prefix that is wrong, and the operations that show it.
 //!
 //! A key is taken to be absent when its history begins. Unknown is never taken for Ok.
 
+mod calls;
 mod check;
 mod explain;
+mod left;
 mod memo;
 mod model;
+mod names;
 mod search;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@
 
 use std::time::Instant;
 
+use super::calls::Calls;
+use super::left::Left;
 use super::memo::{Bits, Memo};
 use super::model::{ABSENT, Demand, Effect, Model, OTHER, Step, Value, Version};
 
@@ -102,24 +104,12 @@ pub(super) fn search(model: Model, states_max: u64, deadline: Option<Instant>) -
 
 struct Search {
     model: Model,
-    /// The list of calls and returns, by position + 1; 0 is the head.
-    next: Vec<u32>,
-    prev: Vec<u32>,
-    /// The certain operation of an entry; `call` tells which end it is.
-    owner: Vec<u32>,
+    calls: Calls,
+    left: Left,
     /// For an unknown write, the one that does the same and was called before.
     twin: Vec<Option<usize>>,
-    /// For a certain operation with a version made, how many have smaller ones.
+    /// For a certain operation with a version made, how many have larger ones.
     rank: Vec<u32>,
-    ranked: u32,
-    /// By value: certain operations left that demand it, all left that demand it, all left that set it.
-    needed: Vec<u32>,
-    wanted: Vec<u32>,
-    makers: Vec<u32>,
-    reads_left: u32,
-    /// Certain operations left that demand that the state is not something.
-    nots_left: u32,
-    left: usize,
     done: Bits,
     used: Bits,
     state: State,
@@ -130,67 +120,29 @@ struct Search {
 
 impl Search {
     fn new(model: Model) -> Self {
-        let entries = model.positions as usize + 1;
-        let (certain, unknown) = (model.certain.len(), model.unknown.len());
-        let state = State {
-            value: ABSENT,
-            version: 0,
-            exact: model.versioned,
-        };
-        let mut search = Self {
-            next: vec![0; entries],
-            prev: vec![0; entries],
-            owner: vec![0; entries],
+        Self {
+            calls: Calls::new(&model.certain, model.positions),
+            left: Left::new(&model),
             twin: twins(&model.unknown),
             rank: ranks(&model.certain),
-            ranked: 0,
-            needed: vec![0; model.values],
-            wanted: vec![0; model.values],
-            makers: vec![0; model.values],
-            reads_left: 0,
-            nots_left: 0,
-            left: certain,
-            done: Bits::new(certain),
-            used: Bits::new(unknown),
-            state,
+            done: Bits::new(model.certain.len()),
+            used: Bits::new(model.unknown.len()),
+            state: State {
+                value: ABSENT,
+                version: 0,
+                exact: model.versioned,
+            },
             chain: None,
             frames: Vec::new(),
             memo: Memo::default(),
             model,
-        };
-        search.link();
-        for index in 0..certain {
-            search.count(Move::Certain(index), true);
         }
-        for index in 0..unknown {
-            search.count(Move::Unknown(index), true);
-        }
-        search
-    }
-
-    /// Links the calls and returns of all certain operations.
-    fn link(&mut self) {
-        let mut linked = vec![false; self.next.len()];
-        for (index, step) in (0u32..).zip(&self.model.certain) {
-            for position in [step.call, step.end] {
-                linked[position as usize + 1] = true;
-                self.owner[position as usize + 1] = index;
-            }
-        }
-        let mut last = 0u32;
-        for (entry, _) in (0u32..).zip(&linked).filter(|(_, linked)| **linked) {
-            self.next[last as usize] = entry;
-            self.prev[entry as usize] = last;
-            last = entry;
-        }
-        self.next[last as usize] = 0;
-        self.prev[0] = last;
     }
 
     fn run(&mut self, states_max: u64, deadline: Option<Instant>) -> Answer {
         let mut cursor = Cursor::Fresh;
         let mut steps = 0u64;
-        while self.left > 0 {
+        while self.left.certain > 0 {
             steps += 1;
             if steps.is_multiple_of(STEPS_PER_LOOK) && deadline.is_some_and(|at| Instant::now() >= at) {
                 return Answer::TimeExceeded;
@@ -217,18 +169,18 @@ impl Search {
                     self.make(Move::Certain(index), true);
                     return true;
                 }
-                (self.next[0] as usize, 0)
+                (self.calls.first(), 0)
             }
             Cursor::Entry(entry) => (entry, 0),
             Cursor::Unknown(index) => (0, index),
         };
-        while let Some(index) = self.callable(entry) {
+        while let Some(index) = self.calls.callable(entry) {
             if self.admits(index) && self.enter(Move::Certain(index)) {
                 return true;
             }
-            entry = self.next[entry] as usize;
+            entry = self.calls.after(entry);
         }
-        let bound = self.first_return();
+        let bound = self.calls.first_return();
         while let Some(step) = self
             .model
             .unknown
@@ -244,32 +196,16 @@ impl Search {
         false
     }
 
-    /// The certain operation called at `entry`, before the first return.
-    fn callable(&self, entry: usize) -> Option<usize> {
-        let index = self.owner[entry] as usize;
-        let called = entry != 0 && self.model.certain[index].call as usize + 1 == entry;
-        called.then_some(index)
-    }
-
-    /// The position of the first return.
-    fn first_return(&self) -> usize {
-        let mut entry = self.next[0] as usize;
-        while self.callable(entry).is_some() {
-            entry = self.next[entry] as usize;
-        }
-        entry.wrapping_sub(1)
-    }
-
     /// An operation that may come next without alternative.
     fn forced(&mut self) -> Option<usize> {
-        let mut entry = self.next[0] as usize;
-        while let Some(index) = self.callable(entry) {
+        let mut entry = self.calls.first();
+        while let Some(index) = self.calls.callable(entry) {
             let step = self.model.certain[index];
             let keeps = step.effect == Effect::Keep && self.follows(&step) && self.after(&step) == self.state;
             if keeps || self.is_noise(&step) {
                 return Some(index);
             }
-            entry = self.next[entry] as usize;
+            entry = self.calls.after(entry);
         }
         None
     }
@@ -279,8 +215,8 @@ impl Search {
         (step.demand, step.effect, step.version) == (Demand::Any, Effect::Set(OTHER), Version::Unsaid)
             && !self.model.appends
             && self.chain.is_none()
-            && self.nots_left == 0
-            && self.wanted[self.state.value as usize] == 0
+            && self.left.nots == 0
+            && self.left.of(self.state.value).wanted == 0
     }
 
     /// Whether `step` fits here, and did not before the unknown writes that directly precede it.
@@ -293,7 +229,8 @@ impl Search {
 
     fn admits(&mut self, index: usize) -> bool {
         let step = self.model.certain[index];
-        let in_order = !matches!(step.version, Version::Made(_)) || self.rank[index] == self.ranked;
+        let in_order =
+            !matches!(step.version, Version::Made(_)) || self.rank[index] + 1 == self.left.versions;
         in_order && self.follows(&step) && self.may_leave(&step, true)
     }
 
@@ -317,19 +254,19 @@ impl Search {
             return true;
         }
         let own = u32::from(certain && step.demand == Demand::Is(here));
-        let needed = self.needed[here as usize] > own;
+        let needed = self.left.of(here).needed > own;
         if self.model.pure_list {
             let seen = self.model.is_observed(there);
-            return !needed && (seen || (certain && self.reads_left == 0));
+            return !needed && (seen || (certain && self.left.reads == 0));
         }
-        self.model.appends || !needed || self.makers[here as usize] > 0
+        self.model.appends || !needed || self.left.of(here).makers > 0
     }
 
     fn after(&mut self, step: &Step) -> State {
         let value = match step.effect {
             Effect::Keep => self.state.value,
             Effect::Set(value) => value,
-            Effect::Append(element) => self.appended(element),
+            Effect::Append(element) => self.model.appended(self.state.value, element),
         };
         match (step.version, step.effect) {
             (Version::Read(version) | Version::Made(version), _) => State {
@@ -344,16 +281,6 @@ impl Search {
                 ..self.state
             },
         }
-    }
-
-    fn appended(&mut self, element: u32) -> Value {
-        let value = self.model.appended(self.state.value, element);
-        if self.model.values > self.needed.len() {
-            for counts in [&mut self.needed, &mut self.wanted, &mut self.makers] {
-                counts.resize(self.model.values, 0);
-            }
-        }
-        value
     }
 
     /// Makes a move unless the configuration it leads to is known.
@@ -385,22 +312,17 @@ impl Search {
                 self.state = self.after(&step);
                 self.chain = None;
                 self.done.insert(index);
-                self.left -= 1;
-                for position in [step.call, step.end] {
-                    let entry = position as usize + 1;
-                    let (before, after) = (self.prev[entry], self.next[entry]);
-                    self.next[before as usize] = after;
-                    self.prev[after as usize] = before;
-                }
+                self.calls.take(&step);
+                self.left.count(&step, true, false);
             }
             Move::Unknown(index) => {
                 let step = self.model.unknown[index];
                 self.chain = self.chain.or(Some(self.state));
                 self.state = self.after(&step);
                 self.used.insert(index);
+                self.left.count(&step, false, false);
             }
         }
-        self.count(made, false);
         self.frames.push(frame);
     }
 
@@ -411,17 +333,14 @@ impl Search {
             Move::Certain(index) => {
                 let step = self.model.certain[index];
                 self.done.remove(index);
-                self.left += 1;
-                for position in [step.end, step.call] {
-                    let entry = position + 1;
-                    let (before, after) = (self.prev[entry as usize], self.next[entry as usize]);
-                    self.next[before as usize] = entry;
-                    self.prev[after as usize] = entry;
-                }
+                self.calls.put_back(&step);
+                self.left.count(&step, true, true);
             }
-            Move::Unknown(index) => self.used.remove(index),
+            Move::Unknown(index) => {
+                self.used.remove(index);
+                self.left.count(&self.model.unknown[index], false, true);
+            }
         }
-        self.count(frame.made, true);
         (self.state, self.chain) = (frame.state, frame.chain);
         Some(frame)
     }
@@ -434,45 +353,15 @@ impl Search {
                 _ if frame.forced => {}
                 Move::Certain(index) => {
                     let entry = self.model.certain[index].call as usize + 1;
-                    return Some(Cursor::Entry(self.next[entry] as usize));
+                    return Some(Cursor::Entry(self.calls.after(entry)));
                 }
                 Move::Unknown(index) => return Some(Cursor::Unknown(index + 1)),
             }
         }
     }
-
-    /// Counts an operation among those left, or takes it out.
-    fn count(&mut self, of: Move, left: bool) {
-        let bump = |count: &mut u32| *count = if left { *count + 1 } else { *count - 1 };
-        let (step, certain) = match of {
-            Move::Certain(index) => (self.model.certain[index], true),
-            Move::Unknown(index) => (self.model.unknown[index], false),
-        };
-        if let Demand::Is(value) = step.demand {
-            bump(&mut self.wanted[value as usize]);
-            if certain {
-                bump(&mut self.needed[value as usize]);
-            }
-        }
-        if let Effect::Set(value) = step.effect {
-            bump(&mut self.makers[value as usize]);
-        }
-        if certain && step.effect == Effect::Keep {
-            bump(&mut self.reads_left);
-        }
-        if certain && matches!(step.demand, Demand::Not(_)) {
-            bump(&mut self.nots_left);
-        }
-        if certain && matches!(step.version, Version::Made(_)) {
-            self.ranked = if left {
-                self.ranked.saturating_sub(1)
-            } else {
-                self.ranked + 1
-            };
-        }
-    }
 }
 
+/// For each, the last before it that demands and does the same.
 fn twins(unknown: &[Step]) -> Vec<Option<usize>> {
     let mut last = std::collections::HashMap::new();
     unknown
@@ -482,6 +371,7 @@ fn twins(unknown: &[Step]) -> Vec<Option<usize>> {
         .collect()
 }
 
+/// For each that made a version, how many made a later one.
 fn ranks(certain: &[Step]) -> Vec<u32> {
     let mut made: Vec<(u64, usize)> = certain
         .iter()
@@ -491,7 +381,7 @@ fn ranks(certain: &[Step]) -> Vec<u32> {
             _ => None,
         })
         .collect();
-    made.sort_unstable();
+    made.sort_unstable_by_key(|made| std::cmp::Reverse(*made));
     let mut ranks = vec![0; certain.len()];
     for (rank, (_, index)) in (0u32..).zip(made) {
         ranks[index] = rank;

@@ -20,34 +20,37 @@ pub fn check(history: &[Operation]) -> Verdict {
     Verdict::of(found)
 }
 
+/// A kind of circle: the edge it starts with, and what may follow.
+type Circle = (Anomaly, Edge, fn(Edge) -> bool, &'static str);
+
 /// The circles, the strongest kind only: each kind contains those before it.
 fn circles(lists: &Lists<'_>) -> Option<Violation> {
     let graph = Graph::new(lists);
-    let writes = |edge| edge == Edge::WriteWrite;
-    let no_misses = |edge| edge != Edge::ReadWrite;
-    let kinds: [(Anomaly, Edge, &dyn Fn(Edge) -> bool, &str); 4] = [
+    let writes: fn(Edge) -> bool = |edge| edge == Edge::WriteWrite;
+    let no_misses: fn(Edge) -> bool = |edge| edge != Edge::ReadWrite;
+    let kinds: [Circle; 4] = [
         (
             Anomaly::G0,
             Edge::WriteWrite,
-            &writes,
+            writes,
             "the writes of these transactions interleave both ways",
         ),
         (
             Anomaly::G1c,
             Edge::WriteRead,
-            &no_misses,
+            no_misses,
             "these transactions saw each other's writes in a circle",
         ),
         (
             Anomaly::GSingle,
             Edge::ReadWrite,
-            &no_misses,
+            no_misses,
             "one read missed a write that it should have seen",
         ),
         (
             Anomaly::G2,
             Edge::ReadWrite,
-            &|_| true,
+            |_| true,
             "several reads missed writes in a circle",
         ),
     ];

@@ -1,5 +1,6 @@
 //! Who must come before whom, and circles of it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::lists::{Fate, List, Lists};
@@ -132,8 +133,8 @@ impl Graph {
         for root in finish_order(&forward).into_iter().rev() {
             let mut stack = vec![root];
             while let Some(node) = stack.pop() {
-                if !component.contains_key(&node) {
-                    component.insert(node, root);
+                if let Entry::Vacant(place) = component.entry(node) {
+                    place.insert(root);
                     stack.extend(backward.get(&node).into_iter().flatten());
                 }
             }
