@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::explain::explain;
 use super::model::Model;
 use super::search::{Answer, search};
+use super::zones::contradiction;
 use crate::history::Operation;
 use crate::verdict::Verdict;
 
@@ -80,7 +81,7 @@ pub fn check_key(operations: &[&Operation], bounds: Bounds) -> Verdict {
 
 fn check_until(operations: &[&Operation], states_max: u64, deadline: Option<Instant>) -> Verdict {
     let key = operations.first().map_or("", |operation| operation.key());
-    match search(Model::new(operations), states_max, deadline) {
+    match decide(operations, states_max, deadline) {
         Answer::Linearizable => Verdict::Ok,
         Answer::Not => Verdict::Violation(vec![explain(operations, states_max)]),
         Answer::StatesExceeded => Verdict::Unknown(format!(
@@ -92,4 +93,13 @@ fn check_until(operations: &[&Operation], states_max: u64, deadline: Option<Inst
             operations.len()
         )),
     }
+}
+
+/// Whether the operations of one key have an order.
+pub(super) fn decide(operations: &[&Operation], states_max: u64, deadline: Option<Instant>) -> Answer {
+    let model = Model::new(operations);
+    if contradiction(&model).is_some() {
+        return Answer::Not;
+    }
+    search(model, states_max, deadline)
 }

@@ -1,6 +1,6 @@
 //! Why a key's history is not linearizable: as few operations as can be found within a short time.
 //!
-//! First the shortest prefix: linearizability is closed under prefixes, so the first return that cannot be explained
+//! Where a contradiction was found without a search, it is the start. Else the shortest prefix is: linearizability is closed under prefixes, so the first return that cannot be explained
 //! is found by halving. Then operations are left out while what is left stays wrong, in ever smaller pieces. Reads and
 //! refused compare-and-sets may always be left out. A write may be if nothing left mentions what it wrote, and nothing
 //! left demands that the state is not something: then an order with it would give one without, so what is wrong
@@ -9,27 +9,60 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use super::check::decide;
 use super::model::Model;
-use super::search::{Answer, search};
+use super::search::Answer;
+use super::zones::contradiction;
 use crate::history::{Action, Operation, Outcome};
 use crate::verdict::{Anomaly, Violation};
 
-/// Time spent on making one explanation shorter.
-const TIME_MAX: Duration = Duration::from_secs(3);
+/// Time spent on finding the first return that is wrong.
+const PREFIX_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Time spent on leaving operations out.
+const SHORTEN_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// The violation of a key whose history is known to be wrong.
 pub(super) fn explain(operations: &[&Operation], states_max: u64) -> Violation {
-    let deadline = Instant::now().checked_add(TIME_MAX);
-    let is_wrong = |candidate: &[Operation]| {
-        let borrowed: Vec<&Operation> = candidate.iter().collect();
-        search(Model::new(&borrowed), states_max, deadline) == Answer::Not
-    };
     let key = operations.first().map_or("", |operation| operation.key());
-    let mut shown = shortest_prefix(operations, is_wrong);
+    let deadline = Instant::now().checked_add(PREFIX_TIME_MAX);
+    let mut shown = match contradiction(&Model::new(operations)) {
+        Some(sources) => with_makers(&sources, operations),
+        None => shortest_prefix(operations, |candidate| is_wrong(candidate, states_max, deadline)),
+    };
     let last = shown.iter().max_by_key(|operation| operation.ended_ns()).cloned();
-    shorten(&mut shown, is_wrong, deadline);
+    let deadline = Instant::now().checked_add(SHORTEN_TIME_MAX);
+    shorten(
+        &mut shown,
+        |candidate| is_wrong(candidate, states_max, deadline),
+        deadline,
+    );
     let (anomaly, what) = describe(last.as_ref(), operations);
     Violation::new(anomaly, format!("key {key}"), what).shown_by(&shown)
+}
+
+/// The operations `sources`, and all that may have written what they demand: without, they would be wrong for another
+/// reason.
+fn with_makers(sources: &[u32], operations: &[&Operation]) -> Vec<Operation> {
+    let chosen: HashSet<usize> = sources.iter().map(|source| *source as usize).collect();
+    let mentioned: HashSet<&str> = chosen
+        .iter()
+        .flat_map(|source| mentions(operations[*source].action()))
+        .collect();
+    let makes = |operation: &Operation| match writes(operation.action()) {
+        Some(text) => text.split(',').any(|part| mentioned.contains(part)),
+        None => true,
+    };
+    let shown = operations.iter().enumerate().filter(|(at, operation)| {
+        chosen.contains(at)
+            || (is_write(operation.action()) && !is_moot(operation.action()) && makes(operation))
+    });
+    shown.map(|(_, operation)| (*operation).clone()).collect()
+}
+
+fn is_wrong(candidate: &[Operation], states_max: u64, deadline: Option<Instant>) -> bool {
+    let borrowed: Vec<&Operation> = candidate.iter().collect();
+    decide(&borrowed, states_max, deadline) == Answer::Not
 }
 
 /// The part of the history up to the first return at which it is wrong.
@@ -194,7 +227,7 @@ fn describe(last: Option<&Operation>, operations: &[&Operation]) -> (Anomaly, St
         (Some(last), _) => (
             Anomaly::NotLinearizable,
             format!(
-                "no order of these operations explains the {} that returned at {} ns; up to then there was one",
+                "no order of these operations explains the {} that returned at {} ns",
                 last.action().kind().name(),
                 last.ended_ns().unwrap_or_default()
             ),

@@ -7,6 +7,7 @@
 //! - `names`: from texts to the numbers of that state.
 //! - `search`: Wing and Gong's search with Lowe's memo; `calls`: the list it walks; `left`: counts of what is left;
 //!   `memo`: configurations that were tried.
+//! - `zones`: contradictions that are found without a search.
 //! - `check`: the bounds, the threads, the verdict.
 //! - `explain`: the shortest prefix that is wrong, and the operations that show it.
 //!
@@ -22,5 +23,6 @@ mod names;
 mod search;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 pub use check::{Bounds, check, check_key};

@@ -178,7 +178,7 @@ fn an_unknown_write_may_be_late_or_never() {
     bad(
         &[get("k", Some("u"), 0, 1), put_unknown("k", "u", 2)],
         Anomaly::NotLinearizable,
-        1,
+        2,
     );
 }
 
