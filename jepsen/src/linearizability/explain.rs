@@ -51,7 +51,9 @@ fn with_makers(sources: &[u32], operations: &[&Operation]) -> Vec<Operation> {
         .collect();
     let makes = |operation: &Operation| match writes(operation.action()) {
         Some(text) => text.split(',').any(|part| mentioned.contains(part)),
-        None => true,
+        None => chosen
+            .iter()
+            .any(|source| demands_absence(operations[*source].action())),
     };
     let shown = operations.iter().enumerate().filter(|(at, operation)| {
         chosen.contains(at)
@@ -142,8 +144,13 @@ fn without(shown: &[Operation], from: usize, size: usize) -> Option<Vec<Operatio
         .iter()
         .flat_map(|operation| mentions(operation.action()))
         .collect();
+    let demands_absence = kept.iter().any(|operation| demands_absence(operation.action()));
     let needed = |action: &Action| {
-        demands_not || writes(action).is_none_or(|text| text.split(',').any(|part| mentioned.contains(part)))
+        demands_not
+            || match writes(action) {
+                Some(text) => text.split(',').any(|part| mentioned.contains(part)),
+                None => demands_absence,
+            }
     };
     let rest: Vec<Operation> = (0..shown.len())
         .filter(|at| keeps(*at) && (!piece.contains(at) || needed(shown[*at].action())))
@@ -167,7 +174,29 @@ fn demands_not(action: &Action) -> bool {
     }
 }
 
-/// What a write leaves behind; `None` for absence, which is always mentioned.
+/// Whether the reply says that the key was absent, or its effect rests on that.
+fn demands_absence(action: &Action) -> bool {
+    match action {
+        Action::Get(Outcome::Ok(reply)) => reply.value.is_none(),
+        Action::Put {
+            outcome: Outcome::Ok(reply),
+            ..
+        }
+        | Action::Append {
+            outcome: Outcome::Ok(reply),
+            ..
+        } => reply.prev == Some(None),
+        Action::Cas { expect: None, .. } => true,
+        Action::Cas {
+            outcome: Outcome::Ok(reply),
+            ..
+        } => reply.prev == Some(None),
+        Action::Delete(Outcome::Ok(reply)) => reply.existed == Some(false) || reply.prev == Some(None),
+        _ => false,
+    }
+}
+
+/// What a write leaves behind; `None` for absence.
 fn writes(action: &Action) -> Option<&str> {
     match action {
         Action::Put { value, .. } | Action::Cas { value, .. } => Some(value),
