@@ -1,0 +1,45 @@
+//! The states that a migration of each kind may go through.
+
+use super::lines::MigrationKind;
+use crate::events::MigrationState::{self, *};
+
+/// What may follow `from`. A table a kind, so that it can be held beside the design.
+pub(super) fn followers(kind: MigrationKind, from: MigrationState) -> &'static [MigrationState] {
+    match kind {
+        MigrationKind::Move => match from {
+            Proposed => &[Adding, Rejected],
+            Adding => &[CatchingUp, Aborting],
+            CatchingUp => &[Transferring, Switching, Aborting],
+            Transferring => &[Switching, Aborting],
+            Switching => &[Transferring, Removing, Aborting],
+            Removing => &[Cleaning],
+            Cleaning => &[Done],
+            // A switch that committed after it was given up is carried out.
+            Aborting => &[Removing, CleaningDst],
+            CleaningDst => &[Aborted],
+            Done | Aborted | Rejected => &[],
+        },
+        MigrationKind::Add => match from {
+            Proposed => &[Adding, Rejected],
+            Adding => &[CatchingUp, Aborting],
+            CatchingUp => &[Switching, Aborting],
+            Switching => &[Done, Aborting],
+            Aborting => &[Done, CleaningDst],
+            CleaningDst => &[Aborted],
+            _ => &[],
+        },
+        MigrationKind::Remove => match from {
+            Proposed => &[Transferring, Rejected],
+            Transferring => &[Switching, Aborted],
+            Switching => &[Transferring, Removing],
+            Removing => &[Cleaning],
+            Cleaning => &[Done],
+            _ => &[],
+        },
+        MigrationKind::Home => match from {
+            Proposed => &[Transferring, Rejected],
+            Transferring => &[Done, Aborted],
+            _ => &[],
+        },
+    }
+}
