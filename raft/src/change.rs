@@ -83,7 +83,10 @@ impl Group {
     ) -> Result<(), ChangeError> {
         let seen = self.registered().cell.mark().stamp.controller_term;
         if stamp.controller_term < seen {
-            return Err(ChangeError::OldController { given: stamp.controller_term, seen });
+            return Err(ChangeError::OldController {
+                given: stamp.controller_term,
+                seen,
+            });
         }
         let raft = &self.registered().raft;
         let metrics = {
@@ -91,17 +94,27 @@ impl Group {
             openraft::async_runtime::watch::WatchReceiver::borrow_watched(&watched).clone()
         };
         if metrics.current_leader != Some(self.replica().0) {
-            return Err(ChangeError::NotLeader { leader: metrics.current_leader.map(ReplicaId) });
+            return Err(ChangeError::NotLeader {
+                leader: metrics.current_leader.map(ReplicaId),
+            });
         }
         let effective = &metrics.membership_config;
         let in_force = effective.log_id().map(|id| id.index());
         if in_force != Some(decided_on) {
-            return Err(ChangeError::Conflict(format!("membership {in_force:?} is in force, not {decided_on}")));
+            return Err(ChangeError::Conflict(format!(
+                "membership {in_force:?} is in force, not {decided_on}"
+            )));
         }
-        let Some(request) = plan(self.replica().0, effective.membership(), change)? else { return Ok(()) };
-        let preconditions =
-            [Precondition::LastMembershipLogId { last_membership_log_id: *effective.log_id() }];
-        let payload = Payload { stamp: Some(stamp), ..Payload::default() };
+        let Some(request) = plan(self.replica().0, effective.membership(), change)? else {
+            return Ok(());
+        };
+        let preconditions = [Precondition::LastMembershipLogId {
+            last_membership_log_id: *effective.log_id(),
+        }];
+        let payload = Payload {
+            stamp: Some(stamp),
+            ..Payload::default()
+        };
         let request = ChangeMembershipRequest::new(request, true)
             .with_preconditions(preconditions)
             .with_payload(payload.clone(), payload);
@@ -127,8 +140,13 @@ fn plan(
         _ if joint => Err(ChangeError::Conflict("a joint configuration is under way".into())),
         MemberChange::AddLearner { replica, host } => match membership.get_node(&replica.0) {
             Some(member) if member.host == host.0 => Ok(None),
-            Some(member) => Err(ChangeError::Unfit(format!("replica {replica} is on {member} already"))),
-            None => Ok(Some(ChangeMembers::AddNodes(BTreeMap::from([(replica.0, Member { host: host.0 })])))),
+            Some(member) => Err(ChangeError::Unfit(format!(
+                "replica {replica} is on {member} already"
+            ))),
+            None => Ok(Some(ChangeMembers::AddNodes(BTreeMap::from([(
+                replica.0,
+                Member { host: host.0 },
+            )])))),
         },
         MemberChange::Remove { replica } if membership.get_node(&replica.0).is_none() => Ok(None),
         MemberChange::Remove { replica } if last.contains(&replica.0) => {
@@ -149,7 +167,9 @@ fn plan_switch(
     let mut target = voters.clone();
     if let Some(promote) = promote {
         if membership.get_node(&promote.0).is_none() {
-            return Err(ChangeError::Unfit(format!("replica {promote} is not a learner here")));
+            return Err(ChangeError::Unfit(format!(
+                "replica {promote} is not a learner here"
+            )));
         }
         target.insert(promote.0);
     }
@@ -167,11 +187,13 @@ fn plan_switch(
 
 fn change_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeError {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            ChangeError::NotLeader { leader: forward.leader_id.map(ReplicaId) }
-        }
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => ChangeError::NotLeader {
+            leader: forward.leader_id.map(ReplicaId),
+        },
         RaftError::APIError(ClientWriteError::PreconditionFailed(e)) => ChangeError::Conflict(e.to_string()),
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(e)) => ChangeError::Conflict(e.to_string()),
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
+            ChangeError::Conflict(e.to_string())
+        }
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(e)) => ChangeError::Unknown(e.to_string()),
         RaftError::Fatal(e) => ChangeError::Unknown(e.to_string()),
     }
@@ -182,19 +204,29 @@ mod tests {
     use super::*;
 
     fn membership(configs: &[&[u64]], members: &[u64]) -> Membership {
-        let configs = configs.iter().map(|voters| voters.iter().copied().collect()).collect();
-        let members: BTreeMap<u64, Member> = members.iter().map(|id| (*id, Member { host: id * 10 })).collect();
+        let configs = configs
+            .iter()
+            .map(|voters| voters.iter().copied().collect())
+            .collect();
+        let members: BTreeMap<u64, Member> =
+            members.iter().map(|id| (*id, Member { host: id * 10 })).collect();
         Membership::new(configs, members).unwrap()
     }
 
     fn switch(promote: u64, demote: u64) -> MemberChange {
-        MemberChange::Switch { promote: Some(ReplicaId(promote)), demote: Some(ReplicaId(demote)) }
+        MemberChange::Switch {
+            promote: Some(ReplicaId(promote)),
+            demote: Some(ReplicaId(demote)),
+        }
     }
 
     #[test]
     fn a_switch_replaces_one_voter_by_a_learner() {
         let change = plan(1, &membership(&[&[1, 2, 3]], &[1, 2, 3, 4]), switch(4, 3)).unwrap();
-        assert_eq!(change, Some(ChangeMembers::ReplaceAllVoters(BTreeSet::from([1, 2, 4]))));
+        assert_eq!(
+            change,
+            Some(ChangeMembers::ReplaceAllVoters(BTreeSet::from([1, 2, 4])))
+        );
     }
 
     #[test]
@@ -207,24 +239,52 @@ mod tests {
     fn what_has_happened_already_is_no_error() {
         let now = membership(&[&[1, 2, 4]], &[1, 2, 3, 4]);
         assert_eq!(plan(1, &now, switch(4, 3)).unwrap(), None);
-        let add = MemberChange::AddLearner { replica: ReplicaId(3), host: HostId(30) };
+        let add = MemberChange::AddLearner {
+            replica: ReplicaId(3),
+            host: HostId(30),
+        };
         assert_eq!(plan(1, &now, add).unwrap(), None);
-        assert_eq!(plan(1, &now, MemberChange::Remove { replica: ReplicaId(9) }).unwrap(), None);
+        assert_eq!(
+            plan(
+                1,
+                &now,
+                MemberChange::Remove {
+                    replica: ReplicaId(9)
+                }
+            )
+            .unwrap(),
+            None
+        );
         assert_eq!(plan(1, &now, MemberChange::FinishJoint).unwrap(), None);
     }
 
     #[test]
     fn a_voter_is_not_removed_nor_an_unknown_replica_promoted() {
         let now = membership(&[&[1, 2, 3]], &[1, 2, 3]);
-        assert!(matches!(plan(1, &now, MemberChange::Remove { replica: ReplicaId(3) }), Err(ChangeError::Unfit(_))));
+        assert!(matches!(
+            plan(
+                1,
+                &now,
+                MemberChange::Remove {
+                    replica: ReplicaId(3)
+                }
+            ),
+            Err(ChangeError::Unfit(_))
+        ));
         assert!(matches!(plan(1, &now, switch(4, 3)), Err(ChangeError::Unfit(_))));
     }
 
     #[test]
     fn a_joint_configuration_is_only_finished() {
         let joint = membership(&[&[1, 2, 3], &[1, 2, 4]], &[1, 2, 3, 4]);
-        assert!(matches!(plan(1, &joint, switch(4, 3)), Err(ChangeError::Conflict(_))));
+        assert!(matches!(
+            plan(1, &joint, switch(4, 3)),
+            Err(ChangeError::Conflict(_))
+        ));
         let finish = plan(1, &joint, MemberChange::FinishJoint).unwrap();
-        assert_eq!(finish, Some(ChangeMembers::ReplaceAllVoters(BTreeSet::from([1, 2, 4]))));
+        assert_eq!(
+            finish,
+            Some(ChangeMembers::ReplaceAllVoters(BTreeSet::from([1, 2, 4])))
+        );
     }
 }

@@ -49,7 +49,10 @@ fn fault(error: impl std::fmt::Display) -> MachineFault {
 
 impl Machine for ShardMachine {
     fn apply(&self, at: Position, command: Option<&Bytes>) -> Result<Response, MachineFault> {
-        let at = storage::shard::Position { term: at.term, index: at.index };
+        let at = storage::shard::Position {
+            term: at.term,
+            index: at.index,
+        };
         self.0.apply(at, command).map(Response::new).map_err(fault)
     }
 
@@ -74,7 +77,10 @@ impl Machine for ShardMachine {
     }
 
     fn install(&self, imported: Imported, _: Bytes) -> Result<(), MachineFault> {
-        let file = imported.0.downcast::<ImportedFile>().map_err(|_| fault("another machine's import"))?;
+        let file = imported
+            .0
+            .downcast::<ImportedFile>()
+            .map_err(|_| fault("another machine's import"))?;
         self.0.install(*file).map_err(fault)
     }
 }
@@ -160,7 +166,11 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Stores> for Builder {
 
 #[test]
 fn the_log_and_the_state_machine_pass_openrafts_suite() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         if let Err(e) = Suite::test_all(Builder).await {
             panic!("{e}");

@@ -10,7 +10,9 @@ use openraft::vote::RaftVote;
 use prost::Message;
 
 use crate::proto;
-use crate::types::{Command, ConfStamp, Entry, LeaderId, LogId, Member, Membership, Payload, StoredMembership, Vote};
+use crate::types::{
+    Command, ConfStamp, Entry, LeaderId, LogId, Member, Membership, Payload, StoredMembership, Vote,
+};
 
 const RECORD_FORMAT: u8 = 1;
 const RECORD_ENTRY: u8 = 1;
@@ -72,44 +74,85 @@ pub(crate) fn entry_from_proto(entry: proto::Entry) -> Result<Entry, Malformed> 
         membership: entry.membership.map(membership_from_proto).transpose()?,
         stamp: entry.stamp.map(stamp_from_proto),
     };
-    Ok(Entry { log_id: log_id_from_proto(&id), payload })
+    Ok(Entry {
+        log_id: log_id_from_proto(&id),
+        payload,
+    })
 }
 
 pub(crate) fn log_id_to_proto(id: &LogId) -> proto::LogId {
     let leader = id.committed_leader_id();
-    proto::LogId { term: leader.term, leader: leader.node_id, index: id.index() }
+    proto::LogId {
+        term: leader.term,
+        leader: leader.node_id,
+        index: id.index(),
+    }
 }
 
 pub(crate) fn log_id_from_proto(id: &proto::LogId) -> LogId {
-    LogId::new(LeaderId { term: id.term, node_id: id.leader }, id.index)
+    LogId::new(
+        LeaderId {
+            term: id.term,
+            node_id: id.leader,
+        },
+        id.index,
+    )
 }
 
 pub(crate) fn vote_to_proto(vote: &Vote) -> proto::Vote {
     let leader = vote.leader_id();
-    proto::Vote { term: leader.term, replica: leader.node_id, committed: vote.is_committed() }
+    proto::Vote {
+        term: leader.term,
+        replica: leader.node_id,
+        committed: vote.is_committed(),
+    }
 }
 
 pub(crate) fn vote_from_proto(vote: &proto::Vote) -> Vote {
-    Vote::from_leader_id(LeaderId { term: vote.term, node_id: vote.replica }, vote.committed)
+    Vote::from_leader_id(
+        LeaderId {
+            term: vote.term,
+            node_id: vote.replica,
+        },
+        vote.committed,
+    )
 }
 
 pub(crate) fn required_vote(vote: Option<proto::Vote>) -> Result<Vote, Malformed> {
-    vote.as_ref().map(vote_from_proto).ok_or(Malformed::Missing("vote"))
+    vote.as_ref()
+        .map(vote_from_proto)
+        .ok_or(Malformed::Missing("vote"))
 }
 
 pub(crate) fn membership_to_proto(membership: &Membership) -> proto::Membership {
     let configs = membership.get_joint_config().iter();
     proto::Membership {
-        configs: configs.map(|voters| proto::Voters { replicas: voters.iter().copied().collect() }).collect(),
-        members: membership.nodes().map(|(id, member)| proto::Member { replica: *id, host: member.host }).collect(),
+        configs: configs
+            .map(|voters| proto::Voters {
+                replicas: voters.iter().copied().collect(),
+            })
+            .collect(),
+        members: membership
+            .nodes()
+            .map(|(id, member)| proto::Member {
+                replica: *id,
+                host: member.host,
+            })
+            .collect(),
     }
 }
 
 pub(crate) fn membership_from_proto(membership: proto::Membership) -> Result<Membership, Malformed> {
-    let configs: Vec<BTreeSet<u64>> =
-        membership.configs.into_iter().map(|voters| voters.replicas.into_iter().collect()).collect();
-    let members: BTreeMap<u64, Member> =
-        membership.members.into_iter().map(|member| (member.replica, Member { host: member.host })).collect();
+    let configs: Vec<BTreeSet<u64>> = membership
+        .configs
+        .into_iter()
+        .map(|voters| voters.replicas.into_iter().collect())
+        .collect();
+    let members: BTreeMap<u64, Member> = membership
+        .members
+        .into_iter()
+        .map(|member| (member.replica, Member { host: member.host }))
+        .collect();
     Membership::new(configs, members).map_err(|e| Malformed::Membership(e.to_string()))
 }
 
@@ -122,7 +165,11 @@ pub(crate) fn stamp_to_proto(stamp: ConfStamp) -> proto::ConfStamp {
 }
 
 pub(crate) fn stamp_from_proto(stamp: proto::ConfStamp) -> ConfStamp {
-    ConfStamp { conf_ver: stamp.conf_ver, migration: stamp.migration, controller_term: stamp.controller_term }
+    ConfStamp {
+        conf_ver: stamp.conf_ver,
+        migration: stamp.migration,
+        controller_term: stamp.controller_term,
+    }
 }
 
 /// What a machine's state covers: the last entry applied and the membership in force there.
@@ -175,14 +222,22 @@ mod tests {
     fn entry() -> Entry {
         let membership = Membership::new(
             vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])],
-            BTreeMap::from([(1, Member { host: 7 }), (2, Member { host: 8 }), (3, Member { host: 9 })]),
+            BTreeMap::from([
+                (1, Member { host: 7 }),
+                (2, Member { host: 8 }),
+                (3, Member { host: 9 }),
+            ]),
         );
         Entry {
             log_id: LogId::new(LeaderId { term: 3, node_id: 2 }, 17),
             payload: Payload {
                 command: Some(Command(Bytes::from_static(b"put"))),
                 membership: Some(membership.unwrap()),
-                stamp: Some(ConfStamp { conf_ver: 5, migration: 6, controller_term: 7 }),
+                stamp: Some(ConfStamp {
+                    conf_ver: 5,
+                    migration: 6,
+                    controller_term: 7,
+                }),
             },
         }
     }
@@ -207,7 +262,11 @@ mod tests {
         let mark = Mark {
             applied: Some(entry().log_id),
             membership: StoredMembership::new(Some(entry().log_id), entry().payload.membership.unwrap()),
-            stamp: ConfStamp { conf_ver: 1, migration: 2, controller_term: 3 },
+            stamp: ConfStamp {
+                conf_ver: 1,
+                migration: 2,
+                controller_term: 3,
+            },
         };
         assert_eq!(Mark::decode(mark.encode()).unwrap(), mark);
         assert_eq!(Mark::decode(Mark::default().encode()).unwrap(), Mark::default());

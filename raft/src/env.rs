@@ -20,7 +20,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {}
 /// Opens byte streams to `host:port` addresses.
 pub trait Connector: Send + Sync + 'static {
     /// Connects, or says why not.
-    fn connect(&self, address: String) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn IoStream>>> + Send>>;
+    fn connect(&self, address: String)
+    -> Pin<Box<dyn Future<Output = io::Result<Box<dyn IoStream>>> + Send>>;
 }
 
 /// Runs work that blocks on a disk.
@@ -73,6 +74,8 @@ impl Env {
 
 impl std::fmt::Debug for Env {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Env").field("context", &self.context).finish_non_exhaustive()
+        f.debug_struct("Env")
+            .field("context", &self.context)
+            .finish_non_exhaustive()
     }
 }

@@ -26,7 +26,9 @@ pub(crate) fn peer_lost(host: &RaftHost, lost: u64) {
 
 async fn campaign_after_lease(host: RaftHost, group: Group) {
     let lost_leader = group.leader();
-    let Some(heard) = group.registered().last_heard() else { return };
+    let Some(heard) = group.registered().last_heard() else {
+        return;
+    };
     let spread = Duration::from_millis(host.env().context.random_below(SPREAD_MS));
     let lease_over = heard + host.options().election_max;
     let wait = lease_over.saturating_duration_since(HostInstant::now()) + spread;

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
-use openraft::raft::responder::ProgressResponder;
+use openraft::errors::{
+    ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+};
 use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::raft::responder::ProgressResponder;
 use openraft::raft::{ClientWriteResult, ReadPolicy};
 use placement::{HostId, ReplicaId, ShardId};
 
@@ -148,8 +150,10 @@ impl Group {
 
     /// Makes the first members of a group that has none; a group that has some is left as it is.
     pub async fn initialize(&self, members: &BTreeMap<ReplicaId, HostId>) -> Result<(), ProposeError> {
-        let members: BTreeMap<u64, Member> =
-            members.iter().map(|(replica, host)| (replica.0, Member { host: host.0 })).collect();
+        let members: BTreeMap<u64, Member> = members
+            .iter()
+            .map(|(replica, host)| (replica.0, Member { host: host.0 }))
+            .collect();
         match self.scoped(self.registered.raft.initialize(members)).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(e)) => Err(ProposeError::Stopped(e.to_string())),
@@ -163,25 +167,44 @@ impl Group {
     }
 
     /// The same, but only if this replica still leads in `term`: a deposed leader's command is never proposed.
-    pub async fn propose_in_term(&self, command: Bytes, term: u64) -> Result<(Position, Response), ProposeError> {
+    pub async fn propose_in_term(
+        &self,
+        command: Bytes,
+        term: u64,
+    ) -> Result<(Position, Response), ProposeError> {
         self.propose_fenced(command, Some(term)).await
     }
 
-    async fn propose_fenced(&self, command: Bytes, term: Option<u64>) -> Result<(Position, Response), ProposeError> {
-        let (responder, result) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+    async fn propose_fenced(
+        &self,
+        command: Bytes,
+        term: Option<u64>,
+    ) -> Result<(Position, Response), ProposeError> {
+        let (responder, result) =
+            ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
         let mut request = self.registered.raft.write(Command(command)).responder(responder);
         if let Some(term) = term {
-            request = request.with_leader(LeaderId { term, node_id: self.registered.replica });
+            request = request.with_leader(LeaderId {
+                term,
+                node_id: self.registered.replica,
+            });
         }
         request.await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
         match result.await {
             Ok(Ok(written)) => {
-                let at = Position { term: written.log_id.committed_leader_id().term, index: written.log_id.index() };
+                let at = Position {
+                    term: written.log_id.committed_leader_id().term,
+                    index: written.log_id.index(),
+                };
                 Ok((at, written.data))
             }
-            Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: self.other_leader(&to) }),
+            Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader {
+                leader: self.other_leader(&to),
+            }),
             Ok(Err(e)) => Err(ProposeError::Unknown(e.to_string())),
-            Err(_) => Err(ProposeError::Unknown("the replica stopped before it answered".into())),
+            Err(_) => Err(ProposeError::Unknown(
+                "the replica stopped before it answered".into(),
+            )),
         }
     }
 
@@ -203,7 +226,9 @@ impl Group {
         match self.scoped(self.registered.raft.ensure_linearizable(how)).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
-                Err(ReadError::NotLeader { leader: self.other_leader(&to) })
+                Err(ReadError::NotLeader {
+                    leader: self.other_leader(&to),
+                })
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => {
                 Err(ReadError::NoQuorum(e.to_string()))
@@ -216,7 +241,9 @@ impl Group {
     fn other_leader(&self, forward: &ForwardToLeader<TypeConfig>) -> Option<(ReplicaId, HostId)> {
         let named = forward.leader_id.zip(forward.leader_node.as_ref());
         let named = named.map(|(replica, member)| (ReplicaId(replica), HostId(member.host)));
-        named.or_else(|| self.leader_with_host()).filter(|(replica, _)| *replica != self.replica())
+        named
+            .or_else(|| self.leader_with_host())
+            .filter(|(replica, _)| *replica != self.replica())
     }
 
     /// Waits until some replica is known to lead; `None` if that takes longer than `timeout`.
@@ -235,23 +262,42 @@ impl Group {
         }
         self.check_target(&status, target)?;
         let stopped = || TransferError::NotLeader { leader: None };
-        self.registered.raft.trigger().transfer_leader(target.0).await.map_err(|_| stopped())?;
-        let led_by_target = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.current_leader == Some(target.0);
+        self.registered
+            .raft
+            .trigger()
+            .transfer_leader(target.0)
+            .await
+            .map_err(|_| stopped())?;
+        let led_by_target =
+            |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.current_leader == Some(target.0);
         let wait = self.registered.raft.wait(Some(timeout));
         let waiting = wait.metrics(led_by_target, "leadership transfer");
-        self.scoped(waiting).await.map(|_| ()).map_err(|_| TransferError::TimedOut(timeout))
+        self.scoped(waiting)
+            .await
+            .map(|_| ())
+            .map_err(|_| TransferError::TimedOut(timeout))
     }
 
     fn check_target(&self, status: &GroupStatus, target: ReplicaId) -> Result<(), TransferError> {
         if status.leader != Some(self.replica()) {
-            return Err(TransferError::NotLeader { leader: status.leader });
+            return Err(TransferError::NotLeader {
+                leader: status.leader,
+            });
         }
         if !status.voters.iter().all(|voters| voters.contains(&target)) {
             return Err(TransferError::NotVoter(target));
         }
-        let not_ready = |reason: String| Err(TransferError::NotReady { replica: target, reason });
-        let Some(progress) = status.progress.get(&target) else { return not_ready("no progress known".into()) };
-        let lag = status.last_index.map_or(0, |last| last + 1) - progress.matched.map_or(0, |matched| matched + 1);
+        let not_ready = |reason: String| {
+            Err(TransferError::NotReady {
+                replica: target,
+                reason,
+            })
+        };
+        let Some(progress) = status.progress.get(&target) else {
+            return not_ready("no progress known".into());
+        };
+        let lag =
+            status.last_index.map_or(0, |last| last + 1) - progress.matched.map_or(0, |matched| matched + 1);
         let fresh = self.host.options().heartbeat * 2;
         match progress.acknowledged_ago {
             Some(ago) if ago <= fresh && lag <= TRANSFER_LAG_MAX => Ok(()),
@@ -263,7 +309,12 @@ impl Group {
 
     /// The leader, as far as it is known.
     pub fn leader(&self) -> Option<ReplicaId> {
-        self.registered.raft.metrics().borrow_watched().current_leader.map(ReplicaId)
+        self.registered
+            .raft
+            .metrics()
+            .borrow_watched()
+            .current_leader
+            .map(ReplicaId)
     }
 
     /// Whether this replica leads, as far as it knows.
@@ -311,7 +362,9 @@ impl Group {
             replica: self.replica(),
             leader: metrics.current_leader.map(ReplicaId),
             term: metrics.current_term,
-            voters: configs.map(|voters| voters.iter().copied().map(ReplicaId).collect()).collect(),
+            voters: configs
+                .map(|voters| voters.iter().copied().map(ReplicaId).collect())
+                .collect(),
             learners: membership.learner_ids().map(ReplicaId).collect(),
             progress: progress(&metrics),
             hosts,
@@ -319,9 +372,10 @@ impl Group {
             stamp: mark.stamp,
             last_index: metrics.last_log_index,
             purged_index: metrics.purged.map(|id| id.index()),
-            applied: mark
-                .applied
-                .map(|id| Position { term: id.committed_leader_id().term, index: id.index() }),
+            applied: mark.applied.map(|id| Position {
+                term: id.committed_leader_id().term,
+                index: id.index(),
+            }),
             stopped: metrics.running_state.err().map(|e| e.to_string()),
         }
     }
@@ -342,9 +396,21 @@ impl Group {
     pub async fn release_log(&self) -> Result<(), ProposeError> {
         let stopped = |e: openraft::errors::Fatal<TypeConfig>| ProposeError::Stopped(e.to_string());
         self.registered.raft.trigger().snapshot().await.map_err(stopped)?;
-        let snapshot = self.registered.raft.metrics().borrow_watched().snapshot.map(|id| id.index());
+        let snapshot = self
+            .registered
+            .raft
+            .metrics()
+            .borrow_watched()
+            .snapshot
+            .map(|id| id.index());
         match snapshot {
-            Some(index) => self.registered.raft.trigger().purge_log(index).await.map_err(stopped),
+            Some(index) => self
+                .registered
+                .raft
+                .trigger()
+                .purge_log(index)
+                .await
+                .map_err(stopped),
             None => Ok(()),
         }
     }
@@ -374,11 +440,16 @@ impl Group {
 }
 
 fn hosts_of(membership: &Membership) -> BTreeMap<ReplicaId, HostId> {
-    membership.nodes().map(|(id, member)| (ReplicaId(*id), HostId(member.host))).collect()
+    membership
+        .nodes()
+        .map(|(id, member)| (ReplicaId(*id), HostId(member.host)))
+        .collect()
 }
 
 fn progress(metrics: &openraft::RaftMetrics<TypeConfig>) -> BTreeMap<ReplicaId, ReplicaProgress> {
-    let Some(replication) = &metrics.replication else { return BTreeMap::new() };
+    let Some(replication) = &metrics.replication else {
+        return BTreeMap::new();
+    };
     let acknowledged = |replica: u64| {
         let at = metrics.heartbeat.as_ref()?.get(&replica).copied()??;
         Some(openraft_rt::Instant::elapsed(&*at))
@@ -395,6 +466,9 @@ fn progress(metrics: &openraft::RaftMetrics<TypeConfig>) -> BTreeMap<ReplicaId, 
 
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Group").field("id", &self.id).field("replica", &self.replica()).finish_non_exhaustive()
+        f.debug_struct("Group")
+            .field("id", &self.id)
+            .field("replica", &self.replica())
+            .finish_non_exhaustive()
     }
 }

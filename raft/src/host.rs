@@ -151,7 +151,9 @@ impl RaftHost {
             groups: RwLock::default(),
             destroyed: RwLock::default(),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Who this host is.
@@ -173,11 +175,16 @@ impl RaftHost {
     pub async fn open_group(&self, start: StartGroup) -> Result<Group, OpenGroupError> {
         let (group, replica) = (start.group.0, start.replica.0);
         self.check_absent(group, replica)?;
-        let failed = |reason: String| OpenGroupError::Storage { group, replica, reason };
+        let failed = |reason: String| OpenGroupError::Storage {
+            group,
+            replica,
+            reason,
+        };
         let log = LogStore::new(self.shared.log.group(LogGroup(replica)));
         let gate = FlushGate::Closed(log.flushed());
         let voted_before = log.has_voted();
-        let cell = Cell::open(start.machine, gate, self.shared.env.clone()).map_err(|e| failed(e.to_string()))?;
+        let cell =
+            Cell::open(start.machine, gate, self.shared.env.clone()).map_err(|e| failed(e.to_string()))?;
         let config = self.shared.options.to_openraft(group)?;
         let network = NetworkFactory {
             peers: self.shared.peers.clone(),
@@ -188,9 +195,21 @@ impl RaftHost {
             snapshots: self.shared.snapshots.clone(),
         };
         let opening = Raft::new(replica, config, network, log, StateMachine(cell.clone()));
-        let raft = self.shared.env.context.scope(opening).await.map_err(|e| failed(e.to_string()))?;
+        let raft = self
+            .shared
+            .env
+            .context
+            .scope(opening)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
         let votes_from = self.first_vote(&raft, voted_before);
-        let registered = Arc::new(Registered { replica, raft, cell, heard: Mutex::default(), votes_from });
+        let registered = Arc::new(Registered {
+            replica,
+            raft,
+            cell,
+            heard: Mutex::default(),
+            votes_from,
+        });
         let handle = Group::new(start.group, self.clone(), registered);
         self.write_groups().insert(group, handle.clone());
         Ok(handle)
@@ -218,25 +237,43 @@ impl RaftHost {
             return Err(OpenGroupError::Destroyed(replica));
         }
         match self.group(ShardId(group)) {
-            Some(open) => Err(OpenGroupError::AlreadyOpen { group, present: open.replica().0 }),
+            Some(open) => Err(OpenGroupError::AlreadyOpen {
+                group,
+                present: open.replica().0,
+            }),
             None => Ok(()),
         }
     }
 
     /// The group's replica on this host.
     pub fn group(&self, group: ShardId) -> Option<Group> {
-        self.shared.groups.read().expect("no panic under this lock").get(&group.0).cloned()
+        self.shared
+            .groups
+            .read()
+            .expect("no panic under this lock")
+            .get(&group.0)
+            .cloned()
     }
 
     /// Every group with a replica on this host.
     pub fn groups(&self) -> Vec<Group> {
-        self.shared.groups.read().expect("no panic under this lock").values().cloned().collect()
+        self.shared
+            .groups
+            .read()
+            .expect("no panic under this lock")
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Remembers that a replica was destroyed here: it is never started again, and its peers are told.
     /// The caller makes that durable first.
     pub fn bury(&self, replica: ReplicaId) {
-        self.shared.destroyed.write().expect("no panic under this lock").insert(replica.0);
+        self.shared
+            .destroyed
+            .write()
+            .expect("no panic under this lock")
+            .insert(replica.0);
     }
 
     /// Stops a replica, whether or not it will be started again.
@@ -254,8 +291,14 @@ impl RaftHost {
             self.close_group(group).await;
         }
         let (done, result) = oneshot::channel();
-        self.shared.log.group(LogGroup(replica.0)).destroy(Box::new(move |outcome| drop(done.send(outcome))));
-        let failed = |reason: String| DestroyError { replica: replica.0, reason };
+        self.shared
+            .log
+            .group(LogGroup(replica.0))
+            .destroy(Box::new(move |outcome| drop(done.send(outcome))));
+        let failed = |reason: String| DestroyError {
+            replica: replica.0,
+            reason,
+        };
         match result.await {
             Ok(outcome) => outcome.map_err(|e| failed(e.to_string())),
             Err(_) => Err(failed("the log's writer stopped".into())),
@@ -289,7 +332,11 @@ impl RaftHost {
     }
 
     fn is_destroyed(&self, replica: u64) -> bool {
-        self.shared.destroyed.read().expect("no panic under this lock").contains(&replica)
+        self.shared
+            .destroyed
+            .read()
+            .expect("no panic under this lock")
+            .contains(&replica)
     }
 
     fn write_groups(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<u64, Group>> {
@@ -299,6 +346,8 @@ impl RaftHost {
 
 impl std::fmt::Debug for RaftHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RaftHost").field("identity", &self.shared.identity).finish_non_exhaustive()
+        f.debug_struct("RaftHost")
+            .field("identity", &self.shared.identity)
+            .finish_non_exhaustive()
     }
 }

@@ -39,4 +39,3 @@ pub use machine::{Captured, Imported, Machine, MachineFault, Response, SnapshotS
 pub use peer::PeerService;
 pub use runtime::{ClockSkew, HostContext};
 pub use types::{ConfStamp, Position};
-

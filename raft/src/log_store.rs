@@ -10,8 +10,8 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use prost::Message;
 use storage::log::{GroupLog, LogFault, LogRecord};
 use tokio::sync::{oneshot, watch};
@@ -48,7 +48,10 @@ impl LogStore {
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let records = self.log.read(from..to, bytes_max).map_err(io::Error::other)?;
-        records.into_iter().map(|record| Ok(convert::decode_record(record.payload)?)).collect()
+        records
+            .into_iter()
+            .map(|record| Ok(convert::decode_record(record.payload)?))
+            .collect()
     }
 }
 
@@ -98,7 +101,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        let Some(vote) = self.log.vote() else { return Ok(None) };
+        let Some(vote) = self.log.vote() else {
+            return Ok(None);
+        };
         let vote = proto::Vote::decode(vote).map_err(convert::Malformed::from)?;
         Ok(Some(convert::vote_from_proto(&vote)))
     }
@@ -113,10 +118,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             None => None,
         };
         let last_log_id = match self.log.last_index() {
-            Some(last) => self.read(last, last + 1, usize::MAX)?.pop().map(|entry| entry.log_id),
+            Some(last) => self
+                .read(last, last + 1, usize::MAX)?
+                .pop()
+                .map(|entry| entry.log_id),
             None => None,
         };
-        Ok(LogState { last_log_id: last_log_id.or(last_purged_log_id), last_purged_log_id })
+        Ok(LogState {
+            last_log_id: last_log_id.or(last_purged_log_id),
+            last_purged_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -130,7 +141,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         if let Some(committed) = committed {
-            self.log.save_committed(convert::log_id_to_proto(&committed).encode_to_vec().into());
+            self.log
+                .save_committed(convert::log_id_to_proto(&committed).encode_to_vec().into());
         }
         Ok(())
     }
@@ -146,7 +158,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let records: Vec<LogRecord> = entries
             .into_iter()
-            .map(|entry| LogRecord { index: entry.log_id.index(), payload: convert::encode_record(&entry) })
+            .map(|entry| LogRecord {
+                index: entry.log_id.index(),
+                payload: convert::encode_record(&entry),
+            })
             .collect();
         let Some(last) = records.last().map(|record| record.index) else {
             callback.io_completed(Ok(()));

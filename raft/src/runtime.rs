@@ -29,7 +29,10 @@ pub struct ClockSkew {
 
 impl Default for ClockSkew {
     fn default() -> Self {
-        Self { rate_ppm: 1_000_000, ahead: Duration::ZERO }
+        Self {
+            rate_ppm: 1_000_000,
+            ahead: Duration::ZERO,
+        }
     }
 }
 
@@ -98,7 +101,9 @@ fn scale(duration: Duration, numerator: u64, denominator: u64) -> Duration {
 
 impl fmt::Debug for HostContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostContext").field("skew", &self.skew).finish_non_exhaustive()
+        f.debug_struct("HostContext")
+            .field("skew", &self.skew)
+            .finish_non_exhaustive()
     }
 }
 
@@ -215,14 +220,20 @@ impl AsyncRuntime for HostRuntime {
         }
     }
 
-    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
         match HostContext::current() {
             Some(context) => tokio::time::timeout(context.real_duration(duration), future),
             None => tokio::time::timeout(duration, future),
         }
     }
 
-    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: HostInstant, future: F) -> Self::Timeout<R, F> {
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: HostInstant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
         match HostContext::current() {
             Some(context) => tokio::time::timeout_at(context.real(deadline), future),
             None => tokio::time::timeout_at(deadline.0, future),

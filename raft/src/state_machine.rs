@@ -12,8 +12,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use tokio::sync::watch;
 
 use crate::convert::Mark;
@@ -42,8 +42,12 @@ impl FlushGate {
             #[cfg(test)]
             FlushGate::Open => return Ok(()),
         };
-        let passed = flushed.wait_for(|index| index.is_some_and(|index| index >= applied)).await;
-        passed.map(|_| ()).map_err(|_| MachineFault::Storage("the log is closed".into()))
+        let passed = flushed
+            .wait_for(|index| index.is_some_and(|index| index >= applied))
+            .await;
+        passed
+            .map(|_| ())
+            .map_err(|_| MachineFault::Storage("the log is closed".into()))
     }
 }
 
@@ -109,7 +113,9 @@ impl Cell {
         self.env
             .blocking(move || {
                 let mut frames = source.export()?;
-                let stamp = Mark::decode(frames.mark()).map_err(|e| MachineFault::Corrupt(e.to_string()))?.stamp;
+                let stamp = Mark::decode(frames.mark())
+                    .map_err(|e| MachineFault::Corrupt(e.to_string()))?
+                    .stamp;
                 let mut sink = target.begin_import()?;
                 while let Some(frame) = frames.next_frame()? {
                     sink.push(frame)?;
@@ -123,7 +129,9 @@ impl Cell {
         let _writing = self.writing.lock().await;
         let machine = self.machine.clone();
         let encoded = mark.encode();
-        self.env.blocking(move || machine.install(imported, encoded)).await?;
+        self.env
+            .blocking(move || machine.install(imported, encoded))
+            .await?;
         self.set_durable(&mark);
         *self.lock_mark() = mark;
         Ok(())
@@ -135,14 +143,22 @@ impl Cell {
 
     /// The mark of the last durable checkpoint.
     pub(crate) fn durable(&self) -> Option<Mark> {
-        self.durable.lock().expect("no panic while storing a mark").clone()
+        self.durable
+            .lock()
+            .expect("no panic while storing a mark")
+            .clone()
     }
 
     fn apply(&self, item: EntryResponder<TypeConfig>) -> Result<(), MachineFault> {
         let (entry, responder) = item;
         let mut mark = self.lock_mark();
-        let at = Position { term: entry.log_id.committed_leader_id().term, index: entry.log_id.index() };
-        let response = self.machine.apply(at, entry.payload.command.as_ref().map(|command| &command.0))?;
+        let at = Position {
+            term: entry.log_id.committed_leader_id().term,
+            index: entry.log_id.index(),
+        };
+        let response = self
+            .machine
+            .apply(at, entry.payload.command.as_ref().map(|command| &command.0))?;
         mark.applied = Some(entry.log_id);
         if let Some(membership) = entry.payload.membership {
             mark.membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -170,7 +186,10 @@ impl From<MachineFault> for io::Error {
 pub(crate) struct StateMachine(pub(crate) Arc<Cell>);
 
 pub(crate) fn meta_of(mark: &Mark) -> RaftSnapshotMeta {
-    SnapshotMeta { last_log_id: mark.applied, last_membership: mark.membership.clone() }
+    SnapshotMeta {
+        last_log_id: mark.applied,
+        last_membership: mark.membership.clone(),
+    }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -207,14 +226,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             SnapshotContent::Local(from) => self.0.copy_of(&from).await?,
             SnapshotContent::Received { imported, stamp } => (imported, stamp),
         };
-        let mark = Mark { applied: meta.last_log_id, membership: meta.last_membership.clone(), stamp };
+        let mark = Mark {
+            applied: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+            stamp,
+        };
         Ok(self.0.install(imported, mark).await?)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
-        let Some(mark) = self.0.durable() else { return Ok(None) };
+        let Some(mark) = self.0.durable() else {
+            return Ok(None);
+        };
         let meta = meta_of(&mark);
-        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: SnapshotContent::Local(self.0.clone()) }))
+        Ok(meta.last_log_id.is_some().then_some(Snapshot {
+            meta,
+            snapshot: SnapshotContent::Local(self.0.clone()),
+        }))
     }
 }
 
@@ -226,7 +254,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let mark = self.0.checkpoint().await?;
-        Ok(Snapshot { meta: meta_of(&mark), snapshot: SnapshotContent::Local(self.0.clone()) })
+        Ok(Snapshot {
+            meta: meta_of(&mark),
+            snapshot: SnapshotContent::Local(self.0.clone()),
+        })
     }
 }
 
@@ -242,7 +273,13 @@ mod tests {
 
     fn entry(index: u64) -> EntryResponder<TypeConfig> {
         let log_id = LogId::new(LeaderId::new(1, 1), index);
-        (openraft::Entry { log_id, payload: Payload::default() }, None)
+        (
+            openraft::Entry {
+                log_id,
+                payload: Payload::default(),
+            },
+            None,
+        )
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,7 +53,11 @@ pub struct ConfStamp {
 impl Default for ConfStamp {
     /// The stamp of a group's first membership, which no migration made: version 1.
     fn default() -> Self {
-        Self { conf_ver: 1, migration: 0, controller_term: 0 }
+        Self {
+            conf_ver: 1,
+            migration: 0,
+            controller_term: 0,
+        }
     }
 }
 
@@ -113,11 +117,17 @@ impl RaftPayload for Payload {
     }
 
     fn with_normal(self, data: Command) -> Self {
-        Self { command: Some(data), ..self }
+        Self {
+            command: Some(data),
+            ..self
+        }
     }
 
     fn with_membership(self, membership: Membership) -> Self {
-        Self { membership: Some(membership), ..self }
+        Self {
+            membership: Some(membership),
+            ..self
+        }
     }
 
     fn get_membership(&self) -> Option<Membership> {

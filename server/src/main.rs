@@ -28,7 +28,10 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {
     let mut out = std::io::stdout();
     match cli.command {
-        Command::Serve(args) => server::serve::serve(*args).await.map(|()| Exit::Ok).map_err(Into::into),
+        Command::Serve(args) => server::serve::serve(*args)
+            .await
+            .map(|()| Exit::Ok)
+            .map_err(Into::into),
         Command::Init(args) => Ok(verbs::init(&cli.connect, args, &mut out).await?),
         Command::Kv(args) => Ok(verbs::kv(&cli.connect, args, &mut out).await?),
         Command::Admin(args) => Ok(verbs::admin(&cli.connect, args, &mut out).await?),

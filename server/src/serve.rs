@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::{ByteStream, Connector, TcpConnector};
 use placement::Zone;
-use rand::TryRng;
 use raft::{ClockSkew, HostContext, IoStream, TokioExecutor};
+use rand::TryRng;
 use storage::clock::Clock;
 use storage::disk::RealDisk;
 use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
@@ -65,13 +65,22 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     start_tracing(&config.tracing);
     let listener = TcpListener::bind(&config.listen)
         .await
-        .map_err(|source| ServeError::Listen { address: config.listen.clone(), source })?;
-    let bound = listener.local_addr().map_err(|source| ServeError::System { what: "listen address", source })?;
+        .map_err(|source| ServeError::Listen {
+            address: config.listen.clone(),
+            source,
+        })?;
+    let bound = listener.local_addr().map_err(|source| ServeError::System {
+        what: "listen address",
+        source,
+    })?;
     let address = config.advertise.clone().unwrap_or_else(|| bound.to_string());
     let env = real_env(&config)?;
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    host::run(config, address.clone(), listener, env, shutdown, |_| println!("godwit serves at {address}")).await?;
+    host::run(config, address.clone(), listener, env, shutdown, |_| {
+        println!("godwit serves at {address}")
+    })
+    .await?;
     Ok(())
 }
 
@@ -79,13 +88,20 @@ fn load(args: &ServeArgs) -> Result<HostConfig, ServeError> {
     // Variables that are not configuration: clap reads the file's name, tests name fail points.
     let configuration = |(name, _): &(String, String)| !NOT_CONFIGURATION.contains(&name.as_str());
     let environment = std::env::vars().filter(configuration);
-    Ok(config::load(args.config.as_deref(), environment, &args.settings())?)
+    Ok(config::load(
+        args.config.as_deref(),
+        environment,
+        &args.settings(),
+    )?)
 }
 
 /// Sends events to standard error, in the configured form.
 fn start_tracing(config: &TracingConfig) {
     let filter = tracing_subscriber::EnvFilter::new(&config.filter);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false);
     let started = match config.format {
         TracingFormat::Text => builder.try_init(),
         TracingFormat::Json => builder.json().try_init(),
@@ -97,7 +113,10 @@ fn real_env(config: &HostConfig) -> Result<HostEnv, ServeError> {
     let connector = real_connector(config)?;
     let seed = rand::rngs::SysRng
         .try_next_u64()
-        .map_err(|e| ServeError::System { what: "random seed", source: io::Error::other(e.to_string()) })?;
+        .map_err(|e| ServeError::System {
+            what: "random seed",
+            source: io::Error::other(e.to_string()),
+        })?;
     Ok(HostEnv {
         raft: raft::Env {
             context: HostContext::new(seed, ClockSkew::default()),
@@ -119,7 +138,12 @@ fn real_connector(config: &HostConfig) -> Result<Arc<dyn Connector>, ServeError>
     };
     let (rtt, zones) = (read_rtt_matrix(matrix)?, AddressZones::read(addresses)?);
     let zone = Zone(config.zone.clone());
-    Ok(Arc::new(DelayedConnector::new(tcp, zone, Arc::new(rtt), Arc::new(zones))))
+    Ok(Arc::new(DelayedConnector::new(
+        tcp,
+        zone,
+        Arc::new(rtt),
+        Arc::new(zones),
+    )))
 }
 
 /// Peers are reached like everything else.
@@ -164,7 +188,10 @@ fn failpoints_from_environment(seed: u64) -> HostFailpoints {
 }
 
 fn stop_on_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
-    let system = |source| ServeError::System { what: "signal handler", source };
+    let system = |source| ServeError::System {
+        what: "signal handler",
+        source,
+    };
     let mut term = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     tokio::spawn(async move {

@@ -10,15 +10,25 @@ fn allowed() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("jepsen", BTreeSet::new()),
         ("raft", BTreeSet::from(["storage", "placement"])),
         ("ml", BTreeSet::from(["placement"])),
-        ("server", BTreeSet::from(["storage", "placement", "raft", "ml", "client"])),
+        (
+            "server",
+            BTreeSet::from(["storage", "placement", "raft", "ml", "client"]),
+        ),
     ])
 }
 
 /// Our crates among the normal dependencies of a manifest.
 fn dependencies(manifest: &str, ours: &BTreeSet<&str>) -> BTreeSet<String> {
     let table: toml::Table = manifest.parse().expect("a manifest is TOML");
-    let names = table.get("dependencies").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
-    names.filter(|name| ours.contains(name.as_str())).cloned().collect()
+    let names = table
+        .get("dependencies")
+        .and_then(toml::Value::as_table)
+        .into_iter()
+        .flat_map(toml::Table::keys);
+    names
+        .filter(|name| ours.contains(name.as_str()))
+        .cloned()
+        .collect()
 }
 
 #[test]
@@ -38,7 +48,10 @@ fn no_arrow_turns() {
 fn a_turned_arrow_would_be_noticed() {
     let ours = BTreeSet::from(["storage", "server"]);
     let manifest = "[dependencies]\nserver.workspace = true\nbytes = \"1\"\n";
-    assert_eq!(dependencies(manifest, &ours), BTreeSet::from(["server".to_owned()]));
+    assert_eq!(
+        dependencies(manifest, &ours),
+        BTreeSet::from(["server".to_owned()])
+    );
 }
 
 /// The one file of a crate that may name a library.

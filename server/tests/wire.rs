@@ -7,20 +7,41 @@ use storage::shard::command::{Expectation, Operation};
 use storage::shard::{decode_batch, encode_batch};
 
 fn through(op: mutation::Op) -> storage::shard::command::Mutation {
-    let sent = proto::Mutation { session: 1, sequence: 2, low_water: 3, r#gen: 4, op: Some(op) };
+    let sent = proto::Mutation {
+        session: 1,
+        sequence: 2,
+        low_water: 3,
+        r#gen: 4,
+        op: Some(op),
+    };
     let batch = decode_batch(encode_batch(99, [Bytes::from(sent.encode_to_vec())])).unwrap();
     assert_eq!(batch.stamped_ms, 99);
     let read = batch.mutations.into_iter().next().unwrap().unwrap();
-    assert_eq!((read.session, read.sequence, read.low_water, read.r#gen), (1, 2, 3, 4));
+    assert_eq!(
+        (read.session, read.sequence, read.low_water, read.r#gen),
+        (1, 2, 3, 4)
+    );
     read
 }
 
 #[test]
 fn a_put_and_a_delete_arrive_as_sent() {
-    let put = proto::Put { key: "k".into(), value: "v".into(), return_previous: true };
-    let Some(Operation::Put(read)) = through(mutation::Op::Put(put)).operation else { panic!("not a put") };
-    assert_eq!((&read.key[..], &read.value[..], read.return_previous), (&b"k"[..], &b"v"[..], true));
-    let delete = proto::Delete { key: "k".into(), return_previous: true };
+    let put = proto::Put {
+        key: "k".into(),
+        value: "v".into(),
+        return_previous: true,
+    };
+    let Some(Operation::Put(read)) = through(mutation::Op::Put(put)).operation else {
+        panic!("not a put")
+    };
+    assert_eq!(
+        (&read.key[..], &read.value[..], read.return_previous),
+        (&b"k"[..], &b"v"[..], true)
+    );
+    let delete = proto::Delete {
+        key: "k".into(),
+        return_previous: true,
+    };
     let Some(Operation::Delete(read)) = through(mutation::Op::Delete(delete)).operation else {
         panic!("not a delete")
     };
@@ -31,11 +52,18 @@ fn a_put_and_a_delete_arrive_as_sent() {
 fn every_expectation_of_a_compare_and_set_arrives_as_sent() {
     let cases = [
         (compare_and_set::Expect::Absent(true), Expectation::Absent(true)),
-        (compare_and_set::Expect::Value("v".into()), Expectation::Value("v".into())),
+        (
+            compare_and_set::Expect::Value("v".into()),
+            Expectation::Value("v".into()),
+        ),
         (compare_and_set::Expect::Revision(7), Expectation::Revision(7)),
     ];
     for (sent, expected) in cases {
-        let cas = proto::CompareAndSet { key: "k".into(), new_value: "n".into(), expect: Some(sent) };
+        let cas = proto::CompareAndSet {
+            key: "k".into(),
+            new_value: "n".into(),
+            expect: Some(sent),
+        };
         let Some(Operation::CompareAndSet(read)) = through(mutation::Op::CompareAndSet(cas)).operation else {
             panic!("not a compare-and-set")
         };

@@ -264,7 +264,10 @@ impl<'s> Survey<'s> {
     /// What a set costs, and its best home.
     fn settled(&self, set: &Set) -> Option<(Nanos, HostIx)> {
         let (cost, home) = self.best_home(set)?;
-        Some((self.demand.cost_of_set(&self.problem.topology, cost, set.hosts()), home))
+        Some((
+            self.demand.cost_of_set(&self.problem.topology, cost, set.hosts()),
+            home,
+        ))
     }
 
     /// The cost of a set from its best home; of equal ones the present home, then the first.

@@ -50,7 +50,8 @@ impl Demand {
         let lease =
             u128::from(forecast.reads_milli) * u128::from(options.lease_reads_ppm.min(PPM)) / u128::from(PPM);
         let weights = weights(topology, options.objective, forecast);
-        let weighed = |(zone, share): &(ZoneIx, u32)| (*zone, u128::from(*share) * u128::from(accesses_milli));
+        let weighed =
+            |(zone, share): &(ZoneIx, u32)| (*zone, u128::from(*share) * u128::from(accesses_milli));
         Self {
             near: near(topology, &weights, accesses_milli),
             origins: weights.iter().map(weighed).collect(),
@@ -90,7 +91,11 @@ impl Demand {
     fn followed(&self, topology: &Topology, voters: &[HostIx]) -> Nanos {
         let of = |(origin, weight): &(ZoneIx, u128)| {
             let row = topology.rtt_from(*origin);
-            let nearest = voters.iter().map(|voter| row[topology.zone_of(*voter)]).min().unwrap_or(0);
+            let nearest = voters
+                .iter()
+                .map(|voter| row[topology.zone_of(*voter)])
+                .min()
+                .unwrap_or(0);
             Nanos::try_from(*weight * u128::from(nearest) / u128::from(PPM)).unwrap_or(Nanos::MAX)
         };
         self.origins.iter().map(of).sum()

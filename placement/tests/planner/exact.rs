@@ -178,7 +178,12 @@ fn the_third_voter_stands_where_accesses_come_from_at_times() {
     }
     world.add_shard(1, &[1, 2, 3], 0);
     world.options.horizon_windows = 24;
-    world.expect(1, 100, 100, &[("a", 600_000), ("west", 300_000), ("south", 100_000)]);
+    world.expect(
+        1,
+        100,
+        100,
+        &[("a", 600_000), ("west", 300_000), ("south", 100_000)],
+    );
     assert!(world.plan(&PlanMemory::default()).proposals.is_empty());
     world.options.follow_ppm = PPM / 2;
     world.step(&mut PlanMemory::default());

@@ -68,7 +68,10 @@ impl Link {
     }
 
     /// Queues a message; the reply arrives on the receiver. Calls are sent in the order of their queueing.
-    pub(crate) fn start(&self, message: proto::Message) -> Result<oneshot::Receiver<Result<Body, CallError>>, CallError> {
+    pub(crate) fn start(
+        &self,
+        message: proto::Message,
+    ) -> Result<oneshot::Receiver<Result<Body, CallError>>, CallError> {
         let (answer, reply) = oneshot::channel();
         match self.calls.try_send(Call { message, answer }) {
             Ok(()) => Ok(reply),
@@ -88,7 +91,10 @@ impl Link {
         reply: oneshot::Receiver<Result<Body, CallError>>,
         timeout: Duration,
     ) -> Result<Body, CallError> {
-        let broken = |reason: &str| CallError::Broken { host: self.host, reason: reason.into() };
+        let broken = |reason: &str| CallError::Broken {
+            host: self.host,
+            reason: reason.into(),
+        };
         match tokio::time::timeout(timeout, reply).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(broken("the link is closed")),
@@ -107,7 +113,10 @@ impl Pending {
     fn register(&mut self, call: Call) -> proto::Message {
         self.next_call += 1;
         self.answers.insert(self.next_call, call.answer);
-        proto::Message { call: self.next_call, ..call.message }
+        proto::Message {
+            call: self.next_call,
+            ..call.message
+        }
     }
 }
 
@@ -163,8 +172,14 @@ impl LinkActor {
     }
 
     /// The frames to send: a greeting, then whatever is queued whenever the connection asks for more.
-    fn frames(&self, queue: OwnedMutexGuard<mpsc::Receiver<Call>>) -> impl Stream<Item = proto::Frame> + Send + use<> {
-        let greeting = proto::Frame { hello: Some(self.peers.hello(self.host)), messages: Vec::new() };
+    fn frames(
+        &self,
+        queue: OwnedMutexGuard<mpsc::Receiver<Call>>,
+    ) -> impl Stream<Item = proto::Frame> + Send + use<> {
+        let greeting = proto::Frame {
+            hello: Some(self.peers.hello(self.host)),
+            messages: Vec::new(),
+        };
         let pending = self.pending.clone();
         let rest = stream::unfold(queue, move |mut queue| {
             let pending = pending.clone();
@@ -175,7 +190,13 @@ impl LinkActor {
                 }
                 let mut pending = pending.lock().expect("no panic under this lock");
                 let messages = calls.into_iter().map(|call| pending.register(call)).collect();
-                Some((proto::Frame { hello: None, messages }, queue))
+                Some((
+                    proto::Frame {
+                        hello: None,
+                        messages,
+                    },
+                    queue,
+                ))
             }
         });
         futures_util::StreamExt::chain(stream::iter([greeting]), rest)
@@ -193,7 +214,10 @@ impl LinkActor {
     fn fail_pending(&self, reason: &str) {
         let answers = std::mem::take(&mut self.pending.lock().expect("no panic under this lock").answers);
         for answer in answers.into_values() {
-            drop(answer.send(Err(CallError::Broken { host: self.host, reason: reason.into() })));
+            drop(answer.send(Err(CallError::Broken {
+                host: self.host,
+                reason: reason.into(),
+            })));
         }
     }
 

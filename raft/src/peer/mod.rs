@@ -46,7 +46,9 @@ impl Peers {
             addresses: RwLock::default(),
             links: RwLock::default(),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     pub(crate) fn env(&self) -> &Env {
@@ -54,25 +56,47 @@ impl Peers {
     }
 
     pub(crate) fn set_address(&self, host: u64, address: String) {
-        self.shared.addresses.write().expect("no panic under this lock").insert(host, address);
+        self.shared
+            .addresses
+            .write()
+            .expect("no panic under this lock")
+            .insert(host, address);
     }
 
     pub(crate) fn address(&self, host: u64) -> Option<String> {
-        self.shared.addresses.read().expect("no panic under this lock").get(&host).cloned()
+        self.shared
+            .addresses
+            .read()
+            .expect("no panic under this lock")
+            .get(&host)
+            .cloned()
     }
 
     /// The link to a host; opened at its first use.
     pub(crate) fn link(&self, host: u64) -> Link {
-        if let Some(link) = self.shared.links.read().expect("no panic under this lock").get(&host) {
+        if let Some(link) = self
+            .shared
+            .links
+            .read()
+            .expect("no panic under this lock")
+            .get(&host)
+        {
             return link.clone();
         }
         let mut links = self.shared.links.write().expect("no panic under this lock");
-        links.entry(host).or_insert_with(|| Link::open(self.clone(), host)).clone()
+        links
+            .entry(host)
+            .or_insert_with(|| Link::open(self.clone(), host))
+            .clone()
     }
 
     /// Ends every link; later calls fail.
     pub(crate) fn close(&self) {
-        self.shared.links.write().expect("no panic under this lock").clear();
+        self.shared
+            .links
+            .write()
+            .expect("no panic under this lock")
+            .clear();
     }
 
     fn hello(&self, to_host: u64) -> proto::Hello {

@@ -11,11 +11,12 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
-    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
 use super::{CallError, Link, Peers, snapshot};
@@ -96,11 +97,22 @@ pub(crate) struct Sender {
 
 impl Sender {
     fn message(&self, body: Body) -> proto::Message {
-        proto::Message { call: 0, group: self.group, from_replica: self.from, to_replica: self.to, body: Some(body) }
+        proto::Message {
+            call: 0,
+            group: self.group,
+            from_replica: self.from,
+            to_replica: self.to,
+            body: Some(body),
+        }
     }
 
     async fn ballot(&self, body: Body, timeout: Duration) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        match self.link.call(self.message(body), timeout).await.map_err(rpc_error)? {
+        match self
+            .link
+            .call(self.message(body), timeout)
+            .await
+            .map_err(rpc_error)?
+        {
             Body::BallotReply(reply) => Ok(VoteResponse {
                 vote: convert::required_vote(reply.vote).map_err(|e| NetworkError::from_string(e))?,
                 vote_granted: reply.granted,
@@ -138,12 +150,16 @@ fn append_to_proto(request: &AppendEntriesRequest<TypeConfig>) -> proto::Append 
 
 fn append_result(body: Body) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
     use proto::append_reply::Result as Reply;
-    let Body::AppendReply(reply) = body else { return Err(unexpected(body)) };
+    let Body::AppendReply(reply) = body else {
+        return Err(unexpected(body));
+    };
     match reply.result {
         Some(Reply::Flushed(id)) => Ok(Ok(Some(convert::log_id_from_proto(&id)))),
         Some(Reply::FlushedNone(_)) => Ok(Ok(None)),
         Some(Reply::Conflict(id)) => Ok(Err(StreamAppendError::Conflict(convert::log_id_from_proto(&id)))),
-        Some(Reply::Higher(vote)) => Ok(Err(StreamAppendError::HigherVote(convert::vote_from_proto(&vote)))),
+        Some(Reply::Higher(vote)) => Ok(Err(StreamAppendError::HigherVote(convert::vote_from_proto(
+            &vote,
+        )))),
         None => Err(NetworkError::from_string("an append reply of an unknown kind").into()),
     }
 }
@@ -169,7 +185,11 @@ impl NetStreamAppend<TypeConfig> for Sender {
                 let reply = sender.link.start(sender.message(body));
                 async move {
                     let reply = reply.map_err(rpc_error)?;
-                    let body = sender.link.wait(reply, sender.reply_timeout).await.map_err(rpc_error)?;
+                    let body = sender
+                        .link
+                        .wait(reply, sender.reply_timeout)
+                        .await
+                        .map_err(rpc_error)?;
                     append_result(body)
                 }
             })
@@ -190,7 +210,8 @@ impl NetVote<TypeConfig> for Sender {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ballot(Body::Vote(ballot_to_proto(&rpc)), option.hard_ttl()).await
+        self.ballot(Body::Vote(ballot_to_proto(&rpc)), option.hard_ttl())
+            .await
     }
 
     async fn pre_vote(
@@ -198,7 +219,8 @@ impl NetVote<TypeConfig> for Sender {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ballot(Body::PreVote(ballot_to_proto(&rpc)), option.hard_ttl()).await
+        self.ballot(Body::PreVote(ballot_to_proto(&rpc)), option.hard_ttl())
+            .await
     }
 }
 
@@ -221,7 +243,12 @@ impl NetTransferLeader<TypeConfig> for Sender {
             to_replica: *req.to_node_id(),
             last: req.last_log_id().map(convert::log_id_to_proto),
         });
-        match self.link.call(self.message(body), option.hard_ttl()).await.map_err(rpc_error)? {
+        match self
+            .link
+            .call(self.message(body), option.hard_ttl())
+            .await
+            .map_err(rpc_error)?
+        {
             Body::TransferReply(reply) if reply.accepted => Ok(Ok(())),
             Body::TransferReply(reply) => Err(NetworkError::from_string(reply.reason).into()),
             other => Err(unexpected(other)),

@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::{Stream, StreamExt, stream};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, VoteRequest};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, VoteRequest,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -44,7 +46,10 @@ impl PeerService {
     }
 
     fn host(&self) -> Result<RaftHost, Status> {
-        self.host.get().cloned().ok_or_else(|| Status::unavailable("this host belongs to no cluster yet"))
+        self.host
+            .get()
+            .cloned()
+            .ok_or_else(|| Status::unavailable("this host belongs to no cluster yet"))
     }
 
     fn check(host: &RaftHost, hello: Option<proto::Hello>) -> Result<u64, Status> {
@@ -81,15 +86,31 @@ impl Peer for PeerService {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let host = self.host()?;
         let mut frames = request.into_inner();
-        let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
+        let first = frames
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let from_host = Self::check(&host, first.hello)?;
         let (replies, queue) = mpsc::channel(REPLIES_MAX);
-        let incoming = Incoming { host: host.clone(), from_host, replies, feeds: BTreeMap::new() };
+        let incoming = Incoming {
+            host: host.clone(),
+            from_host,
+            replies,
+            feeds: BTreeMap::new(),
+        };
         drop(host.env().spawn(incoming.run(frames)));
         let frames = stream::unfold(queue, |mut queue| async move {
             let mut messages = Vec::new();
             let received = queue.recv_many(&mut messages, FRAME_REPLIES_MAX).await;
-            (received > 0).then(|| (Ok(proto::Frame { hello: None, messages }), queue))
+            (received > 0).then(|| {
+                (
+                    Ok(proto::Frame {
+                        hello: None,
+                        messages,
+                    }),
+                    queue,
+                )
+            })
         });
         Ok(Response::new(frames.boxed()))
     }
@@ -99,13 +120,21 @@ impl Peer for PeerService {
         request: Request<Streaming<proto::SnapshotFrame>>,
     ) -> Result<Response<proto::SnapshotReply>, Status> {
         let mut frames = request.into_inner();
-        let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
-        let mut head = first.head.ok_or_else(|| Status::invalid_argument("the first frame must have a head"))?;
+        let first = frames
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("an empty stream"))?;
+        let mut head = first
+            .head
+            .ok_or_else(|| Status::invalid_argument("the first frame must have a head"))?;
         let host = self.host()?;
         Self::check(&host, head.hello.take())?;
         let reply = match host.lookup(head.group, head.to_replica) {
             Lookup::Here(replica) => snapshot::receive(host.env(), &replica, head, frames).await?,
-            absent => proto::SnapshotReply { vote: None, refusal: Some(absence(&absent)) },
+            absent => proto::SnapshotReply {
+                vote: None,
+                refusal: Some(absence(&absent)),
+            },
         };
         Ok(Response::new(reply))
     }
@@ -135,7 +164,10 @@ impl Incoming {
     }
 
     fn dispatch(&mut self, message: proto::Message) {
-        let to = ReplyTo { call: message.call, replies: self.replies.clone() };
+        let to = ReplyTo {
+            call: message.call,
+            replies: self.replies.clone(),
+        };
         let replica = match self.host.lookup(message.group, message.to_replica) {
             Lookup::Here(replica) => replica,
             absent => return to.send(Body::Refusal(absence(&absent))),
@@ -154,7 +186,10 @@ impl Incoming {
             Err(e) => return to.send(refusal(Kind::Malformed, &e.to_string())),
         };
         replica.heard();
-        let feed = self.feeds.entry(key).or_insert_with(|| Feed::open(&self.host, &replica));
+        let feed = self
+            .feeds
+            .entry(key)
+            .or_insert_with(|| Feed::open(&self.host, &replica));
         if !feed.serves(&replica) {
             *feed = Feed::open(&self.host, &replica);
         }
@@ -177,7 +212,11 @@ struct ReplyTo {
 impl ReplyTo {
     /// A reply that does not fit is dropped with a warning: its caller times out and retries.
     fn send(self, body: Body) {
-        let message = proto::Message { call: self.call, body: Some(body), ..Default::default() };
+        let message = proto::Message {
+            call: self.call,
+            body: Some(body),
+            ..Default::default()
+        };
         if let Err(mpsc::error::TrySendError::Full(_)) = self.replies.try_send(message) {
             tracing::warn!("too many replies queued for a peer; dropping one");
         }
@@ -196,11 +235,19 @@ struct Waiting(Mutex<Option<VecDeque<ReplyTo>>>);
 
 impl Waiting {
     fn pop(&self) -> Option<ReplyTo> {
-        self.0.lock().expect("no panic under this lock").as_mut()?.pop_front()
+        self.0
+            .lock()
+            .expect("no panic under this lock")
+            .as_mut()?
+            .pop_front()
     }
 
     fn end(&self) -> VecDeque<ReplyTo> {
-        self.0.lock().expect("no panic under this lock").take().unwrap_or_default()
+        self.0
+            .lock()
+            .expect("no panic under this lock")
+            .take()
+            .unwrap_or_default()
     }
 }
 
@@ -221,7 +268,11 @@ impl Feed {
                 to.send(refusal(Kind::Stopped, "void: an earlier append failed"));
             }
         }));
-        Self { replica: replica.clone(), requests, waiting }
+        Self {
+            replica: replica.clone(),
+            requests,
+            waiting,
+        }
     }
 
     fn serves(&self, replica: &Arc<Registered>) -> bool {
@@ -235,7 +286,9 @@ impl Feed {
     ) -> Result<(), (AppendEntriesRequest<TypeConfig>, ReplyTo)> {
         // The reply is queued under the same lock as its request is sent, so both queues have one order.
         let mut waiting = self.waiting.0.lock().expect("no panic under this lock");
-        let Some(waiting) = waiting.as_mut() else { return Err((request, to)) };
+        let Some(waiting) = waiting.as_mut() else {
+            return Err((request, to));
+        };
         match self.requests.try_send(request) {
             Ok(()) => {
                 waiting.push_back(to);
@@ -263,7 +316,11 @@ async fn heartbeat(replica: &Registered, append: proto::Append) -> Result<Body, 
     let request = append_from_proto(append).map_err(|e| e.to_string())?;
     replica.heard();
     let last = request.prev_log_id;
-    let response = replica.raft.append_entries(request).await.map_err(|e| e.to_string())?;
+    let response = replica
+        .raft
+        .append_entries(request)
+        .await
+        .map_err(|e| e.to_string())?;
     Ok(append_reply(match response {
         AppendEntriesResponse::Success => Ok(last),
         AppendEntriesResponse::PartialSuccess(id) => Ok(id),
@@ -277,7 +334,10 @@ async fn heartbeat(replica: &Registered, append: proto::Append) -> Result<Body, 
 
 async fn vote(replica: &Registered, ballot: proto::Ballot, pre_vote: bool) -> Result<Body, String> {
     if !replica.may_vote() {
-        return Ok(refusal(Kind::Stopped, "restarted a moment ago: it does not vote yet"));
+        return Ok(refusal(
+            Kind::Stopped,
+            "restarted a moment ago: it does not vote yet",
+        ));
     }
     let mut request = VoteRequest::new(
         convert::required_vote(ballot.vote).map_err(|e| e.to_string())?,
@@ -304,9 +364,16 @@ async fn accept_transfer(replica: &Registered, transfer: proto::Transfer) -> Res
     );
     if !replica.may_vote() {
         let reason = "restarted a moment ago: it does not campaign yet".to_owned();
-        return Ok(Body::TransferReply(proto::TransferReply { accepted: false, reason }));
+        return Ok(Body::TransferReply(proto::TransferReply {
+            accepted: false,
+            reason,
+        }));
     }
-    let response = replica.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?;
+    let response = replica
+        .raft
+        .handle_transfer_leader(request)
+        .await
+        .map_err(|e| e.to_string())?;
     let (accepted, reason) = match response {
         Ok(()) => (true, String::new()),
         Err(e) => (false, e.to_string()),
@@ -315,7 +382,11 @@ async fn accept_transfer(replica: &Registered, transfer: proto::Transfer) -> Res
 }
 
 fn append_from_proto(append: proto::Append) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
-    let entries: Result<Vec<_>, Malformed> = append.entries.into_iter().map(convert::entry_from_proto).collect();
+    let entries: Result<Vec<_>, Malformed> = append
+        .entries
+        .into_iter()
+        .map(convert::entry_from_proto)
+        .collect();
     Ok(AppendEntriesRequest {
         vote: convert::required_vote(append.vote)?,
         prev_log_id: append.prev.as_ref().map(convert::log_id_from_proto),
@@ -336,7 +407,10 @@ fn append_reply(result: StreamAppendResult<TypeConfig>) -> Body {
 }
 
 fn refusal(kind: Kind, detail: &str) -> Body {
-    Body::Refusal(proto::Refusal { kind: kind.into(), detail: detail.to_owned() })
+    Body::Refusal(proto::Refusal {
+        kind: kind.into(),
+        detail: detail.to_owned(),
+    })
 }
 
 fn absence(lookup: &Lookup) -> proto::Refusal {
@@ -345,5 +419,8 @@ fn absence(lookup: &Lookup) -> proto::Refusal {
         Lookup::Unknown => (Kind::UnknownReplica, "no such replica on this host"),
         Lookup::Destroyed => (Kind::Tombstone, "this replica was destroyed"),
     };
-    proto::Refusal { kind: kind.into(), detail: detail.to_owned() }
+    proto::Refusal {
+        kind: kind.into(),
+        detail: detail.to_owned(),
+    }
 }

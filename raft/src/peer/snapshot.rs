@@ -37,11 +37,17 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// At most `concurrent` transfers at once, each at most `bytes_per_s` (0: unlimited).
     pub(crate) fn new(concurrent: usize, bytes_per_s: u64) -> Self {
-        Self { slots: Arc::new(Semaphore::new(concurrent)), bytes_per_s }
+        Self {
+            slots: Arc::new(Semaphore::new(concurrent)),
+            bytes_per_s,
+        }
     }
 
     async fn pace(&self, bytes: usize) {
-        if let Some(nanos) = (bytes as u64).saturating_mul(1_000_000_000).checked_div(self.bytes_per_s) {
+        if let Some(nanos) = (bytes as u64)
+            .saturating_mul(1_000_000_000)
+            .checked_div(self.bytes_per_s)
+        {
             tokio::time::sleep(Duration::from_nanos(nanos)).await;
         }
     }
@@ -60,17 +66,31 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) async fn send(self) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let _slot = self.throttle.slots.acquire().await.map_err(|e| Unreachable::new(&e))?;
+        let _slot = self
+            .throttle
+            .slots
+            .acquire()
+            .await
+            .map_err(|e| Unreachable::new(&e))?;
         let address = self.peers.address(self.host);
         let address = address.ok_or_else(|| Unreachable::from_string("its address is not known"))?;
-        let channel = link::connect(&self.peers, address).await.map_err(Unreachable::from_string)?;
+        let channel = link::connect(&self.peers, address)
+            .await
+            .map_err(Unreachable::from_string)?;
         let machine = self.machine.clone();
         let opened = self.peers.env().blocking(move || machine.export()).await;
         let source = opened.map_err(|e| StorageError::read_snapshot(None, storage_source(&e)))?;
-        tracing::info!(group = self.group, to = self.to, host = self.host, "sending a snapshot");
+        tracing::info!(
+            group = self.group,
+            to = self.to,
+            host = self.host,
+            "sending a snapshot"
+        );
         let mut client = PeerClient::new(channel).max_encoding_message_size(FRAME_BYTES_MAX);
         let reply = client.install_snapshot(self.frames(source)?).await;
-        let reply = reply.map_err(|status| NetworkError::from_string(status.message()))?.into_inner();
+        let reply = reply
+            .map_err(|status| NetworkError::from_string(status.message()))?
+            .into_inner();
         match (reply.vote, reply.refusal) {
             (Some(vote), None) => Ok(SnapshotResponse::new(convert::vote_from_proto(&vote))),
             (_, Some(refusal)) => Err(Unreachable::from_string(refusal.detail).into()),
@@ -88,7 +108,10 @@ impl Outgoing {
             vote: Some(convert::vote_to_proto(&self.vote)),
             mark: Some(mark.to_proto()),
         };
-        Ok(proto::SnapshotFrame { head: Some(head), frame: Bytes::new() })
+        Ok(proto::SnapshotFrame {
+            head: Some(head),
+            frame: Bytes::new(),
+        })
     }
 
     /// A failure to read ends the stream early; the receiver notices that the last frame is missing.
@@ -109,7 +132,9 @@ impl Outgoing {
                         (source, read)
                     })
                     .await;
-                let frame = read.inspect_err(|e| tracing::error!(error = %e, "cannot read a snapshot")).ok()??;
+                let frame = read
+                    .inspect_err(|e| tracing::error!(error = %e, "cannot read a snapshot"))
+                    .ok()??;
                 throttle.pace(frame.len()).await;
                 Some((proto::SnapshotFrame { head: None, frame }, Some(source)))
             }
@@ -131,14 +156,25 @@ pub(super) async fn receive(
 ) -> Result<proto::SnapshotReply, Status> {
     let malformed = |e: convert::Malformed| Status::invalid_argument(e.to_string());
     let vote = convert::required_vote(head.vote).map_err(malformed)?;
-    let mark = head.mark.ok_or_else(|| Status::invalid_argument("a snapshot without its mark"))?;
+    let mark = head
+        .mark
+        .ok_or_else(|| Status::invalid_argument("a snapshot without its mark"))?;
     let mark = Mark::from_proto(mark).map_err(malformed)?;
     let imported = import(env, replica.cell.machine().clone(), frames).await?;
-    let content = SnapshotContent::Received { imported, stamp: mark.stamp };
-    let snapshot = Snapshot { meta: meta_of(&mark), snapshot: content };
+    let content = SnapshotContent::Received {
+        imported,
+        stamp: mark.stamp,
+    };
+    let snapshot = Snapshot {
+        meta: meta_of(&mark),
+        snapshot: content,
+    };
     let installed = replica.raft.install_full_snapshot(vote, snapshot).await;
     let response = installed.map_err(|e| Status::aborted(e.to_string()))?;
-    Ok(proto::SnapshotReply { vote: Some(convert::vote_to_proto(&response.vote)), refusal: None })
+    Ok(proto::SnapshotReply {
+        vote: Some(convert::vote_to_proto(&response.vote)),
+        refusal: None,
+    })
 }
 
 async fn import(
@@ -147,7 +183,10 @@ async fn import(
     mut frames: Streaming<proto::SnapshotFrame>,
 ) -> Result<Imported, Status> {
     let failed = |e: MachineFault| Status::data_loss(e.to_string());
-    let mut sink = env.blocking(move || machine.begin_import()).await.map_err(failed)?;
+    let mut sink = env
+        .blocking(move || machine.begin_import())
+        .await
+        .map_err(failed)?;
     while let Some(message) = frames.message().await? {
         let (back, pushed) = env
             .blocking(move || {

@@ -41,7 +41,10 @@ impl Controller {
     /// What to do, and the membership that it was decided on.
     fn decide(&self, migration: MigrationId) -> Option<(Migration, Vec<Action>, u64)> {
         let state = self.local.machine.state();
-        let known = state.migration(migration).filter(|known| !known.state.is_terminal())?.clone();
+        let known = state
+            .migration(migration)
+            .filter(|known| !known.state.is_terminal())?
+            .clone();
         let observation = self.observer.observation(known.shard);
         let actions = placement::next_actions(&state, &known, &observation, self.term, self.host.now_ms());
         Some((known, actions, observation.membership_index().unwrap_or(0)))
@@ -70,7 +73,9 @@ impl Controller {
         let order = self.carry_out(migration.shard, Some(migration), &action, decided_on);
         match tokio::time::timeout(ORDER_TIMEOUT, order).await {
             Ok(Ok(())) => {}
-            Ok(Err(reason)) => tracing::debug!(migration = %migration.id, ?action, reason, "an order was not obeyed"),
+            Ok(Err(reason)) => {
+                tracing::debug!(migration = %migration.id, ?action, reason, "an order was not obeyed")
+            }
             Err(_) => tracing::debug!(migration = %migration.id, ?action, "an order is taking long"),
         }
     }
@@ -97,18 +102,34 @@ impl Controller {
         action: &Action,
         decided_on: u64,
     ) -> Result<(), String> {
-        let wish = |conf_ver: Option<u64>| Wish { shard, migration, conf_ver, decided_on };
+        let wish = |conf_ver: Option<u64>| Wish {
+            shard,
+            migration,
+            conf_ver,
+            decided_on,
+        };
         match *action {
             Action::CreateReplica { host, replica } => self.create(shard, host, replica).await,
             Action::DestroyReplica { host, replica } => self.destroy(shard, host, replica).await,
             Action::TransferLeader { to } => self.transfer(shard, to).await,
             Action::AddLearner { replica, host } => {
-                let member = PlacementMember { replica_id: replica.0, host_id: host.0 };
+                let member = PlacementMember {
+                    replica_id: replica.0,
+                    host_id: host.0,
+                };
                 self.change(wish(None), Change::AddLearner(member)).await
             }
             Action::RemoveReplica { replica } => self.change(wish(None), Change::Remove(replica.0)).await,
-            Action::Switch { add, demote, conf_ver, .. } => {
-                let switch = Switch { promote: add.map(|id| id.0), demote: demote.map(|id| id.0) };
+            Action::Switch {
+                add,
+                demote,
+                conf_ver,
+                ..
+            } => {
+                let switch = Switch {
+                    promote: add.map(|id| id.0),
+                    demote: demote.map(|id| id.0),
+                };
                 self.change(wish(Some(conf_ver)), Change::Switch(switch)).await
             }
             Action::Propose(_) | Action::Wait { .. } => Ok(()),
@@ -125,23 +146,42 @@ impl Controller {
 
     pub(super) fn address(&self, host: HostId) -> Result<String, String> {
         let state = self.local.machine.state();
-        state.host(host).map(|known| known.address.clone()).ok_or_else(|| format!("no host {host}"))
+        state
+            .host(host)
+            .map(|known| known.address.clone())
+            .ok_or_else(|| format!("no host {host}"))
     }
 
     pub(super) fn control(&self, host: HostId) -> Result<ControlAt, String> {
-        self.host.channels().control(&self.address(host)?).map_err(|e| e.to_string())
+        self.host
+            .channels()
+            .control(&self.address(host)?)
+            .map_err(|e| e.to_string())
     }
 
     /// Looks at the reply of an order.
-    fn obeyed(&self, host: HostId, reply: Result<tonic::Response<OrderReply>, tonic::Status>) -> Result<(), String> {
+    fn obeyed(
+        &self,
+        host: HostId,
+        reply: Result<tonic::Response<OrderReply>, tonic::Status>,
+    ) -> Result<(), String> {
         let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
         if let Some(view) = reply.view {
             self.observer.absorb(host, view);
         }
-        if reply.refused.is_empty() { Ok(()) } else { Err(reply.refused) }
+        if reply.refused.is_empty() {
+            Ok(())
+        } else {
+            Err(reply.refused)
+        }
     }
 
-    pub(super) async fn create(&self, shard: ShardId, host: HostId, replica: ReplicaId) -> Result<(), String> {
+    pub(super) async fn create(
+        &self,
+        shard: ShardId,
+        host: HostId,
+        replica: ReplicaId,
+    ) -> Result<(), String> {
         let order = {
             let state = self.local.machine.state();
             let known = state.shard(shard).ok_or_else(|| format!("no shard {shard}"))?;
@@ -159,8 +199,11 @@ impl Controller {
     }
 
     async fn destroy(&self, shard: ShardId, host: HostId, replica: ReplicaId) -> Result<(), String> {
-        let order =
-            DestroyReplicaOrder { order: self.order(host), shard_id: shard.0, replica_id: replica.0 };
+        let order = DestroyReplicaOrder {
+            order: self.order(host),
+            shard_id: shard.0,
+            replica_id: replica.0,
+        };
         let reply = self.control(host)?.destroy_replica(order).await;
         self.obeyed(host, reply)?;
         self.observer.absorb_tombstone(host, shard, replica);
@@ -185,7 +228,10 @@ impl Controller {
     async fn look_at_new_leader(&self, shard: ShardId, to: ReplicaId) {
         let target = {
             let state = self.local.machine.state();
-            state.shard(shard).and_then(|known| known.replicas.get(&to)).map(|replica| replica.host)
+            state
+                .shard(shard)
+                .and_then(|known| known.replicas.get(&to))
+                .map(|replica| replica.host)
         };
         if let Some(host) = target
             && let Ok(address) = self.address(host)
@@ -210,7 +256,9 @@ impl Controller {
     }
 
     fn leader_host(&self, shard: ShardId) -> Result<HostId, String> {
-        self.observer.leader_host(shard).ok_or_else(|| format!("shard {shard} has no known leader"))
+        self.observer
+            .leader_host(shard)
+            .ok_or_else(|| format!("shard {shard} has no known leader"))
     }
 }
 
@@ -229,15 +277,39 @@ type ControlAt = crate::control::control_client::ControlClient<tonic::transport:
 /// The fail points before and after the entry that leaves a state.
 fn points_of(state: MigrationState) -> (&'static str, &'static str) {
     match state {
-        MigrationState::Proposed => ("controller.leave_proposed.before", "controller.leave_proposed.after"),
+        MigrationState::Proposed => (
+            "controller.leave_proposed.before",
+            "controller.leave_proposed.after",
+        ),
         MigrationState::Adding => ("controller.leave_adding.before", "controller.leave_adding.after"),
-        MigrationState::CatchingUp => ("controller.leave_catching_up.before", "controller.leave_catching_up.after"),
-        MigrationState::Transferring => ("controller.leave_transferring.before", "controller.leave_transferring.after"),
-        MigrationState::Switching => ("controller.leave_switching.before", "controller.leave_switching.after"),
-        MigrationState::Removing => ("controller.leave_removing.before", "controller.leave_removing.after"),
-        MigrationState::Cleaning => ("controller.leave_cleaning.before", "controller.leave_cleaning.after"),
-        MigrationState::Aborting => ("controller.leave_aborting.before", "controller.leave_aborting.after"),
-        MigrationState::CleaningDst => ("controller.leave_cleaning_dst.before", "controller.leave_cleaning_dst.after"),
+        MigrationState::CatchingUp => (
+            "controller.leave_catching_up.before",
+            "controller.leave_catching_up.after",
+        ),
+        MigrationState::Transferring => (
+            "controller.leave_transferring.before",
+            "controller.leave_transferring.after",
+        ),
+        MigrationState::Switching => (
+            "controller.leave_switching.before",
+            "controller.leave_switching.after",
+        ),
+        MigrationState::Removing => (
+            "controller.leave_removing.before",
+            "controller.leave_removing.after",
+        ),
+        MigrationState::Cleaning => (
+            "controller.leave_cleaning.before",
+            "controller.leave_cleaning.after",
+        ),
+        MigrationState::Aborting => (
+            "controller.leave_aborting.before",
+            "controller.leave_aborting.after",
+        ),
+        MigrationState::CleaningDst => (
+            "controller.leave_cleaning_dst.before",
+            "controller.leave_cleaning_dst.after",
+        ),
         MigrationState::Done | MigrationState::Aborted | MigrationState::Rejected => {
             ("controller.ended.before", "controller.ended.after")
         }

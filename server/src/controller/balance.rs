@@ -75,7 +75,10 @@ impl Controller {
         }
         let window_ms = config.profiler.window_ms;
         let open = |now_ms: u64| WindowId(now_ms / window_ms);
-        if let Err(e) = self.set_balancer(Some(config.balancer.policy), open(self.host.now_ms()), false).await {
+        if let Err(e) = self
+            .set_balancer(Some(config.balancer.policy), open(self.host.now_ms()), false)
+            .await
+        {
             tracing::error!(error = %e, "the balancer did not start; nothing will be proposed");
             return;
         }
@@ -99,7 +102,10 @@ impl Controller {
         let mut balancer = self.balancer.lock().await;
         let lease_reads_ppm = balancer.lease_reads_ppm;
         let Some(policy) = policy else {
-            *balancer = Balancer { lease_reads_ppm, ..Balancer::default() };
+            *balancer = Balancer {
+                lease_reads_ppm,
+                ..Balancer::default()
+            };
             return Ok(PlanOutcome::default());
         };
         let length = self.window_length();
@@ -115,14 +121,27 @@ impl Controller {
             };
             self.host.blocking(loading).await?
         };
-        *balancer = Balancer { policy: Some(policy), forecaster, memory: PlanMemory::default(), lease_reads_ppm };
-        let mode = if replicas { Mode::HomesAndReplicas } else { Mode::Homes };
+        *balancer = Balancer {
+            policy: Some(policy),
+            forecaster,
+            memory: PlanMemory::default(),
+            lease_reads_ppm,
+        };
+        let mode = if replicas {
+            Mode::HomesAndReplicas
+        } else {
+            Mode::Homes
+        };
         let settle = if replicas { REPLICAS_SETTLE } else { HOMES_SETTLE };
         let proposals = match balancer.forecaster.is_some() {
             true => self.plan(&mut balancer, open, mode)?,
             false => self.spread_by_number(self.logged_window(open)),
         };
-        let model = balancer.forecaster.as_ref().map_or("", |forecaster| forecaster.name()).to_owned();
+        let model = balancer
+            .forecaster
+            .as_ref()
+            .map_or("", |forecaster| forecaster.name())
+            .to_owned();
         Ok(self.carry_through(model, proposals, settle).await)
     }
 
@@ -136,11 +155,19 @@ impl Controller {
         let logged = self.logged_window(window);
         let open = self.local.machine.state().window();
         if logged < open {
-            return Err(BalanceError::StaleWindow { asked: window.0, open: open.0 });
+            return Err(BalanceError::StaleWindow {
+                asked: window.0,
+                open: open.0,
+            });
         }
         let (counted, local_accesses) = self.collect(window).await;
-        let closed = Command::CloseWindow { window: logged, now_ms: self.host.now_ms() };
-        write(&self.local, self.raft_term, &closed).await.ok_or(BalanceError::Deposed)?;
+        let closed = Command::CloseWindow {
+            window: logged,
+            now_ms: self.host.now_ms(),
+        };
+        write(&self.local, self.raft_term, &closed)
+            .await
+            .ok_or(BalanceError::Deposed)?;
         let counts = counted.counts(self.window_length().start_ms(window));
         let accesses = counts.accesses();
         balancer.lease_reads_ppm = counted.lease_reads_ppm().or(balancer.lease_reads_ppm);
@@ -156,7 +183,11 @@ impl Controller {
         }
         let recording = self.record_affinities(&balancer, next, &counted);
         let ((), outcome) = tokio::join!(recording, self.carry_through(model, proposals, settle));
-        Ok(CloseWindowReply { accesses, local_accesses, outcome: Some(outcome) })
+        Ok(CloseWindowReply {
+            accesses,
+            local_accesses,
+            outcome: Some(outcome),
+        })
     }
 
     /// Has every host hand in its counts. Returns them with the number of accesses served in their own zone.
@@ -164,9 +195,12 @@ impl Controller {
         let hosts: Vec<(HostId, Zone, String)> = {
             let state = self.local.machine.state();
             let up = state.hosts().values().filter(|host| host.state == HostState::Up);
-            up.map(|host| (host.id, host.zone.clone(), host.address.clone())).collect()
+            up.map(|host| (host.id, host.zone.clone(), host.address.clone()))
+                .collect()
         };
-        let asking = hosts.iter().map(|(host, _, address)| self.take_window(*host, address, window));
+        let asking = hosts
+            .iter()
+            .map(|(host, _, address)| self.take_window(*host, address, window));
         let reports = join_all(asking).await;
         let mut merged = ClusterWindow::empty(window);
         let mut local = 0;
@@ -186,25 +220,47 @@ impl Controller {
         (merged, local)
     }
 
-    async fn take_window(&self, host: HostId, address: &str, window: WindowId) -> Result<WindowReport, String> {
+    async fn take_window(
+        &self,
+        host: HostId,
+        address: &str,
+        window: WindowId,
+    ) -> Result<WindowReport, String> {
         let mut control = self.host.channels().control(address).map_err(|e| e.to_string())?;
         let cluster_id = self.host.cluster_id().unwrap_or_default();
-        let request = TakeWindowRequest { cluster_id, to_host: host.0, window: window.0 };
+        let request = TakeWindowRequest {
+            cluster_id,
+            to_host: host.0,
+            window: window.0,
+        };
         let reply = tokio::time::timeout(REPORT_TIMEOUT, control.take_window(request)).await;
-        let reply = reply.map_err(|_| "no answer")?.map_err(|status| status.message().to_owned())?;
+        let reply = reply
+            .map_err(|_| "no answer")?
+            .map_err(|status| status.message().to_owned())?;
         serde_json::from_slice(&reply.into_inner().report).map_err(|e| e.to_string())
     }
 
     /// Forecasts a window and plans for it.
-    fn plan(&self, balancer: &mut Balancer, window: WindowId, mode: Mode) -> Result<Vec<Proposal>, BalanceError> {
-        let (Some(policy), Some(forecaster)) = (balancer.policy, &balancer.forecaster) else { return Ok(Vec::new()) };
+    fn plan(
+        &self,
+        balancer: &mut Balancer,
+        window: WindowId,
+        mode: Mode,
+    ) -> Result<Vec<Proposal>, BalanceError> {
+        let (Some(policy), Some(forecaster)) = (balancer.policy, &balancer.forecaster) else {
+            return Ok(Vec::new());
+        };
         let forecast = forecaster.forecast(window);
         let rtt = self.rtt()?;
         let expected = self.host.config().balancer.lease_reads_ppm;
         let lease_reads_ppm = balancer.lease_reads_ppm.unwrap_or(expected);
         let state = self.local.machine.state();
-        let view =
-            PlacementView::of(state.hosts(), state.shards(), state.active_migrations(), &self.observer.shard_bytes());
+        let view = PlacementView::of(
+            state.hosts(),
+            state.shards(),
+            state.active_migrations(),
+            &self.observer.shard_bytes(),
+        );
         let planned = plan(
             &PlanInput {
                 placement: &view,
@@ -226,8 +282,14 @@ impl Controller {
             Mode::HomesAndReplicas => REPLICAS_SETTLE.as_millis() as u64,
         };
         let proposals = planned.proposals.iter();
-        let logged = if self.host.config().balancer.external_windows { state.window() } else { window };
-        Ok(proposals.map(|planned| planned.proposal(policy.as_str(), logged, now_ms, now_ms + life_ms)).collect())
+        let logged = if self.host.config().balancer.external_windows {
+            state.window()
+        } else {
+            window
+        };
+        Ok(proposals
+            .map(|planned| planned.proposal(policy.as_str(), logged, now_ms, now_ms + life_ms))
+            .collect())
     }
 
     /// The policy without a forecast: each shard's home is the voter that its number picks.
@@ -235,7 +297,12 @@ impl Controller {
         let now_ms = self.host.now_ms();
         let state = self.local.machine.state();
         let picked = state.data_shards().filter_map(|shard| {
-            let voters: Vec<HostId> = shard.voters().map(|(_, host)| host).collect::<BTreeSet<_>>().into_iter().collect();
+            let voters: Vec<HostId> = shard
+                .voters()
+                .map(|(_, host)| host)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect();
             let to = *voters.get(usize::try_from(shard.id.0).ok()?.checked_rem(voters.len())?)?;
             (shard.home_host() != Some(to)).then(|| Proposal {
                 shard: shard.id,
@@ -260,7 +327,12 @@ impl Controller {
         let bytes = self.observer.shard_bytes();
         let moved: BTreeMap<ShardId, u64> = proposals
             .iter()
-            .filter(|proposal| matches!(proposal.kind, ProposalKind::Move { .. } | ProposalKind::Add { .. }))
+            .filter(|proposal| {
+                matches!(
+                    proposal.kind,
+                    ProposalKind::Move { .. } | ProposalKind::Add { .. }
+                )
+            })
             .map(|proposal| (proposal.shard, bytes.get(&proposal.shard).copied().unwrap_or(0)))
             .collect();
         let proposed = self.propose_all(proposals).await;
@@ -280,7 +352,9 @@ impl Controller {
         let mut proposed = Proposed::default();
         for response in join_all(writing).await {
             match response {
-                Some(Response::Accepted(Accepted::Proposed(migration))) => proposed.migrations.push(migration),
+                Some(Response::Accepted(Accepted::Proposed(migration))) => {
+                    proposed.migrations.push(migration)
+                }
                 Some(Response::Refused(refusal)) => {
                     tracing::debug!(%refusal, "a proposal was refused");
                     proposed.refused += 1;
@@ -293,7 +367,9 @@ impl Controller {
 
     fn unfinished(&self, migrations: &[MigrationId]) -> usize {
         let state = self.local.machine.state();
-        let known = migrations.iter().filter_map(|migration| state.migration(*migration));
+        let known = migrations
+            .iter()
+            .filter_map(|migration| state.migration(*migration));
         known.filter(|migration| !migration.state.is_terminal()).count()
     }
 
@@ -305,7 +381,11 @@ impl Controller {
             refused: proposed.refused,
             ..PlanOutcome::default()
         };
-        for migration in proposed.migrations.iter().filter_map(|migration| state.migration(*migration)) {
+        for migration in proposed
+            .migrations
+            .iter()
+            .filter_map(|migration| state.migration(*migration))
+        {
             match migration.state {
                 MigrationState::Done => {
                     outcome.done += 1;
@@ -320,7 +400,9 @@ impl Controller {
 
     /// Keeps the host affinity scores of the shards that were accessed, for operators to see.
     async fn record_affinities(&self, balancer: &Balancer, window: WindowId, counted: &ClusterWindow) {
-        let Some(forecaster) = &balancer.forecaster else { return };
+        let Some(forecaster) = &balancer.forecaster else {
+            return;
+        };
         let forecast = forecaster.forecast(window);
         let scores = {
             let state = self.local.machine.state();
@@ -328,8 +410,12 @@ impl Controller {
         };
         if !scores.is_empty() {
             let window = self.logged_window(window);
-            let command =
-                Command::RecordAffinities { window, model: forecast.model, scores, now_ms: self.host.now_ms() };
+            let command = Command::RecordAffinities {
+                window,
+                model: forecast.model,
+                scores,
+                now_ms: self.host.now_ms(),
+            };
             write(&self.local, self.raft_term, &command).await;
         }
     }
@@ -350,12 +436,24 @@ impl Controller {
     /// The shards' ranges, numbered as the placement state numbers them: from 1 in key order.
     fn ranges(&self) -> KeyRanges {
         let state = self.local.machine.state();
-        KeyRanges::new(state.data_shards().map(|shard| shard.range.start.clone()).filter(|key| !key.is_empty()).collect())
+        KeyRanges::new(
+            state
+                .data_shards()
+                .map(|shard| shard.range.start.clone())
+                .filter(|key| !key.is_empty())
+                .collect(),
+        )
     }
 
     fn zones(&self) -> Vec<Zone> {
         let state = self.local.machine.state();
-        state.hosts().values().map(|host| host.zone.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        state
+            .hosts()
+            .values()
+            .map(|host| host.zone.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     fn rtt(&self) -> Result<RttMatrix, BalanceError> {

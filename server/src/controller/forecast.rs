@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ml::{
-    AccessLogError, AccessLogReader, Ewma, Forecaster, HostAffinityModel, HourOfDay, KeyRanges,
-    LastWindow, ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowError,
+    AccessLogError, AccessLogReader, Ewma, Forecaster, HostAffinityModel, HourOfDay, KeyRanges, LastWindow,
+    ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowError,
     WindowLength, ZoneMap, ZoneMapError, each_window,
 };
 use placement::planner::{Hysteresis, Mode, Objective, PlanCosts, PlanOptions, SkiRental};
@@ -46,14 +46,24 @@ pub(crate) fn forecaster(
 ) -> Result<Option<Box<dyn Forecaster + Send + Sync>>, PolicyError> {
     Ok(Some(match policy {
         PolicyName::StaticHash => return Ok(None),
-        PolicyName::StaticMajority => {
-            Box::new(RuleForecaster::new(policy.as_str(), zones, StaticMajority::new(opened)))
+        PolicyName::StaticMajority => Box::new(RuleForecaster::new(
+            policy.as_str(),
+            zones,
+            StaticMajority::new(opened),
+        )),
+        PolicyName::LastWindow => {
+            Box::new(RuleForecaster::new(policy.as_str(), zones, LastWindow::default()))
         }
-        PolicyName::LastWindow => Box::new(RuleForecaster::new(policy.as_str(), zones, LastWindow::default())),
-        PolicyName::EwmaHysteresis => {
-            Box::new(RuleForecaster::new(format!("ewma-{EWMA_ALPHA}"), zones, Ewma::new(EWMA_ALPHA)))
-        }
-        PolicyName::HourOfDay => Box::new(RuleForecaster::new(policy.as_str(), zones, HourOfDay::new(length))),
+        PolicyName::EwmaHysteresis => Box::new(RuleForecaster::new(
+            format!("ewma-{EWMA_ALPHA}"),
+            zones,
+            Ewma::new(EWMA_ALPHA),
+        )),
+        PolicyName::HourOfDay => Box::new(RuleForecaster::new(
+            policy.as_str(),
+            zones,
+            HourOfDay::new(length),
+        )),
         PolicyName::BurnModel => {
             let path = config.model_file.as_deref().ok_or(PolicyError::NoModel)?;
             Box::new(HostAffinityModel::new(TrainedModel::load(path)?, zones))
@@ -68,9 +78,11 @@ pub(crate) fn plan_options(policy: PolicyName, mode: Mode, lease_reads_ppm: u32)
         _ => Objective::ExpectedRtt,
     };
     let hysteresis = match policy {
-        PolicyName::EwmaHysteresis => {
-            Hysteresis::SkiRental(SkiRental { bar_ppm: 1_000_000, return_bar_ppm: 2_000_000, return_windows: 24 })
-        }
+        PolicyName::EwmaHysteresis => Hysteresis::SkiRental(SkiRental {
+            bar_ppm: 1_000_000,
+            return_bar_ppm: 2_000_000,
+            return_windows: 24,
+        }),
         _ => Hysteresis::None,
     };
     PlanOptions {
@@ -109,7 +121,9 @@ pub(crate) fn learn(
     length: WindowLength,
     open: WindowId,
 ) -> Result<(), PolicyError> {
-    let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else { return Ok(()) };
+    let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else {
+        return Ok(());
+    };
     let zones = read_zones(zones)?;
     let until_ms = match config.history_until_ms {
         0 => u64::MAX,
@@ -124,8 +138,14 @@ pub(crate) fn learn(
         }
     });
     learnt.map_err(|error| match error {
-        HistoryError::Log(source) => PolicyError::Log { path: log.clone(), source },
-        HistoryError::Window(source) => PolicyError::Window { path: log.clone(), source },
+        HistoryError::Log(source) => PolicyError::Log {
+            path: log.clone(),
+            source,
+        },
+        HistoryError::Window(source) => PolicyError::Window {
+            path: log.clone(),
+            source,
+        },
     })
 }
 
@@ -142,10 +162,19 @@ impl From<WindowError> for HistoryError {
 }
 
 fn open_log(path: &Path) -> Result<AccessLogReader, PolicyError> {
-    AccessLogReader::open(path).map_err(|source| PolicyError::Log { path: path.to_owned(), source })
+    AccessLogReader::open(path).map_err(|source| PolicyError::Log {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 pub(crate) fn read_zones(path: &Path) -> Result<ZoneMap, PolicyError> {
-    let file = std::fs::File::open(path).map_err(|source| PolicyError::File { path: path.to_owned(), source })?;
-    ZoneMap::read(file).map_err(|source| PolicyError::Zones { path: path.to_owned(), source })
+    let file = std::fs::File::open(path).map_err(|source| PolicyError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    ZoneMap::read(file).map_err(|source| PolicyError::Zones {
+        path: path.to_owned(),
+        source,
+    })
 }

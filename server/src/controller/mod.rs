@@ -49,7 +49,10 @@ pub(crate) async fn run(host: Host) {
 
 async fn take_control(host: &Host, local: &LocalPlacement, raft_term: u64) -> Option<ControllerTerm> {
     local.machine.state().cluster_id()?;
-    let command = Command::TakeControl { host: host.id(), now_ms: host.now_ms() };
+    let command = Command::TakeControl {
+        host: host.id(),
+        now_ms: host.now_ms(),
+    };
     match write(local, raft_term, &command).await? {
         Response::Accepted(Accepted::Control(term)) => Some(term),
         other => {
@@ -85,7 +88,14 @@ pub(crate) struct Controller {
 impl Controller {
     fn new(host: Host, local: LocalPlacement, raft_term: u64, term: ControllerTerm) -> Self {
         let observer = Observer::new(host.clone());
-        Self { host, local, raft_term, term, observer, balancer: Arc::default() }
+        Self {
+            host,
+            local,
+            raft_term,
+            term,
+            observer,
+            balancer: Arc::default(),
+        }
     }
 
     fn in_control(&self) -> bool {
@@ -135,7 +145,9 @@ impl Controller {
     async fn drive(self, migration: MigrationId) {
         let mut pacer = Pacer::default();
         while self.in_control() {
-            let Some(wait) = self.step(migration, &mut pacer).await else { return };
+            let Some(wait) = self.step(migration, &mut pacer).await else {
+                return;
+            };
             self.rest(wait).await;
         }
     }

@@ -58,7 +58,11 @@ struct Progress {
 
 impl Observer {
     pub(crate) fn new(host: Host) -> Self {
-        Self { host, seen: Arc::default(), looks: Arc::new(watch::Sender::new(0)) }
+        Self {
+            host,
+            seen: Arc::default(),
+            looks: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     /// Follows new looks.
@@ -90,7 +94,11 @@ impl Observer {
         let now_ms = self.host.now_ms();
         let mut seen = self.lock();
         seen.note_progress(&view, now_ms);
-        seen.hosts.entry(host).or_default().groups.insert(ShardId(view.shard_id), (now_ms, view));
+        seen.hosts
+            .entry(host)
+            .or_default()
+            .groups
+            .insert(ShardId(view.shard_id), (now_ms, view));
         drop(seen);
         self.looks.send_modify(|look| *look += 1);
     }
@@ -109,7 +117,12 @@ impl Observer {
         let leader = seen.leader(shard);
         let hosts = seen.hosts.iter().filter(|(_, host)| host.looked);
         let view_of = |host: &HostSeen| HostView {
-            replicas: host.groups.get(&shard).map(|(_, view)| ReplicaId(view.replica_id)).into_iter().collect(),
+            replicas: host
+                .groups
+                .get(&shard)
+                .map(|(_, view)| ReplicaId(view.replica_id))
+                .into_iter()
+                .collect(),
             tombstones: host.tombstones.clone(),
         };
         Observation {
@@ -127,10 +140,20 @@ impl Observer {
 
     pub(super) async fn look(&self, host: HostId, address: String) {
         let now_ms = self.host.now_ms();
-        self.lock().hosts.entry(host).or_default().asked_since_ms.get_or_insert(now_ms);
-        let Ok(mut control) = self.host.channels().control(&address) else { return };
+        self.lock()
+            .hosts
+            .entry(host)
+            .or_default()
+            .asked_since_ms
+            .get_or_insert(now_ms);
+        let Ok(mut control) = self.host.channels().control(&address) else {
+            return;
+        };
         let cluster_id = self.host.cluster_id().unwrap_or_default();
-        let request = ObserveRequest { cluster_id, to_host: host.0 };
+        let request = ObserveRequest {
+            cluster_id,
+            to_host: host.0,
+        };
         match tokio::time::timeout(LOOK_TIMEOUT, control.observe(request)).await {
             Ok(Ok(reply)) => self.take(host, reply.into_inner()),
             Ok(Err(status)) => tracing::debug!(%host, error = status.message(), "a host did not answer"),
@@ -141,9 +164,16 @@ impl Observer {
     fn take(&self, host: HostId, reply: ObserveReply) {
         let now_ms = self.host.now_ms();
         let mut seen = self.lock();
-        reply.groups.iter().for_each(|view| seen.note_progress(view, now_ms));
+        reply
+            .groups
+            .iter()
+            .for_each(|view| seen.note_progress(view, now_ms));
         let known = seen.hosts.entry(host).or_default();
-        known.groups = reply.groups.into_iter().map(|view| (ShardId(view.shard_id), (now_ms, view))).collect();
+        known.groups = reply
+            .groups
+            .into_iter()
+            .map(|view| (ShardId(view.shard_id), (now_ms, view)))
+            .collect();
         known.tombstones = reply.tombstones.into_iter().map(ReplicaId).collect();
         (known.answered_ms, known.looked) = (Some(now_ms), true);
         drop(seen);
@@ -158,7 +188,10 @@ impl Observer {
 impl Seen {
     /// Who leads: of those who believe it, the one with the highest term.
     fn leader(&self, shard: ShardId) -> Option<(HostId, &GroupView)> {
-        let views = self.hosts.iter().filter_map(|(host, known)| Some((*host, &known.groups.get(&shard)?.1)));
+        let views = self
+            .hosts
+            .iter()
+            .filter_map(|(host, known)| Some((*host, &known.groups.get(&shard)?.1)));
         let leaders = views.filter(|(_, view)| view.leader == view.replica_id);
         leaders.max_by_key(|(_, view)| view.raft_term)
     }
@@ -177,7 +210,11 @@ impl Seen {
             raft_term: view.raft_term,
             membership: Membership {
                 log_index: view.membership_index,
-                voters: view.voters.iter().map(|voters| to_ids(&voters.replicas)).collect(),
+                voters: view
+                    .voters
+                    .iter()
+                    .map(|voters| to_ids(&voters.replicas))
+                    .collect(),
                 learners: to_ids(&view.learners),
                 conf_ver: view.conf_ver,
                 migration: (view.migration != 0).then_some(MigrationId(view.migration)),
@@ -195,7 +232,11 @@ impl Seen {
             let key = (ShardId(view.shard_id), ReplicaId(member.replica_id));
             let known = self.progress.entry(key).or_default();
             if known.raft_term != view.raft_term {
-                *known = Progress { raft_term: view.raft_term, advanced_ms: now_ms, ..Progress::default() };
+                *known = Progress {
+                    raft_term: view.raft_term,
+                    advanced_ms: now_ms,
+                    ..Progress::default()
+                };
             }
             if member.matched > known.matched {
                 known.advanced_ms = now_ms;
@@ -230,10 +271,18 @@ impl Controller {
         loop {
             let hosts: Vec<(HostId, String)> = {
                 let state = self.local.machine.state();
-                let present = state.hosts().values().filter(|host| host.state != HostState::Removed);
+                let present = state
+                    .hosts()
+                    .values()
+                    .filter(|host| host.state != HostState::Removed);
                 present.map(|host| (host.id, host.address.clone())).collect()
             };
-            join_all(hosts.into_iter().map(|(host, address)| self.observer.look(host, address))).await;
+            join_all(
+                hosts
+                    .into_iter()
+                    .map(|(host, address)| self.observer.look(host, address)),
+            )
+            .await;
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }

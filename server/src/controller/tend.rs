@@ -41,10 +41,18 @@ impl Controller {
     /// Marks hosts up and down, and declares dead what was down for too long.
     async fn notice_hosts(&self) {
         let now_ms = self.host.now_ms();
-        let hosts: Vec<(HostId, HostState)> =
-            self.local.machine.state().hosts().values().map(|host| (host.id, host.state)).collect();
+        let hosts: Vec<(HostId, HostState)> = self
+            .local
+            .machine
+            .state()
+            .hosts()
+            .values()
+            .map(|host| (host.id, host.state))
+            .collect();
         for (host, known) in hosts {
-            let Some(silent_ms) = self.observer.silent_ms(host, now_ms) else { continue };
+            let Some(silent_ms) = self.observer.silent_ms(host, now_ms) else {
+                continue;
+            };
             let state = match known {
                 HostState::Up if silent_ms >= DOWN_AFTER_MS => HostState::Down,
                 HostState::Down if silent_ms < DOWN_AFTER_MS => HostState::Up,
@@ -63,7 +71,12 @@ impl Controller {
     async fn start_shards(&self) {
         let waiting: Vec<Shard> = {
             let state = self.local.machine.state();
-            state.data_shards().filter(|shard| !shard.ready).take(STARTS_MAX).cloned().collect()
+            state
+                .data_shards()
+                .filter(|shard| !shard.ready)
+                .take(STARTS_MAX)
+                .cloned()
+                .collect()
         };
         if waiting.is_empty() {
             return;
@@ -73,7 +86,8 @@ impl Controller {
     }
 
     async fn start_shard(&self, shard: &Shard) {
-        let members: Vec<(ReplicaId, HostId)> = shard.replicas.iter().map(|(id, at)| (*id, at.host)).collect();
+        let members: Vec<(ReplicaId, HostId)> =
+            shard.replicas.iter().map(|(id, at)| (*id, at.host)).collect();
         for (replica, host) in &members {
             if let Err(reason) = self.create(shard.id, *host, *replica).await {
                 tracing::info!(shard = %shard.id, %host, reason, "a first replica is not there yet");
@@ -82,7 +96,13 @@ impl Controller {
             }
         }
         match self.initialize(shard, &members).await {
-            Ok(()) => self.write(&Command::ShardReady { shard: shard.id, now_ms: self.host.now_ms() }).await,
+            Ok(()) => {
+                self.write(&Command::ShardReady {
+                    shard: shard.id,
+                    now_ms: self.host.now_ms(),
+                })
+                .await
+            }
             Err(reason) => {
                 tracing::info!(shard = %shard.id, reason, "a shard is not started yet");
                 tokio::time::sleep(ROUND_PAUSE).await;
@@ -92,7 +112,10 @@ impl Controller {
 
     /// The intended home initialises the group, and so is likely to lead it first.
     async fn initialize(&self, shard: &Shard, members: &[(ReplicaId, HostId)]) -> Result<(), String> {
-        let home = members.iter().find(|(replica, _)| Some(*replica) == shard.home).or(members.first());
+        let home = members
+            .iter()
+            .find(|(replica, _)| Some(*replica) == shard.home)
+            .or(members.first());
         let (_, host) = *home.ok_or("a shard without replicas")?;
         let order = InitializeGroupOrder {
             order: Some(Order {
@@ -103,12 +126,19 @@ impl Controller {
             shard_id: shard.id.0,
             members: members
                 .iter()
-                .map(|(replica, host)| PlacementMember { replica_id: replica.0, host_id: host.0 })
+                .map(|(replica, host)| PlacementMember {
+                    replica_id: replica.0,
+                    host_id: host.0,
+                })
                 .collect(),
         };
         let reply = self.control(host)?.initialize_group(order).await;
         let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
-        if reply.refused.is_empty() { Ok(()) } else { Err(reply.refused) }
+        if reply.refused.is_empty() {
+            Ok(())
+        } else {
+            Err(reply.refused)
+        }
     }
 
     /// Proposes what the rules ask for, the placement group first.
@@ -117,7 +147,10 @@ impl Controller {
         let proposals = {
             let state = self.local.machine.state();
             let group = placement::placement_group_target(&state, now_ms);
-            group.into_iter().chain(placement::repairs(&state, now_ms)).collect::<Vec<_>>()
+            group
+                .into_iter()
+                .chain(placement::repairs(&state, now_ms))
+                .collect::<Vec<_>>()
         };
         for proposal in proposals {
             self.write(&Command::Propose(proposal)).await;

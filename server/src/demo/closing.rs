@@ -77,7 +77,9 @@ async fn kill_and_return(
             measured.reads.value_at_quantile(0.99) as f64 / 1000.0
         );
     }
-    cluster.wait_until_served(prepared.ranges.splits().len() + 1).await
+    cluster
+        .wait_until_served(prepared.ranges.splits().len() + 1)
+        .await
 }
 
 /// Writes one key of a shard as fast as answers come, and remembers when each was answered.
@@ -104,7 +106,9 @@ impl Probe {
 
     async fn end(self) -> Result<Vec<(Instant, Instant)>, DemoError> {
         self.stop.send_replace(true);
-        self.task.await.map_err(|e| DemoError::Cluster(format!("a probe ended: {e}")))
+        self.task
+            .await
+            .map_err(|e| DemoError::Cluster(format!("a probe ended: {e}")))
     }
 }
 
@@ -114,12 +118,11 @@ fn probe_key(shard: &ShardStatus) -> String {
 }
 
 /// The client in the zone of a shard's home.
-async fn client_at_home(
-    cluster: &Cluster,
-    replayer: &Replayer<'_>,
-    key: &str,
-) -> Result<Client, DemoError> {
-    let site = cluster.sites().next().ok_or_else(|| DemoError::Cluster("no zones".into()))?;
+async fn client_at_home(cluster: &Cluster, replayer: &Replayer<'_>, key: &str) -> Result<Client, DemoError> {
+    let site = cluster
+        .sites()
+        .next()
+        .ok_or_else(|| DemoError::Cluster("no zones".into()))?;
     let any = replayer.client(&site.zone).await?;
     match cluster.zone_of(any.locate(key.as_bytes()).home) {
         Some(zone) => replayer.client(&zone).await,
@@ -136,7 +139,13 @@ async fn home_moves(
     let shards = cluster.shards().await?;
     let mut pauses: Vec<u64> = Vec::new();
     for shard in shards.iter().take(moves) {
-        let Some(to) = shard.replicas.iter().find(|replica| replica.host_id != shard.home) else { continue };
+        let Some(to) = shard
+            .replicas
+            .iter()
+            .find(|replica| replica.host_id != shard.home)
+        else {
+            continue;
+        };
         let key = probe_key(shard);
         let client = client_at_home(cluster, replayer, &key).await?;
         let probe = Probe::start(client, key);
@@ -160,7 +169,11 @@ async fn home_moves(
         p50_us as f64 / 1000.0,
         max_us as f64 / 1000.0
     );
-    Ok(WritePauses { count: pauses.len() as u64, p50_us, max_us })
+    Ok(WritePauses {
+        count: pauses.len() as u64,
+        p50_us,
+        max_us,
+    })
 }
 
 /// The longest time without an answered write from shortly before the move on, less what a write takes anyway (the slower
@@ -174,8 +187,11 @@ fn pause_after(writes: &[(Instant, Instant)], moved: Instant, farthest: Duration
         .max()
         .unwrap_or_default();
     let usual = |after: bool| {
-        let mut taken: Vec<Duration> =
-            writes.iter().filter(|(begin, _)| (*begin >= moved) == after).map(|(begin, end)| *end - *begin).collect();
+        let mut taken: Vec<Duration> = writes
+            .iter()
+            .filter(|(begin, _)| (*begin >= moved) == after)
+            .map(|(begin, end)| *end - *begin)
+            .collect();
         taken.sort_unstable();
         taken.get(taken.len() / 2).copied().unwrap_or_default()
     };
@@ -200,7 +216,9 @@ async fn replica_moves(
             let targets = zones.keys().filter(|host| !held.contains(host));
             targets.map(move |to| (*from, *to))
         });
-        let Some((from, to)) = ways.min_by_key(|(from, to)| distance(*from, *to)) else { continue };
+        let Some((from, to)) = ways.min_by_key(|(from, to)| distance(*from, *to)) else {
+            continue;
+        };
         let key = probe_key(shard);
         let client = client_at_home(cluster, replayer, &key).await?;
         let probe = Probe::start(client, key);
@@ -215,8 +233,14 @@ async fn replica_moves(
         }
     }
     let p99_ratio = ratios.iter().copied().fold(0.0, f64::max);
-    println!("  {} replica moves: the p99 of their shard's writes was at most {p99_ratio:.2} times that before", ratios.len());
-    Ok(ReplicaMoves { count: ratios.len() as u64, p99_ratio })
+    println!(
+        "  {} replica moves: the p99 of their shard's writes was at most {p99_ratio:.2} times that before",
+        ratios.len()
+    );
+    Ok(ReplicaMoves {
+        count: ratios.len() as u64,
+        p99_ratio,
+    })
 }
 
 fn p99(writes: &[(Instant, Instant)], from: Instant, to: Instant) -> f64 {

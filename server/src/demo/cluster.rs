@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::proto::{
-    CloseWindowReply, CloseWindowRequest, InitRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
-    PlanOutcome, SetBalancerRequest, ShardStatus, ShardsRequest,
+    CloseWindowReply, CloseWindowRequest, InitRequest, MigrationsRequest, MoveHomeRequest,
+    MoveReplicaRequest, PlanOutcome, SetBalancerRequest, ShardStatus, ShardsRequest,
 };
 use client::{AdminClient, Client, ClientConfig, Connector, TcpConnector};
 use placement::{WindowId, Zone};
@@ -32,8 +32,11 @@ const PLACEMENT_ROUNDS_MAX: usize = 8;
 /// The rest before a plan that was refused whole is made again.
 const PLACEMENT_PAUSE: Duration = Duration::from_secs(1);
 /// Some hundred replicas on two cores: calmer clocks than a host's default.
-const CLOCKS: [&str; 3] =
-    ["raft.heartbeat_ms=500", "raft.election_min_ms=2000", "raft.election_max_ms=3000"];
+const CLOCKS: [&str; 3] = [
+    "raft.heartbeat_ms=500",
+    "raft.election_min_ms=2000",
+    "raft.election_max_ms=3000",
+];
 
 /// Begins the reason that no further attempt can mend.
 const END_OF_HOST: &str = "the host at";
@@ -92,7 +95,12 @@ impl Cluster {
             cluster.spawn(at)?;
         }
         let request = InitRequest {
-            split_at: prepared.ranges.splits().iter().map(|key| key.clone().into()).collect(),
+            split_at: prepared
+                .ranges
+                .splits()
+                .iter()
+                .map(|key| key.clone().into())
+                .collect(),
             shards: args.shards,
             replication_factor: super::REPLICATION_FACTOR,
             hosts: cluster.processes.len() as u32,
@@ -103,7 +111,9 @@ impl Cluster {
             first.init(request.clone()).await.map_err(|e| e.to_string())
         })
         .await?;
-        cluster.wait_until_served(prepared.ranges.splits().len() + 1).await?;
+        cluster
+            .wait_until_served(prepared.ranges.splits().len() + 1)
+            .await?;
         Ok(cluster)
     }
 
@@ -113,7 +123,10 @@ impl Cluster {
             let mut child = process.child.lock().expect("no panic under this lock");
             if let Some(Ok(Some(status))) = child.as_mut().map(Child::try_wait) {
                 let log = std::fs::read_to_string(process.folder.join("host.log")).unwrap_or_default();
-                return Err(format!("{END_OF_HOST} {} ended with {status}: {log}", process.address));
+                return Err(format!(
+                    "{END_OF_HOST} {} ended with {status}: {log}",
+                    process.address
+                ));
             }
         }
         Ok(())
@@ -131,11 +144,17 @@ impl Cluster {
             zones.insert(address, site.zone.clone());
             listed.push_str(&format!("{address},{}\n", site.zone));
         }
-        let (rtt_file, zone_file, model_file) =
-            (folder.join("rtt.csv"), folder.join("addresses.csv"), folder.join("model"));
+        let (rtt_file, zone_file, model_file) = (
+            folder.join("rtt.csv"),
+            folder.join("addresses.csv"),
+            folder.join("model"),
+        );
         write_file(&rtt_file, rtt_csv(prepared).as_bytes())?;
         write_file(&zone_file, listed.as_bytes())?;
-        prepared.model.save(&model_file).map_err(|e| DemoError::Train(e.to_string()))?;
+        prepared
+            .model
+            .save(&model_file)
+            .map_err(|e| DemoError::Train(e.to_string()))?;
         let mut arguments = vec![
             format!("--rtt-matrix={}", rtt_file.display()),
             format!("--rtt-addresses={}", zone_file.display()),
@@ -150,18 +169,26 @@ impl Cluster {
             "balancer.host_moves_max=32".to_owned(),
             format!("balancer.model_file={}", model_file.display()),
             format!("balancer.history={}", absolute(&prepared.trace_file).display()),
-            format!("balancer.history_zones={}", absolute(&prepared.zones_file).display()),
+            format!(
+                "balancer.history_zones={}",
+                absolute(&prepared.zones_file).display()
+            ),
             format!("balancer.history_until_ms={}", prepared.plan.slice.from_ms),
             "balancer.lease_reads_ppm=1000000".to_owned(),
         ];
         let settings = settings.into_iter().chain(CLOCKS.map(str::to_owned));
         arguments.extend(settings.map(|setting| format!("--set={setting}")));
-        let processes = prepared.sites.iter().zip(addresses).enumerate().map(|(at, (site, address))| Process {
-            site: site.clone(),
-            address,
-            folder: folder.join(format!("host{}", at + 1)),
-            child: Mutex::default(),
-        });
+        let processes = prepared
+            .sites
+            .iter()
+            .zip(addresses)
+            .enumerate()
+            .map(|(at, (site, address))| Process {
+                site: site.clone(),
+                address,
+                folder: folder.join(format!("host{}", at + 1)),
+                child: Mutex::default(),
+            });
         Ok(Self {
             processes: processes.collect(),
             folder,
@@ -176,9 +203,15 @@ impl Cluster {
     pub(crate) fn spawn(&self, at: usize) -> Result<(), DemoError> {
         let join = self.processes[0].address.clone();
         let process = &self.processes[at];
-        let failed = |source: std::io::Error| DemoError::File { path: process.folder.display().to_string(), source };
+        let failed = |source: std::io::Error| DemoError::File {
+            path: process.folder.display().to_string(),
+            source,
+        };
         std::fs::create_dir_all(&process.folder).map_err(failed)?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(process.folder.join("host.log"));
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(process.folder.join("host.log"));
         let log = log.map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
@@ -202,15 +235,26 @@ impl Cluster {
 
     /// Kills one host with SIGKILL.
     pub(crate) async fn kill(&self, at: usize) -> Result<(), DemoError> {
-        let Some(mut child) = self.processes[at].take_child() else { return Ok(()) };
-        child.kill().await.map_err(|e| DemoError::Cluster(format!("cannot kill host {}: {e}", at + 1)))
+        let Some(mut child) = self.processes[at].take_child() else {
+            return Ok(());
+        };
+        child
+            .kill()
+            .await
+            .map_err(|e| DemoError::Cluster(format!("cannot kill host {}: {e}", at + 1)))
     }
 
     /// Stops every host gracefully.
     pub(crate) async fn stop(&self) {
         let mut children: Vec<Child> = self.processes.iter().filter_map(Process::take_child).collect();
         for id in children.iter().filter_map(Child::id) {
-            drop(Command::new("kill").arg("-TERM").arg(id.to_string()).status().await);
+            drop(
+                Command::new("kill")
+                    .arg("-TERM")
+                    .arg(id.to_string())
+                    .status()
+                    .await,
+            );
         }
         for child in &mut children {
             if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
@@ -226,14 +270,15 @@ impl Cluster {
 
     /// The host's number among the processes, by its address.
     fn position(&self, address: &str) -> Option<usize> {
-        self.processes.iter().position(|process| process.address == address)
+        self.processes
+            .iter()
+            .position(|process| process.address == address)
     }
 
     /// A client that stands in a zone.
     pub(crate) async fn client(&self, site: &Site, deadline: Duration) -> Result<Client, DemoError> {
         let inner: Arc<dyn Connector> = Arc::new(TcpConnector);
-        let connector =
-            DelayedConnector::new(inner, site.zone.clone(), self.rtt.clone(), self.zones.clone());
+        let connector = DelayedConnector::new(inner, site.zone.clone(), self.rtt.clone(), self.zones.clone());
         let config = ClientConfig {
             origin: site.zone.0.clone(),
             user_id: "demo".to_owned(),
@@ -241,7 +286,9 @@ impl Cluster {
             connector: Arc::new(connector),
             ..ClientConfig::new(self.addresses())
         };
-        Client::connect(config).await.map_err(|e| DemoError::Cluster(e.to_string()))
+        Client::connect(config)
+            .await
+            .map_err(|e| DemoError::Cluster(e.to_string()))
     }
 
     /// The zone of an address.
@@ -250,11 +297,17 @@ impl Cluster {
     }
 
     fn addresses(&self) -> Vec<String> {
-        self.processes.iter().map(|process| process.address.clone()).collect()
+        self.processes
+            .iter()
+            .map(|process| process.address.clone())
+            .collect()
     }
 
     fn admin_at(&self, endpoints: Vec<String>, deadline: Duration) -> Result<AdminClient, DemoError> {
-        let config = ClientConfig { deadline, ..ClientConfig::new(endpoints) };
+        let config = ClientConfig {
+            deadline,
+            ..ClientConfig::new(endpoints)
+        };
         AdminClient::new(config).map_err(|e| DemoError::Cluster(e.to_string()))
     }
 
@@ -266,15 +319,25 @@ impl Cluster {
     /// Every shard, as the placement group knows it.
     pub(crate) async fn shards(&self) -> Result<Vec<ShardStatus>, DemoError> {
         let admin = self.admin()?;
-        let request = ShardsRequest { shard_id: 0, placement_group: false };
-        let reply = retry(START_TIMEOUT, || async { admin.shards(request).await.map_err(|e| e.to_string()) }).await?;
+        let request = ShardsRequest {
+            shard_id: 0,
+            placement_group: false,
+        };
+        let reply = retry(START_TIMEOUT, || async {
+            admin.shards(request).await.map_err(|e| e.to_string())
+        })
+        .await?;
         Ok(reply.shards)
     }
 
     /// The process whose host leads most shards.
     pub(crate) async fn busiest_home(&self) -> Result<usize, DemoError> {
         let admin = self.admin()?;
-        let hosts = retry(START_TIMEOUT, || async { admin.hosts().await.map_err(|e| e.to_string()) }).await?.hosts;
+        let hosts = retry(START_TIMEOUT, || async {
+            admin.hosts().await.map_err(|e| e.to_string())
+        })
+        .await?
+        .hosts;
         let busiest = hosts.iter().max_by_key(|host| host.homes);
         busiest
             .and_then(|host| self.position(&host.address))
@@ -285,13 +348,30 @@ impl Cluster {
     pub(crate) async fn wait_until_served(&self, shards: usize) -> Result<(), DemoError> {
         let admin = self.admin()?;
         retry(START_TIMEOUT, || async {
-            let known = admin.shards(ShardsRequest { shard_id: 0, placement_group: false }).await.map_err(|e| e.to_string())?.shards;
+            let known = admin
+                .shards(ShardsRequest {
+                    shard_id: 0,
+                    placement_group: false,
+                })
+                .await
+                .map_err(|e| e.to_string())?
+                .shards;
             let homeless = known.iter().filter(|shard| shard.home == 0).count();
             if known.len() < shards || homeless > 0 {
-                return Err(format!("{} of {shards} shards are there, {homeless} without a home", known.len()));
+                return Err(format!(
+                    "{} of {shards} shards are there, {homeless} without a home",
+                    known.len()
+                ));
             }
-            let moving = MigrationsRequest { include_ended: false, limit: 1 };
-            let moving = admin.migrations(moving).await.map_err(|e| e.to_string())?.migrations;
+            let moving = MigrationsRequest {
+                include_ended: false,
+                limit: 1,
+            };
+            let moving = admin
+                .migrations(moving)
+                .await
+                .map_err(|e| e.to_string())?
+                .migrations;
             match moving.first() {
                 None => Ok(()),
                 Some(migration) => Err(format!("migration {} is under way", migration.migration_id)),
@@ -322,11 +402,17 @@ impl Cluster {
 
     /// Puts every home where each policy begins.
     pub(crate) async fn reset_homes(&self, open: WindowId) -> Result<(), DemoError> {
-        self.balance(Some(PolicyName::StaticHash), open, false).await.map(|_| ())
+        self.balance(Some(PolicyName::StaticHash), open, false)
+            .await
+            .map(|_| ())
     }
 
     /// Starts a policy afresh.
-    pub(crate) async fn set_policy(&self, policy: PolicyName, open: WindowId) -> Result<PlanOutcome, DemoError> {
+    pub(crate) async fn set_policy(
+        &self,
+        policy: PolicyName,
+        open: WindowId,
+    ) -> Result<PlanOutcome, DemoError> {
         self.balance(Some(policy), open, false).await
     }
 
@@ -342,36 +428,74 @@ impl Cluster {
             window: open.0,
             replicas,
         };
-        let reply =
-            retry(START_TIMEOUT, || async { admin.set_balancer(request.clone()).await.map_err(|e| e.to_string()) });
+        let reply = retry(START_TIMEOUT, || async {
+            admin
+                .set_balancer(request.clone())
+                .await
+                .map_err(|e| e.to_string())
+        });
         Ok(reply.await?.outcome.unwrap_or_default())
     }
 
     /// Ends a window and waits for the next one's moves.
-    pub(crate) async fn close_window(&self, window: WindowId, settle_ms: u32) -> Result<CloseWindowReply, DemoError> {
+    pub(crate) async fn close_window(
+        &self,
+        window: WindowId,
+        settle_ms: u32,
+    ) -> Result<CloseWindowReply, DemoError> {
         let admin = self.admin()?;
-        let request = CloseWindowRequest { window: window.0, settle_ms };
-        retry(START_TIMEOUT, || async { admin.close_window(request).await.map_err(|e| e.to_string()) }).await
+        let request = CloseWindowRequest {
+            window: window.0,
+            settle_ms,
+        };
+        retry(START_TIMEOUT, || async {
+            admin.close_window(request).await.map_err(|e| e.to_string())
+        })
+        .await
     }
 
     /// The zone of each host.
     pub(crate) async fn host_zones(&self) -> Result<BTreeMap<u64, Zone>, DemoError> {
-        let listed = self.admin()?.hosts().await.map_err(|e| DemoError::Cluster(e.to_string()))?;
-        Ok(listed.hosts.into_iter().map(|host| (host.host_id, Zone(host.zone))).collect())
+        let listed = self
+            .admin()?
+            .hosts()
+            .await
+            .map_err(|e| DemoError::Cluster(e.to_string()))?;
+        Ok(listed
+            .hosts
+            .into_iter()
+            .map(|host| (host.host_id, Zone(host.zone)))
+            .collect())
     }
 
     /// Asks for a home move; returns the migration.
     pub(crate) async fn move_home(&self, shard: u64, to: u64) -> Result<u64, DemoError> {
-        let request = MoveHomeRequest { shard_id: shard, to_host: to, reason: "closing segment".to_owned() };
-        let reply = self.admin()?.move_home(request).await.map_err(|e| DemoError::Cluster(e.to_string()))?;
+        let request = MoveHomeRequest {
+            shard_id: shard,
+            to_host: to,
+            reason: "closing segment".to_owned(),
+        };
+        let reply = self
+            .admin()?
+            .move_home(request)
+            .await
+            .map_err(|e| DemoError::Cluster(e.to_string()))?;
         migration_of(reply)
     }
 
     /// Asks for a replica move; returns the migration.
     pub(crate) async fn move_replica(&self, shard: u64, from: u64, to: u64) -> Result<u64, DemoError> {
-        let request =
-            MoveReplicaRequest { shard_id: shard, from_host: from, to_host: to, reason: "closing segment".to_owned() };
-        let reply = self.admin()?.move_replica(request).await.map_err(|e| DemoError::Cluster(e.to_string()))?;
+        let request = MoveReplicaRequest {
+            shard_id: shard,
+            from_host: from,
+            to_host: to,
+            reason: "closing segment".to_owned(),
+        };
+        let reply = self
+            .admin()?
+            .move_replica(request)
+            .await
+            .map_err(|e| DemoError::Cluster(e.to_string()))?;
         migration_of(reply)
     }
 
@@ -379,8 +503,15 @@ impl Cluster {
     pub(crate) async fn wait_for(&self, migration: u64) -> Result<String, DemoError> {
         let admin = self.admin()?;
         retry(START_TIMEOUT, || async {
-            let request = MigrationsRequest { include_ended: true, limit: 1000 };
-            let known = admin.migrations(request).await.map_err(|e| e.to_string())?.migrations;
+            let request = MigrationsRequest {
+                include_ended: true,
+                limit: 1000,
+            };
+            let known = admin
+                .migrations(request)
+                .await
+                .map_err(|e| e.to_string())?
+                .migrations;
             let found = known.into_iter().find(|known| known.migration_id == migration);
             match found {
                 Some(found) if found.ended_ms > 0 => Ok(found.state),
@@ -407,7 +538,9 @@ pub(crate) async fn retry<T, F: Future<Output = Result<T, String>>>(
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
-            Err(reason) if started.elapsed() >= limit || reason.starts_with(END_OF_HOST) => return Err(DemoError::Cluster(reason)),
+            Err(reason) if started.elapsed() >= limit || reason.starts_with(END_OF_HOST) => {
+                return Err(DemoError::Cluster(reason));
+            }
             Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
         }
     }
@@ -421,7 +554,10 @@ fn data_folder(args: &DemoArgs) -> Result<(PathBuf, Option<TemporaryFolder>), De
             (folder.clone(), Some(TemporaryFolder(folder)))
         }
     };
-    let failed = |source| DemoError::File { path: folder.display().to_string(), source };
+    let failed = |source| DemoError::File {
+        path: folder.display().to_string(),
+        source,
+    };
     std::fs::create_dir_all(&folder).map_err(failed)?;
     Ok((folder, temporary))
 }
@@ -431,7 +567,10 @@ fn free_addresses(count: usize) -> Result<Vec<String>, DemoError> {
     let failed = |e: std::io::Error| DemoError::Cluster(format!("no free port: {e}"));
     let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     let listeners = listeners.map_err(failed)?;
-    listeners.iter().map(|listener| Ok(listener.local_addr().map_err(failed)?.to_string())).collect()
+    listeners
+        .iter()
+        .map(|listener| Ok(listener.local_addr().map_err(failed)?.to_string()))
+        .collect()
 }
 
 fn rtt_csv(prepared: &Prepared) -> String {

@@ -20,13 +20,19 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(keys: usize) -> Self {
-        Self { keys: vec![Written::default(); keys], errors: 0 }
+        Self {
+            keys: vec![Written::default(); keys],
+            errors: 0,
+        }
     }
 
     /// The next write of a key.
     pub(crate) fn attempt(&mut self, key: usize) -> Stamp {
         self.keys[key].attempted += 1;
-        Stamp { key: key as u64, sequence: self.keys[key].attempted }
+        Stamp {
+            key: key as u64,
+            sequence: self.keys[key].attempted,
+        }
     }
 
     pub(crate) fn acknowledge(&mut self, stamp: Stamp) {
@@ -44,7 +50,11 @@ impl Ledger {
 
     /// The keys with an acknowledged write.
     pub(crate) fn acknowledged(&self) -> impl Iterator<Item = usize> + '_ {
-        self.keys.iter().enumerate().filter(|(_, written)| written.acknowledged > 0).map(|(key, _)| key)
+        self.keys
+            .iter()
+            .enumerate()
+            .filter(|(_, written)| written.acknowledged > 0)
+            .map(|(key, _)| key)
     }
 
     /// Whether what was read of a key can be: `None` is an absent key.
@@ -52,7 +62,8 @@ impl Ledger {
         let written = self.keys[key];
         match read {
             Some(stamp) => {
-                stamp.key == key as u64 && (written.acknowledged..=written.attempted).contains(&stamp.sequence)
+                stamp.key == key as u64
+                    && (written.acknowledged..=written.attempted).contains(&stamp.sequence)
             }
             None => written.acknowledged == 0,
         }
@@ -73,7 +84,10 @@ mod tests {
         assert!(ledger.admits(0, Some(first)) && ledger.admits(0, Some(unknown)));
         assert!(!ledger.admits(0, None), "an acknowledged write is lost");
         ledger.acknowledge(unknown);
-        assert!(!ledger.admits(0, Some(first)), "the newest acknowledged write is lost");
+        assert!(
+            !ledger.admits(0, Some(first)),
+            "the newest acknowledged write is lost"
+        );
         assert!(!ledger.admits(1, Some(unknown)), "another key's value");
         assert_eq!(ledger.acknowledged().collect::<Vec<_>>(), [0]);
     }

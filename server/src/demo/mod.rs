@@ -26,7 +26,8 @@ use crate::cli::DemoArgs;
 use crate::config::PolicyName;
 use crate::replay::{PlanError, TraceError};
 use crate::report::{
-    Catalogue, DemoReport, Details, PolicyResult, Settings, WindowPoint, head_room_table, policy_table, render_page,
+    Catalogue, DemoReport, Details, PolicyResult, Settings, WindowPoint, head_room_table, policy_table,
+    render_page,
 };
 use cluster::Cluster;
 use ledger::Ledger;
@@ -95,7 +96,10 @@ async fn run(args: DemoArgs) -> Result<(), DemoError> {
     let cluster = Cluster::start(&args, &prepared).await?;
     println!("\nMoving replicas to where the training part was read ...");
     let moved = cluster.place_replicas(prepared.open_window()).await?;
-    println!("  {} of {} replica and home moves done, {} bytes copied", moved.done, moved.proposed, moved.bytes_moved);
+    println!(
+        "  {} of {} replica and home moves done, {} bytes copied",
+        moved.done, moved.proposed, moved.bytes_moved
+    );
     let mut ledger = Ledger::new(prepared.trace.keys().len());
     let replayer = Replayer::new(&cluster, &prepared);
     replayer.load(&mut ledger).await?;
@@ -170,7 +174,10 @@ async fn measure_policy(
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut total = Measured::new();
     let mut points = Vec::new();
-    let mut result = PolicyResult { home_moves: u64::from(first.done), ..PolicyResult::default() };
+    let mut result = PolicyResult {
+        home_moves: u64::from(first.done),
+        ..PolicyResult::default()
+    };
     result.migrations_done = u64::from(first.done);
     let (mut replaying, mut moving) = (Duration::ZERO, Duration::ZERO);
     for window in &prepared.plan.windows {
@@ -265,5 +272,8 @@ fn finish(args: &DemoArgs, report: &DemoReport) -> Result<(), DemoError> {
 }
 
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<(), DemoError> {
-    std::fs::write(path, content).map_err(|source| DemoError::File { path: path.display().to_string(), source })
+    std::fs::write(path, content).map_err(|source| DemoError::File {
+        path: path.display().to_string(),
+        source,
+    })
 }

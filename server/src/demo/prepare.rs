@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ml::{
     Ewma, Forecaster, HostAffinityModel, HourOfDay, KeyLoad, KeyRanges, LastWindow, Objective, ReplayConfig,
-    RuleForecaster, StaticHash, StaticMajority, TrainConfig, TrainedModel, Voters, WindowAggregator, WindowCounts,
-    WindowLength, ZoneMap, partition, replay, replay_oracle, train, windows_of,
+    RuleForecaster, StaticHash, StaticMajority, TrainConfig, TrainedModel, Voters, WindowAggregator,
+    WindowCounts, WindowLength, ZoneMap, partition, replay, replay_oracle, train, windows_of,
 };
 use placement::planner::RttMatrix;
 use placement::{WindowId, Zone};
@@ -62,7 +62,10 @@ pub(crate) fn prepare(args: &DemoArgs, days: u32) -> Result<Prepared, DemoError>
     let trace_file = args.trace.clone().unwrap_or_else(|| repository_file(TRACE));
     let zones_file = args.zones.clone().unwrap_or_else(|| repository_file(ZONES));
     let zones = Trace::read_zones(&zones_file)?;
-    let limits = TraceLimits { key_bytes_max: 4 << 10, value_bytes_max: 1 << 20 };
+    let limits = TraceLimits {
+        key_bytes_max: 4 << 10,
+        value_bytes_max: 1 << 20,
+    };
     let trace = Trace::read(&trace_file, &zones, limits)?;
     let plan = ReplayPlan::from_the_middle(&trace, days, HOUR_MS)?;
     println!(
@@ -81,7 +84,11 @@ pub(crate) fn prepare(args: &DemoArgs, days: u32) -> Result<Prepared, DemoError>
     let training = windows.partition_point(|window| window.window < open);
     let config = TrainConfig {
         seed: args.seed,
-        epochs: if args.quick { QUICK_EPOCHS } else { TrainConfig::default().epochs },
+        epochs: if args.quick {
+            QUICK_EPOCHS
+        } else {
+            TrainConfig::default().epochs
+        },
         ..TrainConfig::default()
     };
     println!("Training the model on {training} windows of one hour ...");
@@ -93,7 +100,18 @@ pub(crate) fn prepare(args: &DemoArgs, days: u32) -> Result<Prepared, DemoError>
         || trace_file.display().to_string(),
         |folder| folder.to_string_lossy().into_owned(),
     );
-    Ok(Prepared { name, sites, rtt: rtt(&zones), trace_file, zones_file, trace, plan, ranges, model, head_room })
+    Ok(Prepared {
+        name,
+        sites,
+        rtt: rtt(&zones),
+        trace_file,
+        zones_file,
+        trace,
+        plan,
+        ranges,
+        model,
+        head_room,
+    })
 }
 
 /// The zones, the one nearest to all accesses first: there the cluster begins, and from there it is controlled.
@@ -103,10 +121,21 @@ fn sites(zones: &ZoneMap, loads: &KeyLoad) -> Vec<Site> {
     let load: Vec<u64> = (0..names.len()).map(load).collect();
     let distance = |from: &Zone| -> u64 {
         let ways = names.iter().zip(&load);
-        ways.map(|(to, load)| load.saturating_mul(zones.rtt_micros(from, to).unwrap_or(0))).sum()
+        ways.map(|(to, load)| load.saturating_mul(zones.rtt_micros(from, to).unwrap_or(0)))
+            .sum()
     };
-    let region = |zone: &Zone| zones.site(zone).map_or_else(String::new, |site| site.region.clone());
-    let mut sites: Vec<Site> = names.iter().map(|zone| Site { region: region(zone), zone: zone.clone() }).collect();
+    let region = |zone: &Zone| {
+        zones
+            .site(zone)
+            .map_or_else(String::new, |site| site.region.clone())
+    };
+    let mut sites: Vec<Site> = names
+        .iter()
+        .map(|zone| Site {
+            region: region(zone),
+            zone: zone.clone(),
+        })
+        .collect();
     sites.sort_by_key(|site| distance(&site.zone));
     sites
 }
@@ -125,8 +154,12 @@ fn rtt(zones: &ZoneMap) -> RttMatrix {
 fn training_loads(trace: &Trace, plan: &ReplayPlan, zones: &[Zone]) -> KeyLoad {
     let mut loads = KeyLoad::new();
     for row in &trace.rows()[plan.training.clone()] {
-        let Some(at) = zones.iter().position(|zone| zone == trace.zone(row)) else { continue };
-        let load = loads.entry(trace.key(row).as_bytes().to_vec()).or_insert_with(|| vec![0; zones.len()]);
+        let Some(at) = zones.iter().position(|zone| zone == trace.zone(row)) else {
+            continue;
+        };
+        let load = loads
+            .entry(trace.key(row).as_bytes().to_vec())
+            .or_insert_with(|| vec![0; zones.len()]);
         let (reads, writes) = trace.entry(row).accesses();
         load[at] += reads + writes;
     }
@@ -190,12 +223,30 @@ fn head_room(
     };
     let best = replay_oracle(windows, &config);
     vec![
-        rule("static-hash", &mut RuleForecaster::new("static-hash", &zones, StaticHash)),
-        rule("static-majority", &mut RuleForecaster::new("static-majority", &zones, StaticMajority::new(from))),
-        rule("last-window", &mut RuleForecaster::new("last-window", &zones, LastWindow::default())),
-        rule("ewma-0.02", &mut RuleForecaster::new("ewma-0.02", &zones, Ewma::new(0.02))),
-        rule("hour-of-day", &mut RuleForecaster::new("hour-of-day", &zones, HourOfDay::new(WindowLength::HOUR))),
-        rule(PolicyName::BurnModel.as_str(), &mut HostAffinityModel::new(model.clone(), &zones)),
+        rule(
+            "static-hash",
+            &mut RuleForecaster::new("static-hash", &zones, StaticHash),
+        ),
+        rule(
+            "static-majority",
+            &mut RuleForecaster::new("static-majority", &zones, StaticMajority::new(from)),
+        ),
+        rule(
+            "last-window",
+            &mut RuleForecaster::new("last-window", &zones, LastWindow::default()),
+        ),
+        rule(
+            "ewma-0.02",
+            &mut RuleForecaster::new("ewma-0.02", &zones, Ewma::new(0.02)),
+        ),
+        rule(
+            "hour-of-day",
+            &mut RuleForecaster::new("hour-of-day", &zones, HourOfDay::new(WindowLength::HOUR)),
+        ),
+        rule(
+            PolicyName::BurnModel.as_str(),
+            &mut HostAffinityModel::new(model.clone(), &zones),
+        ),
         HeadRoom {
             name: "per-window oracle".to_owned(),
             local_access_ratio: best.local_access_ratio(),

@@ -41,7 +41,13 @@ pub(crate) struct Measured {
 impl Measured {
     pub(crate) fn new() -> Self {
         let histogram = || Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("bounds are constant");
-        Self { accesses: 0, local: 0, reads: histogram(), writes: histogram(), rtt_sum_us: 0 }
+        Self {
+            accesses: 0,
+            local: 0,
+            reads: histogram(),
+            writes: histogram(),
+            rtt_sum_us: 0,
+        }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -96,8 +102,19 @@ pub(crate) struct Replayer<'a> {
 
 impl<'a> Replayer<'a> {
     pub(crate) fn new(cluster: &'a Cluster, prepared: &'a Prepared) -> Self {
-        let keys = prepared.trace.keys().iter().enumerate().map(|(at, key)| (key.as_str(), at)).collect();
-        Self { cluster, prepared, clients: tokio::sync::OnceCell::new(), keys }
+        let keys = prepared
+            .trace
+            .keys()
+            .iter()
+            .enumerate()
+            .map(|(at, key)| (key.as_str(), at))
+            .collect();
+        Self {
+            cluster,
+            prepared,
+            clients: tokio::sync::OnceCell::new(),
+            keys,
+        }
     }
 
     /// The client that stands in a zone.
@@ -110,14 +127,23 @@ impl<'a> Replayer<'a> {
             Ok::<_, DemoError>(clients)
         };
         let clients = self.clients.get_or_try_init(connect).await?;
-        clients.get(zone).cloned().ok_or_else(|| DemoError::Cluster(format!("no client stands in {zone}")))
+        clients
+            .get(zone)
+            .cloned()
+            .ok_or_else(|| DemoError::Cluster(format!("no client stands in {zone}")))
     }
 
     /// Writes each record of the slice once.
     pub(crate) async fn load(&self, ledger: &mut Ledger) -> Result<(), DemoError> {
-        let rows = self.prepared.plan.windows.iter().flat_map(|window| window.rows.clone());
-        let mut keys: Vec<usize> =
-            rows.map(|row| self.keys[self.prepared.trace.key(&self.prepared.trace.rows()[row])]).collect();
+        let rows = self
+            .prepared
+            .plan
+            .windows
+            .iter()
+            .flat_map(|window| window.rows.clone());
+        let mut keys: Vec<usize> = rows
+            .map(|row| self.keys[self.prepared.trace.key(&self.prepared.trace.rows()[row])])
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         println!("Loading {} records ...", keys.len());
@@ -141,16 +167,25 @@ impl<'a> Replayer<'a> {
     }
 
     /// Replays a window's rows.
-    pub(crate) async fn replay(&self, window: &PlannedWindow, ledger: &mut Ledger) -> Result<Measured, DemoError> {
+    pub(crate) async fn replay(
+        &self,
+        window: &PlannedWindow,
+        ledger: &mut Ledger,
+    ) -> Result<Measured, DemoError> {
         let lanes = self.lanes(window, ledger);
         let begun = Instant::now();
-        let running = stream::iter(lanes).map(|lane| self.run(lane, begun)).buffer_unordered(LANES);
+        let running = stream::iter(lanes)
+            .map(|lane| self.run(lane, begun))
+            .buffer_unordered(LANES);
         let results: Vec<Result<LaneResult, DemoError>> = running.collect().await;
         let mut total = Measured::new();
         for result in results {
             let result = result?;
             total.add(&result.measured);
-            result.acknowledged.into_iter().for_each(|stamp| ledger.acknowledge(stamp));
+            result
+                .acknowledged
+                .into_iter()
+                .for_each(|stamp| ledger.acknowledge(stamp));
             for reason in result.failed {
                 eprintln!("  an operation failed: {reason}");
                 ledger.fail();
@@ -167,7 +202,11 @@ impl<'a> Replayer<'a> {
             let stamp = (row.kind != RowKind::Read).then(|| ledger.attempt(number));
             let passed = row.at_ms.saturating_sub(window.starts_at_ms) as f64 / super::HOUR_MS as f64;
             let after = WINDOW_TAKES.mul_f64(passed.min(1.0));
-            let lane = lanes.entry(number).or_insert_with(|| Lane { after, key, rows: Vec::new() });
+            let lane = lanes.entry(number).or_insert_with(|| Lane {
+                after,
+                key,
+                rows: Vec::new(),
+            });
             lane.rows.push((row, stamp));
         }
         let mut lanes: Vec<Lane<'a>> = lanes.into_values().collect();
@@ -177,7 +216,11 @@ impl<'a> Replayer<'a> {
 
     async fn run(&self, lane: Lane<'a>, window_begun: Instant) -> Result<LaneResult, DemoError> {
         tokio::time::sleep_until(window_begun + lane.after).await;
-        let mut result = LaneResult { measured: Measured::new(), acknowledged: Vec::new(), failed: Vec::new() };
+        let mut result = LaneResult {
+            measured: Measured::new(),
+            acknowledged: Vec::new(),
+            failed: Vec::new(),
+        };
         for (row, stamp) in lane.rows {
             let zone = self.prepared.trace.zone(row);
             let client = self.client(zone).await?.with_options(RequestOptions {
@@ -198,7 +241,10 @@ impl<'a> Replayer<'a> {
             }
             if let Some(stamp) = stamp {
                 let begun = Instant::now();
-                match client.put(lane.key.to_owned(), stamp.value(row.bytes as usize)).await {
+                match client
+                    .put(lane.key.to_owned(), stamp.value(row.bytes as usize))
+                    .await
+                {
                     Ok(_) => {
                         record(&mut result.measured.writes, begun);
                         result.acknowledged.push(stamp);
@@ -213,7 +259,9 @@ impl<'a> Replayer<'a> {
 
     /// Counts where the operation that has just succeeded was served: the client's map names the home that answered.
     fn locate(&self, client: &Client, key: &str, zone: &Zone, measured: &mut Measured) {
-        let Some(home) = self.cluster.zone_of(client.locate(key.as_bytes()).home) else { return };
+        let Some(home) = self.cluster.zone_of(client.locate(key.as_bytes()).home) else {
+            return;
+        };
         measured.accesses += 1;
         measured.local += u64::from(home == *zone);
         measured.rtt_sum_us += u64::from(self.prepared.rtt.micros(zone, &home));

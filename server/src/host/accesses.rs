@@ -57,10 +57,31 @@ impl Host {
     /// Counts one served request. `workload_ms` 0 means now.
     pub(crate) fn record_access(&self, access: AccessOf<'_>, workload_ms: u64) {
         let Some(profiler) = self.profiler() else { return };
-        let at_ms = if workload_ms == 0 { self.now_ms() } else { workload_ms };
-        let AccessOf { shard, origin, op, by_lease, key, user, bytes } = access;
+        let at_ms = if workload_ms == 0 {
+            self.now_ms()
+        } else {
+            workload_ms
+        };
+        let AccessOf {
+            shard,
+            origin,
+            op,
+            by_lease,
+            key,
+            user,
+            bytes,
+        } = access;
         let origin = profiler.origin(origin);
-        profiler.record(Access { shard, origin, op, by_lease, key, user, bytes, at_ms });
+        profiler.record(Access {
+            shard,
+            origin,
+            op,
+            by_lease,
+            key,
+            user,
+            bytes,
+            at_ms,
+        });
         if let Some(samples) = self.shared.access_samples.get() {
             samples.offer(access, at_ms);
         }
@@ -72,14 +93,24 @@ impl Host {
         if config.access_log_sample_ppm == 0 {
             return;
         }
-        let options = AccessLogOptions { bytes_max: config.access_log_bytes_max };
-        let opened = AccessLog::open(self.shared.env.disk.clone(), &self.shared.folder.access_log(), options);
+        let options = AccessLogOptions {
+            bytes_max: config.access_log_bytes_max,
+        };
+        let opened = AccessLog::open(
+            self.shared.env.disk.clone(),
+            &self.shared.folder.access_log(),
+            options,
+        );
         match opened {
             Ok(log) => {
                 let (entries, queue) = mpsc::channel(SAMPLES_MAX);
                 let seed = self.shared.env.raft.context.next_u64();
                 let sampler = AccessSampler::new(seed, config.access_log_sample_ppm);
-                let samples = AccessSamples { sampler, entries, dropped: AtomicU64::new(0) };
+                let samples = AccessSamples {
+                    sampler,
+                    entries,
+                    dropped: AtomicU64::new(0),
+                };
                 self.shared.access_samples.get_or_init(|| samples);
                 self.spawn(write_samples(self.clone(), log, queue));
             }
@@ -99,7 +130,10 @@ async fn write_samples(host: Host, mut log: AccessLog, mut queue: mpsc::Receiver
             .env
             .raft
             .blocking(move || {
-                let written = entries.iter().try_for_each(|entry| log.append(entry)).and_then(|()| log.flush());
+                let written = entries
+                    .iter()
+                    .try_for_each(|entry| log.append(entry))
+                    .and_then(|()| log.flush());
                 (log, written)
             })
             .await;

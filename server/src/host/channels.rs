@@ -44,13 +44,18 @@ pub struct Channels {
 impl Channels {
     /// No channels yet; they will be opened with `connector`.
     pub fn new(connector: Arc<dyn Connector>) -> Self {
-        Self { connector, open: Mutex::default() }
+        Self {
+            connector,
+            open: Mutex::default(),
+        }
     }
 
     /// The control service at an address. Connects when it is first called, and again after a failure.
     pub fn control(&self, address: &str) -> Result<ControlClient<Channel>, ControlError> {
         let client = ControlClient::new(self.channel(address)?);
-        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+        Ok(client
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// A channel to an address.
@@ -66,7 +71,10 @@ impl Channels {
 
     fn connect(&self, address: &str) -> Result<Channel, ControlError> {
         let endpoint = Endpoint::try_from(format!("http://{address}"))
-            .map_err(|e| ControlError::Address { address: address.to_owned(), reason: e.to_string() })?
+            .map_err(|e| ControlError::Address {
+                address: address.to_owned(),
+                reason: e.to_string(),
+            })?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(2))

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use placement::{ReplicaId, ShardId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use storage::disk::Disk;
 use storage::failpoint::HostFailpoints;
 use storage::shard::ShardStore;
-use storage::disk::Disk;
 
 /// The folder format this build reads and writes.
 pub(super) const FORMAT: u32 = 1;
@@ -93,14 +93,23 @@ pub struct DataFolder {
 impl DataFolder {
     /// Makes the folder if there is none, and locks it.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, FolderError> {
-        let failed = |source| FolderError::Io { path: path.to_owned(), source };
+        let failed = |source| FolderError::Io {
+            path: path.to_owned(),
+            source,
+        };
         disk.create_dir_all(&path.join("replicas")).map_err(failed)?;
         disk.create_dir_all(&path.join("log")).map_err(failed)?;
-        let lock = disk.lock_exclusive(&path.join("lock")).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => FolderError::InUse(path.to_owned()),
-            _ => failed(source),
-        })?;
-        Ok(Self { disk, path: path.to_owned(), _lock: lock })
+        let lock = disk
+            .lock_exclusive(&path.join("lock"))
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::WouldBlock => FolderError::InUse(path.to_owned()),
+                _ => failed(source),
+            })?;
+        Ok(Self {
+            disk,
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The folder of the Raft log.
@@ -115,14 +124,22 @@ impl DataFolder {
 
     /// The file of a replica's state.
     pub fn replica(&self, shard: ShardId, replica: ReplicaId) -> PathBuf {
-        self.path.join("replicas").join(format!("s{}-r{}", shard.0, replica.0))
+        self.path
+            .join("replicas")
+            .join(format!("s{}-r{}", shard.0, replica.0))
     }
 
     /// The replicas whose state is here.
     pub fn replicas(&self) -> Result<Vec<(ShardId, ReplicaId)>, FolderError> {
         let folder = self.path.join("replicas");
-        let files = self.disk.list(&folder).map_err(|source| FolderError::Io { path: folder, source })?;
-        Ok(files.iter().filter_map(|file| parse_replica(file.file_name()?.to_str()?)).collect())
+        let files = self
+            .disk
+            .list(&folder)
+            .map_err(|source| FolderError::Io { path: folder, source })?;
+        Ok(files
+            .iter()
+            .filter_map(|file| parse_replica(file.file_name()?.to_str()?))
+            .collect())
     }
 
     /// Deletes a replica's state, if it is there, and what lies beside it.
@@ -139,9 +156,14 @@ impl DataFolder {
 
     /// The host's identity; `None` in a new folder.
     pub fn identity(&self) -> Result<Option<Identity>, FolderError> {
-        let Some(identity) = self.read::<Identity>("identity")? else { return Ok(None) };
+        let Some(identity) = self.read::<Identity>("identity")? else {
+            return Ok(None);
+        };
         if identity.format > FORMAT {
-            return Err(FolderError::NewerFormat { path: self.path.join("identity"), found: identity.format });
+            return Err(FolderError::NewerFormat {
+                path: self.path.join("identity"),
+                found: identity.format,
+            });
         }
         Ok(Some(identity))
     }
@@ -173,26 +195,41 @@ impl DataFolder {
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FolderError> {
         let path = self.path.join(name);
-        let failed = |source| FolderError::Io { path: path.clone(), source };
+        let failed = |source| FolderError::Io {
+            path: path.clone(),
+            source,
+        };
         if !self.disk.exists(&path).map_err(failed)? {
             return Ok(None);
         }
         let content = self.disk.read(&path).map_err(failed)?;
-        let corrupt = |reason: &str| FolderError::Corrupt { path: path.clone(), reason: reason.to_owned() };
+        let corrupt = |reason: &str| FolderError::Corrupt {
+            path: path.clone(),
+            reason: reason.to_owned(),
+        };
         let text = std::str::from_utf8(&content).map_err(|_| corrupt("not text"))?;
-        let (body, checksum) = text.trim_end().rsplit_once('\n').ok_or_else(|| corrupt("no checksum"))?;
+        let (body, checksum) = text
+            .trim_end()
+            .rsplit_once('\n')
+            .ok_or_else(|| corrupt("no checksum"))?;
         if checksum != checksum_of(body) {
             return Err(corrupt("its checksum does not match"));
         }
-        serde_json::from_str(body).map(Some).map_err(|e| corrupt(&e.to_string()))
+        serde_json::from_str(body)
+            .map(Some)
+            .map_err(|e| corrupt(&e.to_string()))
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), FolderError> {
         let path = self.path.join(name);
-        let body = serde_json::to_string(value)
-            .map_err(|e| FolderError::Corrupt { path: path.clone(), reason: e.to_string() })?;
+        let body = serde_json::to_string(value).map_err(|e| FolderError::Corrupt {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
         let content = format!("{body}\n{}\n", checksum_of(&body));
-        self.disk.replace(&path, content.as_bytes()).map_err(|source| FolderError::Io { path, source })
+        self.disk
+            .replace(&path, content.as_bytes())
+            .map_err(|source| FolderError::Io { path, source })
     }
 }
 
@@ -215,7 +252,13 @@ mod tests {
     }
 
     fn identity(format: u32) -> Identity {
-        Identity { format, token: "t".into(), cluster_id: Some("c".into()), host_id: 3, bootstrap: None }
+        Identity {
+            format,
+            token: "t".into(),
+            cluster_id: Some("c".into()),
+            host_id: 3,
+            bootstrap: None,
+        }
     }
 
     #[test]
@@ -234,7 +277,10 @@ mod tests {
         assert_eq!(folder.identity().unwrap(), None);
         folder.write_identity(&identity(FORMAT)).unwrap();
         assert_eq!(folder.identity().unwrap(), Some(identity(FORMAT)));
-        let orders = Orders { controller_term: 4, tombstones: BTreeSet::from([7, 9]) };
+        let orders = Orders {
+            controller_term: 4,
+            tombstones: BTreeSet::from([7, 9]),
+        };
         folder.write_orders(&orders).unwrap();
         assert_eq!(folder.orders().unwrap(), orders);
     }
@@ -244,9 +290,14 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let folder = folder(temp.path()).unwrap();
         folder.write_identity(&identity(FORMAT + 1)).unwrap();
-        assert!(matches!(folder.identity(), Err(FolderError::NewerFormat { found: 2, .. })));
+        assert!(matches!(
+            folder.identity(),
+            Err(FolderError::NewerFormat { found: 2, .. })
+        ));
         let path = temp.path().join("identity");
-        let damaged = std::fs::read_to_string(&path).unwrap().replace("\"host_id\":3", "\"host_id\":4");
+        let damaged = std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("\"host_id\":3", "\"host_id\":4");
         std::fs::write(&path, damaged).unwrap();
         assert!(matches!(folder.identity(), Err(FolderError::Corrupt { .. })));
     }

@@ -19,13 +19,19 @@ impl Host {
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
             for local in self.shards() {
-                let Some(term) = local.group.leading_term() else { continue };
+                let Some(term) = local.group.leading_term() else {
+                    continue;
+                };
                 let (shard, replica) = (local.group.id(), local.group.replica());
                 if announced.get(&shard) == Some(&(replica, term)) {
                     continue;
                 }
-                let observed =
-                    Command::ObserveHome { shard, replica, raft_term: term, now_ms: self.now_ms() };
+                let observed = Command::ObserveHome {
+                    shard,
+                    replica,
+                    raft_term: term,
+                    now_ms: self.now_ms(),
+                };
                 if self.propose(&observed).await.is_ok() {
                     announced.insert(shard, (replica, term));
                 }
@@ -56,6 +62,8 @@ fn heirs(group: &raft::Group) -> Vec<ReplicaId> {
     let status = group.status();
     let mut voters: Vec<ReplicaId> = status.voters.last().into_iter().flatten().copied().collect();
     voters.retain(|voter| *voter != group.replica());
-    voters.sort_by_key(|voter| std::cmp::Reverse(status.progress.get(voter).and_then(|progress| progress.matched)));
+    voters.sort_by_key(|voter| {
+        std::cmp::Reverse(status.progress.get(voter).and_then(|progress| progress.matched))
+    });
     voters
 }

@@ -102,11 +102,15 @@ impl Host {
 
     /// Makes the placement group of a host whose identity says that it is the first, as far as that was not done.
     pub(crate) async fn finish_init(&self) -> Result<(), InitError> {
-        let Some(command) = self.shared.identity.borrow().bootstrap.clone() else { return Ok(()) };
+        let Some(command) = self.shared.identity.borrow().bootstrap.clone() else {
+            return Ok(());
+        };
         if self.placement().is_none() {
             self.open_placement(FIRST_REPLICA).await?;
         }
-        let Some(local) = self.placement() else { return Ok(()) };
+        let Some(local) = self.placement() else {
+            return Ok(());
+        };
         let members = BTreeMap::from([(FIRST_REPLICA, HostId::FIRST)]);
         let failed = |e: raft::ProposeError| InitError::Placement(e.to_string());
         local.group.initialize(&members).await.map_err(failed)?;
@@ -119,7 +123,10 @@ impl Host {
                 Ok(None) | Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
             }
         }
-        let identity = Identity { bootstrap: None, ..self.shared.identity.borrow().clone() };
+        let identity = Identity {
+            bootstrap: None,
+            ..self.shared.identity.borrow().clone()
+        };
         self.shared.folder.write_identity(&identity)?;
         self.shared.identity.send_replace(identity);
         Ok(())
@@ -155,7 +162,11 @@ impl Host {
             token: description.token,
         };
         let mut admin = client::proto::admin_client::AdminClient::new(channel);
-        let reply = admin.join(request).await.map_err(|status| status.message().to_owned())?.into_inner();
+        let reply = admin
+            .join(request)
+            .await
+            .map_err(|status| status.message().to_owned())?
+            .into_inner();
         self.learn_peers(&reply.peers);
         Ok(Identity {
             format: FORMAT,
@@ -166,7 +177,9 @@ impl Host {
     }
 
     fn learn_peers(&self, encoded: &[u8]) {
-        let map = <MapUpdate as prost::Message>::decode(encoded).ok().and_then(|u| ShardMap::from_update(u).ok());
+        let map = <MapUpdate as prost::Message>::decode(encoded)
+            .ok()
+            .and_then(|u| ShardMap::from_update(u).ok());
         if let Some(map) = map {
             self.set_map(map);
         }
@@ -179,9 +192,13 @@ impl Host {
         let raft_identity = HostIdentity { cluster_id, host: id };
         self.shared.identity.send_replace(identity);
         let env = self.shared.env.raft.clone();
-        self.shared.raft.get_or_init(|| RaftHost::new(raft_identity, self.raft_options(), env, self.shared.log.clone()));
+        self.shared
+            .raft
+            .get_or_init(|| RaftHost::new(raft_identity, self.raft_options(), env, self.shared.log.clone()));
         let seed = self.shared.env.raft.context.next_u64();
-        self.shared.profiler.get_or_init(|| Profiler::new(HostId(id), seed));
+        self.shared
+            .profiler
+            .get_or_init(|| Profiler::new(HostId(id), seed));
     }
 
     fn raft_options(&self) -> RaftOptions {
@@ -197,7 +214,11 @@ impl Host {
     /// Tells the placement group that this host is here, at this address, and carries out what it is owed.
     pub(crate) async fn announce(&self) {
         loop {
-            let command = Command::JoinHost { host_id: self.id(), host: self.description(), now_ms: self.now_ms() };
+            let command = Command::JoinHost {
+                host_id: self.id(),
+                host: self.description(),
+                now_ms: self.now_ms(),
+            };
             match self.propose(&command).await {
                 Ok(Response::Accepted(Accepted::Joined { owed, .. })) => {
                     for tombstone in owed {
@@ -222,7 +243,11 @@ impl Host {
             tracing::error!(%shard, %replica, error = %e, "cannot destroy a replica that must not live");
             return;
         }
-        let ack = Command::AckTombstone { host: self.id(), replica, now_ms: self.now_ms() };
+        let ack = Command::AckTombstone {
+            host: self.id(),
+            replica,
+            now_ms: self.now_ms(),
+        };
         if let Err(e) = self.propose(&ack).await {
             tracing::warn!(%shard, %replica, error = %e, "a tombstone could not be acknowledged");
         }

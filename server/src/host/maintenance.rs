@@ -23,7 +23,9 @@ impl Host {
             tokio::time::sleep(LOOK_PAUSE).await;
             for group in self.groups() {
                 let now_ms = self.now_ms();
-                let due = *due_ms.entry(group.id()).or_insert_with(|| now_ms + self.stagger(config.interval_ms));
+                let due = *due_ms
+                    .entry(group.id())
+                    .or_insert_with(|| now_ms + self.stagger(config.interval_ms));
                 let dirty = group.dirty_bytes();
                 if dirty == 0 || (now_ms < due && dirty < config.dirty_bytes_max) {
                     continue;

@@ -50,7 +50,10 @@ pub struct ShardMap {
 impl ShardMap {
     /// The map that the placement state describes.
     pub fn of(placement: &Placement) -> Self {
-        let hosts = placement.hosts().values().filter(|host| host.state != placement::HostState::Removed);
+        let hosts = placement
+            .hosts()
+            .values()
+            .filter(|host| host.state != placement::HostState::Removed);
         let group = placement.shard(ShardId::PLACEMENT);
         Self {
             version: placement.version(),
@@ -67,7 +70,13 @@ impl ShardMap {
                 })
                 .collect(),
             placement: group
-                .map(|shard| shard.replicas.iter().map(|(id, replica)| (*id, replica.host)).collect())
+                .map(|shard| {
+                    shard
+                        .replicas
+                        .iter()
+                        .map(|(id, replica)| (*id, replica.host))
+                        .collect()
+                })
                 .unwrap_or_default(),
         }
         .in_key_order()
@@ -116,7 +125,10 @@ impl ShardMap {
 
     /// The map as other hosts get it.
     pub fn update(&self) -> MapUpdate {
-        let member = |(replica, host): (&ReplicaId, &HostId)| PlacementMember { replica_id: replica.0, host_id: host.0 };
+        let member = |(replica, host): (&ReplicaId, &HostId)| PlacementMember {
+            replica_id: replica.0,
+            host_id: host.0,
+        };
         MapUpdate {
             map: self.reply(u64::MAX).encode_to_vec().into(),
             placement: self.placement.iter().map(member).collect(),
@@ -127,7 +139,14 @@ impl ShardMap {
     pub fn from_update(update: MapUpdate) -> Result<Self, prost::DecodeError> {
         let map = ShardMapReply::decode(update.map)?;
         let host = |host: HostAddress| {
-            (HostId(host.host_id), MapHost { address: host.address, zone: host.zone, region: host.region })
+            (
+                HostId(host.host_id),
+                MapHost {
+                    address: host.address,
+                    zone: host.zone,
+                    region: host.region,
+                },
+            )
         };
         Ok(Self {
             version: map.version,
@@ -148,7 +167,12 @@ fn route(shard: &placement::Shard) -> ShardRoute {
     ShardRoute {
         shard_id: shard.id.0,
         start: Bytes::copy_from_slice(&shard.range.start),
-        end: shard.range.end.as_deref().map(Bytes::copy_from_slice).unwrap_or_default(),
+        end: shard
+            .range
+            .end
+            .as_deref()
+            .map(Bytes::copy_from_slice)
+            .unwrap_or_default(),
         r#gen: shard.epoch.generation,
         conf_ver: shard.epoch.conf_ver,
         home: shard.home_host().map_or(0, |host| host.0),
@@ -249,7 +273,10 @@ impl Host {
     }
 
     async fn stream_map_from(&self, address: &str) -> Result<(), ControlError> {
-        let failed = |reason: String| ControlError::Failed { address: address.to_owned(), reason };
+        let failed = |reason: String| ControlError::Failed {
+            address: address.to_owned(),
+            reason,
+        };
         let mut control = self.channels().control(address)?;
         let request = WatchMapRequest {
             cluster_id: self.cluster_id().unwrap_or_default(),
@@ -257,7 +284,9 @@ impl Host {
         };
         let watching = tokio::time::timeout(WATCH_TIMEOUT, control.watch_map(request)).await;
         let watching = watching.map_err(|_| failed("no answer".into()))?;
-        let mut updates = watching.map_err(|status| failed(status.message().to_owned()))?.into_inner();
+        let mut updates = watching
+            .map_err(|status| failed(status.message().to_owned()))?
+            .into_inner();
         while self.placement().is_none() {
             // Updates come at least every few seconds, changed or not, so a silent peer is noticed.
             let update = tokio::time::timeout(WATCH_TIMEOUT, updates.message()).await;
@@ -285,7 +314,11 @@ mod tests {
             end: Bytes::from_static(end.as_bytes()),
             ..ShardRoute::default()
         };
-        let host = MapHost { address: "a:1".into(), zone: "z".into(), region: "r".into() };
+        let host = MapHost {
+            address: "a:1".into(),
+            zone: "z".into(),
+            region: "r".into(),
+        };
         ShardMap {
             version: 3,
             cluster_id: "c".into(),
@@ -298,7 +331,10 @@ mod tests {
     #[test]
     fn a_key_is_found_at_both_sides_of_a_boundary() {
         let shard = |key: &[u8]| map().shard_of(key).map(|route| route.shard_id);
-        assert_eq!((shard(b""), shard(b"lz"), shard(b"m"), shard(b"z")), (Some(2), Some(2), Some(1), Some(1)));
+        assert_eq!(
+            (shard(b""), shard(b"lz"), shard(b"m"), shard(b"z")),
+            (Some(2), Some(2), Some(1), Some(1))
+        );
         assert_eq!(ShardMap::default().shard_of(b"a"), None);
     }
 

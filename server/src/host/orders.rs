@@ -30,11 +30,17 @@ impl Host {
             return Err(OrderRefusal::OtherCluster);
         }
         if order.to_host != self.id().0 {
-            return Err(OrderRefusal::OtherHost { here: self.id().0, meant: order.to_host });
+            return Err(OrderRefusal::OtherHost {
+                here: self.id().0,
+                meant: order.to_host,
+            });
         }
         let mut orders = self.shared.orders.lock().expect("no panic under this lock");
         if order.controller_term < orders.controller_term {
-            return Err(OrderRefusal::OldController { given: order.controller_term, seen: orders.controller_term });
+            return Err(OrderRefusal::OldController {
+                given: order.controller_term,
+                seen: orders.controller_term,
+            });
         }
         if order.controller_term > orders.controller_term {
             let mut changed = orders.clone();

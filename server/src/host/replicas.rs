@@ -57,9 +57,17 @@ pub struct LocalShard {
 impl Host {
     /// Opens every replica of the data folder.
     pub(crate) async fn open_replicas(&self) -> Result<(), ReplicaError> {
-        let tombstones = self.shared.orders.lock().expect("no panic under this lock").tombstones.clone();
+        let tombstones = self
+            .shared
+            .orders
+            .lock()
+            .expect("no panic under this lock")
+            .tombstones
+            .clone();
         let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
-        tombstones.iter().for_each(|replica| raft.bury(ReplicaId(*replica)));
+        tombstones
+            .iter()
+            .for_each(|replica| raft.bury(ReplicaId(*replica)));
         for (shard, replica) in self.shared.folder.replicas()? {
             if tombstones.contains(&replica.0) {
                 // A crash came between the tombstone and the deletion.
@@ -100,7 +108,12 @@ impl Host {
         };
         let (disk, path) = (self.shared.env.disk.clone(), self.replica_file(shard, replica));
         let options = self.shard_options();
-        let made = self.shared.env.raft.blocking(move || ShardStore::create(disk, &path, identity, options)).await;
+        let made = self
+            .shared
+            .env
+            .raft
+            .blocking(move || ShardStore::create(disk, &path, identity, options))
+            .await;
         match made {
             Ok(store) => self.start_shard(shard, replica, store).await,
             // Made before a crash, and not in use: go on with it.
@@ -110,31 +123,56 @@ impl Host {
     }
 
     /// Destroys a replica for good, even one that never was here.
-    pub(crate) async fn destroy_replica(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
+    pub(crate) async fn destroy_replica(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+    ) -> Result<(), ReplicaError> {
         let _changing = self.shared.changing.lock().await;
         self.write_tombstone(replica)?;
-        self.pass_failpoint(storage::failpoint!(self.failpoints(), "replica.destroy.after_tombstone"), shard, replica)?;
+        self.pass_failpoint(
+            storage::failpoint!(self.failpoints(), "replica.destroy.after_tombstone"),
+            shard,
+            replica,
+        )?;
         self.delete_replica(shard, replica).await
     }
 
     async fn delete_replica(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
         let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
         if shard == ShardId::PLACEMENT {
-            if self.placement().is_some_and(|local| local.group.replica() == replica) {
+            if self
+                .placement()
+                .is_some_and(|local| local.group.replica() == replica)
+            {
                 self.set_placement(None);
             }
         } else {
             let mut shards = self.shared.shards.write().expect("no panic under this lock");
-            if shards.get(&shard).is_some_and(|local| local.group.replica() == replica) {
+            if shards
+                .get(&shard)
+                .is_some_and(|local| local.group.replica() == replica)
+            {
                 shards.remove(&shard);
             }
         }
         raft.destroy_replica(shard, replica).await?;
-        Ok(self.shared.folder.remove_replica(shard, replica, self.failpoints())?)
+        Ok(self
+            .shared
+            .folder
+            .remove_replica(shard, replica, self.failpoints())?)
     }
 
-    fn pass_failpoint(&self, passed: io::Result<()>, shard: ShardId, replica: ReplicaId) -> Result<(), FolderError> {
-        passed.map_err(|source| FolderError::Io { path: self.replica_file(shard, replica), source })
+    fn pass_failpoint(
+        &self,
+        passed: io::Result<()>,
+        shard: ShardId,
+        replica: ReplicaId,
+    ) -> Result<(), FolderError> {
+        passed.map_err(|source| FolderError::Io {
+            path: self.replica_file(shard, replica),
+            source,
+        })
     }
 
     fn write_tombstone(&self, replica: ReplicaId) -> Result<(), FolderError> {
@@ -150,14 +188,26 @@ impl Host {
     }
 
     pub(crate) fn has_tombstone(&self, replica: ReplicaId) -> bool {
-        self.shared.orders.lock().expect("no panic under this lock").tombstones.contains(&replica.0)
+        self.shared
+            .orders
+            .lock()
+            .expect("no panic under this lock")
+            .tombstones
+            .contains(&replica.0)
     }
 
     pub(crate) async fn open_placement(&self, replica: ReplicaId) -> Result<(), ReplicaError> {
         let path = self.replica_file(ShardId::PLACEMENT, replica);
         let disk = self.shared.env.disk.clone();
-        let machine = self.shared.env.raft.blocking(move || PlacementMachine::open(disk, &path)).await?;
-        let group = self.start_group(ShardId::PLACEMENT, replica, Arc::new(machine.clone())).await?;
+        let machine = self
+            .shared
+            .env
+            .raft
+            .blocking(move || PlacementMachine::open(disk, &path))
+            .await?;
+        let group = self
+            .start_group(ShardId::PLACEMENT, replica, Arc::new(machine.clone()))
+            .await?;
         // The file marks the replica as present; without one a restart would not find it.
         if let Err(e) = group.checkpoint().await {
             tracing::warn!(error = %e, "the new placement replica has no checkpoint yet");
@@ -170,14 +220,30 @@ impl Host {
         let identity = self.shard_identity(shard, replica)?;
         let (disk, path) = (self.shared.env.disk.clone(), self.replica_file(shard, replica));
         let options = self.shard_options();
-        let store = self.shared.env.raft.blocking(move || ShardStore::open(disk, &path, &identity, options)).await?;
+        let store = self
+            .shared
+            .env
+            .raft
+            .blocking(move || ShardStore::open(disk, &path, &identity, options))
+            .await?;
         self.start_shard(shard, replica, store).await
     }
 
-    async fn start_shard(&self, shard: ShardId, replica: ReplicaId, store: ShardStore) -> Result<(), ReplicaError> {
-        let group = self.start_group(shard, replica, Arc::new(KvMachine(store.clone()))).await?;
+    async fn start_shard(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        store: ShardStore,
+    ) -> Result<(), ReplicaError> {
+        let group = self
+            .start_group(shard, replica, Arc::new(KvMachine(store.clone())))
+            .await?;
         let local = LocalShard { group, store };
-        self.shared.shards.write().expect("no panic under this lock").insert(shard, local);
+        self.shared
+            .shards
+            .write()
+            .expect("no panic under this lock")
+            .insert(shard, local);
         Ok(())
     }
 
@@ -188,7 +254,13 @@ impl Host {
         machine: Arc<dyn Machine>,
     ) -> Result<Group, ReplicaError> {
         let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
-        Ok(raft.open_group(StartGroup { group, replica, machine }).await?)
+        Ok(raft
+            .open_group(StartGroup {
+                group,
+                replica,
+                machine,
+            })
+            .await?)
     }
 
     fn shard_identity(&self, shard: ShardId, replica: ReplicaId) -> Result<ShardIdentity, ReplicaError> {
@@ -209,6 +281,10 @@ impl Host {
             value_bytes_max: limits.value_bytes_max,
             ..Limits::default()
         };
-        ShardOptions { limits, failpoints: self.failpoints().clone(), ..ShardOptions::default() }
+        ShardOptions {
+            limits,
+            failpoints: self.failpoints().clone(),
+            ..ShardOptions::default()
+        }
     }
 }

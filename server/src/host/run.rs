@@ -52,7 +52,9 @@ pub async fn run<L: Listener>(
     ready: impl FnOnce(&Host),
 ) -> Result<(), RunError> {
     let context = env.raft.context.clone();
-    context.scope(run_in_context(config, address, listener, env, shutdown, ready)).await
+    context
+        .scope(run_in_context(config, address, listener, env, shutdown, ready))
+        .await
 }
 
 async fn run_in_context<L: Listener>(
@@ -89,7 +91,10 @@ fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunEr
         Some(identity) => identity,
         None => new_identity(&folder, &env)?,
     };
-    let map = folder.peers()?.and_then(|encoded| ShardMap::decode(&encoded)).unwrap_or_default();
+    let map = folder
+        .peers()?
+        .and_then(|encoded| ShardMap::decode(&encoded))
+        .unwrap_or_default();
     let options = LogOptions {
         segment_bytes: config.log.segment_bytes,
         live_bytes_max: config.log.live_bytes_max,
@@ -117,18 +122,29 @@ fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunEr
         env,
         config,
     };
-    Ok(Host { shared: Arc::new(shared) })
+    Ok(Host {
+        shared: Arc::new(shared),
+    })
 }
 
 fn new_identity(folder: &DataFolder, env: &HostEnv) -> Result<Identity, FolderError> {
     let context = &env.raft.context;
     let token = format!("{:016x}{:016x}", context.next_u64(), context.next_u64());
-    let identity = Identity { format: FORMAT, token, cluster_id: None, host_id: 0, bootstrap: None };
+    let identity = Identity {
+        format: FORMAT,
+        token,
+        cluster_id: None,
+        host_id: 0,
+        bootstrap: None,
+    };
     folder.write_identity(&identity)?;
     Ok(identity)
 }
 
-fn serve<L: Listener>(host: &Host, listener: L) -> tokio::task::JoinHandle<Result<(), tonic::transport::Error>> {
+fn serve<L: Listener>(
+    host: &Host,
+    listener: L,
+) -> tokio::task::JoinHandle<Result<(), tonic::transport::Error>> {
     let options = AcceptOptions {
         connections_max: usize::try_from(host.config().limits.connections_max).unwrap_or(usize::MAX),
     };

@@ -133,17 +133,32 @@ impl Host {
 
     /// This host's replica of the placement group, if it has one.
     pub(crate) fn placement(&self) -> Option<LocalPlacement> {
-        self.shared.placement.read().expect("no panic under this lock").clone()
+        self.shared
+            .placement
+            .read()
+            .expect("no panic under this lock")
+            .clone()
     }
 
     /// A shard's replica on this host.
     pub fn shard(&self, shard: ShardId) -> Option<LocalShard> {
-        self.shared.shards.read().expect("no panic under this lock").get(&shard).cloned()
+        self.shared
+            .shards
+            .read()
+            .expect("no panic under this lock")
+            .get(&shard)
+            .cloned()
     }
 
     /// Every shard with a replica here.
     pub fn shards(&self) -> Vec<LocalShard> {
-        self.shared.shards.read().expect("no panic under this lock").values().cloned().collect()
+        self.shared
+            .shards
+            .read()
+            .expect("no panic under this lock")
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// The access counters, once the host has an id.
@@ -211,8 +226,13 @@ impl Host {
     }
 
     /// Proposes through this host's own placement replica. `Ok(None)` when it does not lead.
-    pub(crate) async fn propose_here(&self, command: bytes::Bytes) -> Result<Option<Response>, ProposeFailure> {
-        let Some(local) = self.placement() else { return Ok(None) };
+    pub(crate) async fn propose_here(
+        &self,
+        command: bytes::Bytes,
+    ) -> Result<Option<Response>, ProposeFailure> {
+        let Some(local) = self.placement() else {
+            return Ok(None);
+        };
         match local.group.propose(command).await {
             Ok((_, answer)) => match answer.take::<Response>() {
                 Some(response) => Ok(Some(response)),
@@ -236,7 +256,9 @@ impl Host {
         let request = ProposeRequest { cluster_id, command };
         let reply = tokio::time::timeout(PROPOSE_ATTEMPT, control.propose(request)).await;
         let reply = reply.map_err(|_| format!("{address}: no answer"))?;
-        let reply = reply.map_err(|status| format!("{address}: {}", status.message()))?.into_inner();
+        let reply = reply
+            .map_err(|status| format!("{address}: {}", status.message()))?
+            .into_inner();
         if reply.response.is_empty() {
             return Err(format!("{address} does not lead the placement group"));
         }
@@ -249,7 +271,12 @@ impl Host {
         let map = self.map();
         let leader = local.as_ref().and_then(|local| local.group.leader_host());
         let mut hosts: Vec<HostId> = leader.into_iter().collect();
-        hosts.extend(map.placement.values().copied().filter(|host| Some(*host) != leader));
+        hosts.extend(
+            map.placement
+                .values()
+                .copied()
+                .filter(|host| Some(*host) != leader),
+        );
         let mut candidates: Vec<Candidate> = Vec::new();
         for host in hosts {
             if host == self.id() {
@@ -277,7 +304,11 @@ impl Host {
 
     /// The controller, if this host leads the placement group.
     pub(crate) fn controller(&self) -> Option<Controller> {
-        self.shared.controller.read().expect("no panic under this lock").clone()
+        self.shared
+            .controller
+            .read()
+            .expect("no panic under this lock")
+            .clone()
     }
 
     pub(crate) fn replica_file(&self, shard: ShardId, replica: ReplicaId) -> PathBuf {
@@ -292,6 +323,9 @@ enum Candidate {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("id", &self.id()).field("address", &self.shared.address).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("id", &self.id())
+            .field("address", &self.shared.address)
+            .finish_non_exhaustive()
     }
 }

@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use raft::{Captured, Imported, Machine, MachineFault, Position, Response, SnapshotSink, SnapshotSource};
 use storage::shard::{
-    ApplyError, Capture, CaptureError, CheckpointError, Export, ExportError, Import, ImportError, ImportedFile,
-    ReadError, ShardStore,
+    ApplyError, Capture, CaptureError, CheckpointError, Export, ExportError, Import, ImportError,
+    ImportedFile, ReadError, ShardStore,
 };
 
 /// One shard replica's machine.
@@ -16,7 +16,10 @@ pub struct KvMachine(pub ShardStore);
 impl Machine for KvMachine {
     /// Answers with the batch's `Vec<Outcome>`.
     fn apply(&self, at: Position, command: Option<&Bytes>) -> Result<Response, MachineFault> {
-        let at = storage::shard::Position { term: at.term, index: at.index };
+        let at = storage::shard::Position {
+            term: at.term,
+            index: at.index,
+        };
         let outcomes = self.0.apply(at, command).map_err(apply_fault)?;
         Ok(Response::new(outcomes))
     }
@@ -51,7 +54,9 @@ impl Machine for KvMachine {
         // The mark came with the frames, as the sender wrote it; it is the one that openraft was told of.
         let file = imported.0.downcast::<ImportedFile>();
         let file = file.map_err(|_| MachineFault::Storage("the import is another machine's".into()))?;
-        self.0.install(*file).map_err(|e| MachineFault::Storage(e.to_string()))
+        self.0
+            .install(*file)
+            .map_err(|e| MachineFault::Storage(e.to_string()))
     }
 }
 
@@ -59,7 +64,10 @@ struct KvCaptured(Capture);
 
 impl Captured for KvCaptured {
     fn write(self: Box<Self>) -> Result<(), MachineFault> {
-        self.0.write().map(|_| ()).map_err(|e: CheckpointError| MachineFault::Storage(e.to_string()))
+        self.0
+            .write()
+            .map(|_| ())
+            .map_err(|e: CheckpointError| MachineFault::Storage(e.to_string()))
     }
 }
 

@@ -67,7 +67,10 @@ struct Shared {
 impl PlacementMachine {
     /// Opens the state in `path`, empty when there is no file.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OpenPlacementError> {
-        let io = |source| OpenPlacementError::Io { path: path.to_owned(), source };
+        let io = |source| OpenPlacementError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let (mark, state) = match disk.exists(path).map_err(io)? {
             true => {
                 let (mark, state) = unseal(path, disk.read(path).map_err(io)?.into())?;
@@ -84,7 +87,9 @@ impl PlacementMachine {
             applied,
             dirty_bytes: Mutex::new(0),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// The applied state. Hold it briefly: applying waits for it.
@@ -98,7 +103,8 @@ impl PlacementMachine {
     }
 
     fn sealed(&self, mark: &Bytes) -> Result<Bytes, MachineFault> {
-        let state = placement::encode_state(&self.state()).map_err(|e| MachineFault::Storage(e.to_string()))?;
+        let state =
+            placement::encode_state(&self.state()).map_err(|e| MachineFault::Storage(e.to_string()))?;
         Ok(seal(mark, &state))
     }
 }
@@ -106,9 +112,16 @@ impl PlacementMachine {
 impl Machine for PlacementMachine {
     /// Answers with a [`placement::Response`].
     fn apply(&self, at: Position, command: Option<&Bytes>) -> Result<Response, MachineFault> {
-        let Some(command) = command else { return Ok(Response::default()) };
+        let Some(command) = command else {
+            return Ok(Response::default());
+        };
         let decoded = placement::decode(command).map_err(|e| MachineFault::UnknownEntry(e.to_string()))?;
-        let response = self.shared.state.write().expect("apply does not panic").apply(at.index, decoded);
+        let response = self
+            .shared
+            .state
+            .write()
+            .expect("apply does not panic")
+            .apply(at.index, decoded);
         *self.shared.dirty_bytes.lock().expect("no panic under this lock") += command.len() as u64;
         self.shared.applied.send_replace(at.index);
         Ok(Response::new(response))
@@ -121,7 +134,12 @@ impl Machine for PlacementMachine {
     fn capture(&self, mark: Bytes) -> Result<Box<dyn Captured>, MachineFault> {
         let sealed = self.sealed(&mark)?;
         let dirty_bytes = *self.shared.dirty_bytes.lock().expect("no panic under this lock");
-        Ok(Box::new(PlacementCaptured { shared: self.shared.clone(), sealed, mark, dirty_bytes }))
+        Ok(Box::new(PlacementCaptured {
+            shared: self.shared.clone(),
+            sealed,
+            mark,
+            dirty_bytes,
+        }))
     }
 
     fn dirty_bytes(&self) -> u64 {
@@ -136,14 +154,20 @@ impl Machine for PlacementMachine {
     }
 
     fn begin_import(&self) -> Result<Box<dyn SnapshotSink>, MachineFault> {
-        Ok(Box::new(PlacementSink { path: self.shared.path.clone(), received: BytesMut::new() }))
+        Ok(Box::new(PlacementSink {
+            path: self.shared.path.clone(),
+            received: BytesMut::new(),
+        }))
     }
 
     fn install(&self, imported: Imported, mark: Bytes) -> Result<(), MachineFault> {
         let state = imported.0.downcast::<Placement>();
         let state = *state.map_err(|_| MachineFault::Storage("the import is another machine's".into()))?;
         let encoded = placement::encode_state(&state).map_err(|e| MachineFault::Storage(e.to_string()))?;
-        let written = self.shared.disk.replace(&self.shared.path, &seal(&mark, &encoded));
+        let written = self
+            .shared
+            .disk
+            .replace(&self.shared.path, &seal(&mark, &encoded));
         written.map_err(|e| MachineFault::Storage(e.to_string()))?;
         let index = state.applied_index();
         *self.shared.state.write().expect("apply does not panic") = state;
@@ -194,7 +218,9 @@ struct PlacementSink {
 impl SnapshotSink for PlacementSink {
     fn push(&mut self, frame: Bytes) -> Result<(), MachineFault> {
         if self.received.len() + frame.len() > STATE_BYTES_MAX {
-            return Err(MachineFault::Storage(format!("a placement state above {STATE_BYTES_MAX} bytes")));
+            return Err(MachineFault::Storage(format!(
+                "a placement state above {STATE_BYTES_MAX} bytes"
+            )));
         }
         self.received.extend_from_slice(&frame);
         Ok(())
@@ -223,13 +249,19 @@ fn seal(mark: &Bytes, state: &[u8]) -> Bytes {
 }
 
 fn unseal(path: &Path, mut sealed: Bytes) -> Result<(Bytes, Placement), OpenPlacementError> {
-    let corrupt = |reason: &str| OpenPlacementError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
+    let corrupt = |reason: &str| OpenPlacementError::Corrupt {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
     if sealed.len() < MAGIC.len() + 9 || !sealed.starts_with(MAGIC) {
         return Err(corrupt("it is not a placement state"));
     }
     let found = sealed[MAGIC.len()];
     if found > FORMAT {
-        return Err(OpenPlacementError::NewerFormat { path: path.to_owned(), found });
+        return Err(OpenPlacementError::NewerFormat {
+            path: path.to_owned(),
+            found,
+        });
     }
     let mut crc = sealed.split_off(sealed.len() - 4);
     if crc32c::crc32c(&sealed) != crc.get_u32() {
@@ -256,7 +288,11 @@ mod tests {
 
     fn checkpointed(folder: &Path) -> PlacementMachine {
         let machine = machine(folder).unwrap();
-        machine.capture(Bytes::from_static(b"mark")).unwrap().write().unwrap();
+        machine
+            .capture(Bytes::from_static(b"mark"))
+            .unwrap()
+            .write()
+            .unwrap();
         machine
     }
 
@@ -292,7 +328,10 @@ mod tests {
         sealed[MAGIC.len()] = FORMAT + 1;
         std::fs::write(&path, &sealed).unwrap();
         let refused = machine(folder.path()).err().unwrap();
-        assert!(matches!(refused, OpenPlacementError::NewerFormat { found: 2, .. }), "{refused}");
+        assert!(
+            matches!(refused, OpenPlacementError::NewerFormat { found: 2, .. }),
+            "{refused}"
+        );
         assert_eq!(std::fs::read(&path).unwrap(), sealed);
     }
 

@@ -256,7 +256,11 @@ impl ClusterWindow {
     pub fn lease_reads_ppm(&self) -> Option<u32> {
         let origins = self.shards.values().flat_map(|shard| shard.origins.values());
         let reads: u64 = origins.map(OriginUse::reads).sum();
-        let share = self.lease_reads.min(reads).saturating_mul(1_000_000).checked_div(reads)?;
+        let share = self
+            .lease_reads
+            .min(reads)
+            .saturating_mul(1_000_000)
+            .checked_div(reads)?;
         u32::try_from(share).ok()
     }
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
-    Affinity, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostStatus, HostsReply, HostsRequest,
-    InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
-    CloseWindowReply, CloseWindowRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica,
-    SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+    Affinity, CloseWindowReply, CloseWindowRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity,
+    HostStatus, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply,
+    MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica,
+    SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, StatusReply,
+    StatusRequest,
 };
 use placement::{
     Accepted, Admission, Command, HostId, HostState, MigrationId, NewHost, Origin, Placement, Proposal,
@@ -46,7 +47,9 @@ macro_rules! answer_or_forward {
             let mut admin = $self.next_host(&$request)?;
             let mut passed = Request::new($request.into_inner());
             passed.set_timeout(FORWARD_TIMEOUT);
-            passed.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+            passed
+                .metadata_mut()
+                .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
             return admin.$method(passed).await;
         }
     };
@@ -59,13 +62,17 @@ impl AdminService {
 
     fn next_host<T>(&self, request: &Request<T>) -> Result<AdminClient<Channel>, Status> {
         if request.metadata().contains_key(FORWARDED) {
-            return Err(Status::unavailable("this host has no placement replica any more; ask again"));
+            return Err(Status::unavailable(
+                "this host has no placement replica any more; ask again",
+            ));
         }
         let map = self.host.map();
         let known = map.placement.values().find_map(|host| map.hosts.get(host));
         let known = known.ok_or_else(|| Status::unavailable("this host knows no placement replica yet"))?;
         let channel = self.host.channels().channel(&known.address);
-        Ok(AdminClient::new(channel.map_err(|e| Status::unavailable(e.to_string()))?))
+        Ok(AdminClient::new(
+            channel.map_err(|e| Status::unavailable(e.to_string()))?,
+        ))
     }
 
     /// The admin service of the placement leader's host.
@@ -77,15 +84,26 @@ impl AdminService {
         if request.metadata().contains_key(FORWARDED) {
             return Err(Status::unavailable("the placement leader is changing; ask again"));
         }
-        let address = self.host.map().hosts.get(&leader).map(|known| known.address.clone());
-        let address = address.ok_or_else(|| Status::unavailable("the placement leader's address is not known"))?;
+        let address = self
+            .host
+            .map()
+            .hosts
+            .get(&leader)
+            .map(|known| known.address.clone());
+        let address =
+            address.ok_or_else(|| Status::unavailable("the placement leader's address is not known"))?;
         let channel = self.host.channels().channel(&address);
-        Ok(AdminClient::new(channel.map_err(|e| Status::unavailable(e.to_string()))?))
+        Ok(AdminClient::new(
+            channel.map_err(|e| Status::unavailable(e.to_string()))?,
+        ))
     }
 
     /// Reads the placement state of this host.
     fn look<T>(&self, read: impl FnOnce(&Placement) -> T) -> Result<T, Status> {
-        let local = self.host.placement().ok_or_else(|| Status::unavailable("no placement replica here"))?;
+        let local = self
+            .host
+            .placement()
+            .ok_or_else(|| Status::unavailable("no placement replica here"))?;
         let state = local.machine.state();
         if state.cluster_id().is_none() {
             return Err(Status::unavailable("the placement group is still starting"));
@@ -94,7 +112,10 @@ impl AdminService {
     }
 
     async fn write(&self, command: Command) -> Result<Applied, Status> {
-        self.host.propose(&command).await.map_err(|e| Status::unavailable(e.to_string()))
+        self.host
+            .propose(&command)
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))
     }
 
     async fn propose(
@@ -105,8 +126,14 @@ impl AdminService {
     ) -> Result<Response<MigrationReply>, Status> {
         let now_ms = self.host.now_ms();
         let planned = self.look(|state| {
-            let known = state.shard(shard).ok_or_else(|| format!("no shard {}", shard.0))?;
-            let reasons = Reasons { policy: "manual".into(), text: reason, ..Reasons::default() };
+            let known = state
+                .shard(shard)
+                .ok_or_else(|| format!("no shard {}", shard.0))?;
+            let reasons = Reasons {
+                policy: "manual".into(),
+                text: reason,
+                ..Reasons::default()
+            };
             Ok::<_, String>(Proposal {
                 shard,
                 kind: kind(state)?,
@@ -118,15 +145,21 @@ impl AdminService {
                 now_ms,
             })
         })?;
-        let refused = |refused: String| Ok(Response::new(MigrationReply { migration_id: 0, refused }));
+        let refused = |refused: String| {
+            Ok(Response::new(MigrationReply {
+                migration_id: 0,
+                refused,
+            }))
+        };
         let proposal = match planned {
             Ok(proposal) => proposal,
             Err(reason) => return refused(reason),
         };
         match self.write(Command::Propose(proposal)).await? {
-            Applied::Accepted(Accepted::Proposed(migration)) => {
-                Ok(Response::new(MigrationReply { migration_id: migration.0, refused: String::new() }))
-            }
+            Applied::Accepted(Accepted::Proposed(migration)) => Ok(Response::new(MigrationReply {
+                migration_id: migration.0,
+                refused: String::new(),
+            })),
             Applied::Accepted(other) => Err(Status::internal(format!("an unexpected answer: {other:?}"))),
             Applied::Refused(refusal) => refused(refusal.to_string()),
         }
@@ -143,8 +176,10 @@ impl Admin for AdminService {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let request = request.into_inner();
-        let cluster_id =
-            self.host.cluster_id().ok_or_else(|| Status::unavailable("this host belongs to no cluster yet"))?;
+        let cluster_id = self
+            .host
+            .cluster_id()
+            .ok_or_else(|| Status::unavailable("this host belongs to no cluster yet"))?;
         if !request.cluster_id.is_empty() && request.cluster_id != cluster_id {
             return Err(Status::permission_denied("this host belongs to another cluster"));
         }
@@ -155,7 +190,11 @@ impl Admin for AdminService {
             capacity_bytes: request.capacity_bytes,
             token: request.token,
         };
-        let command = Command::JoinHost { host_id: HostId(request.host_id), host, now_ms: self.host.now_ms() };
+        let command = Command::JoinHost {
+            host_id: HostId(request.host_id),
+            host,
+            now_ms: self.host.now_ms(),
+        };
         match self.write(command).await? {
             Applied::Accepted(Accepted::Joined { host, .. }) => Ok(Response::new(JoinReply {
                 cluster_id,
@@ -174,12 +213,19 @@ impl Admin for AdminService {
             let state = local.machine.state();
             (state.applied_index(), state.active_migrations().count() as u64)
         });
-        let led_here = self.host.shards().iter().filter(|local| local.group.is_leader()).count();
+        let led_here = self
+            .host
+            .shards()
+            .iter()
+            .filter(|local| local.group.is_leader())
+            .count();
         Ok(Response::new(StatusReply {
             cluster_id: self.host.cluster_id().unwrap_or_default(),
             host_id: self.host.id().0,
             address: self.host.address().to_owned(),
-            placement_leader: placement.and_then(|local| local.group.leader_host()).map_or(0, |host| host.0),
+            placement_leader: placement
+                .and_then(|local| local.group.leader_host())
+                .map_or(0, |host| host.0),
             placement_applied: applied,
             map_version: map.version,
             shards_total: map.shards.len() as u64,
@@ -191,7 +237,13 @@ impl Admin for AdminService {
 
     async fn hosts(&self, request: Request<HostsRequest>) -> Result<Response<HostsReply>, Status> {
         answer_or_forward!(self, request, hosts);
-        let hosts = self.look(|state| state.hosts().values().map(|host| host_status(state, host)).collect())?;
+        let hosts = self.look(|state| {
+            state
+                .hosts()
+                .values()
+                .map(|host| host_status(state, host))
+                .collect()
+        })?;
         Ok(Response::new(HostsReply { hosts }))
     }
 
@@ -209,7 +261,10 @@ impl Admin for AdminService {
         Ok(Response::new(ShardsReply { shards }))
     }
 
-    async fn migrations(&self, request: Request<MigrationsRequest>) -> Result<Response<MigrationsReply>, Status> {
+    async fn migrations(
+        &self,
+        request: Request<MigrationsRequest>,
+    ) -> Result<Response<MigrationsReply>, Status> {
         answer_or_forward!(self, request, migrations);
         let request = request.into_inner();
         let migrations = self.look(|state| {
@@ -220,14 +275,29 @@ impl Admin for AdminService {
         Ok(Response::new(MigrationsReply { migrations }))
     }
 
-    async fn move_replica(&self, request: Request<MoveReplicaRequest>) -> Result<Response<MigrationReply>, Status> {
+    async fn move_replica(
+        &self,
+        request: Request<MoveReplicaRequest>,
+    ) -> Result<Response<MigrationReply>, Status> {
         answer_or_forward!(self, request, move_replica);
         let request = request.into_inner();
-        let (shard, from, to) = (ShardId(request.shard_id), HostId(request.from_host), HostId(request.to_host));
+        let (shard, from, to) = (
+            ShardId(request.shard_id),
+            HostId(request.from_host),
+            HostId(request.to_host),
+        );
         let kind = |state: &Placement| {
-            let known = state.shard(shard).ok_or_else(|| format!("no shard {}", shard.0))?;
-            let from = known.replica_on(from).ok_or_else(|| format!("host {} has no replica of it", from.0))?;
-            Ok(ProposalKind::Move { from, to, take_home: known.route_home() == Some(from) })
+            let known = state
+                .shard(shard)
+                .ok_or_else(|| format!("no shard {}", shard.0))?;
+            let from = known
+                .replica_on(from)
+                .ok_or_else(|| format!("host {} has no replica of it", from.0))?;
+            Ok(ProposalKind::Move {
+                from,
+                to,
+                take_home: known.route_home() == Some(from),
+            })
         };
         self.propose(shard, kind, request.reason).await
     }
@@ -236,49 +306,78 @@ impl Admin for AdminService {
         answer_or_forward!(self, request, move_home);
         let request = request.into_inner();
         let to = HostId(request.to_host);
-        self.propose(ShardId(request.shard_id), |_| Ok(ProposalKind::Home { to }), request.reason).await
+        self.propose(
+            ShardId(request.shard_id),
+            |_| Ok(ProposalKind::Home { to }),
+            request.reason,
+        )
+        .await
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
         answer_or_forward!(self, request, history);
         let request = request.into_inner();
         let events = self.look(|state| {
-            let newest = state.history().events().rev().filter(|event| concerns(event, &request));
-            let mut events: Vec<HistoryEvent> = newest.take(limit(request.limit)).map(history_event).collect();
+            let newest = state
+                .history()
+                .events()
+                .rev()
+                .filter(|event| concerns(event, &request));
+            let mut events: Vec<HistoryEvent> =
+                newest.take(limit(request.limit)).map(history_event).collect();
             events.reverse();
             events
         })?;
         Ok(Response::new(HistoryReply { events }))
     }
 
-    async fn set_balancer(&self, request: Request<SetBalancerRequest>) -> Result<Response<SetBalancerReply>, Status> {
+    async fn set_balancer(
+        &self,
+        request: Request<SetBalancerRequest>,
+    ) -> Result<Response<SetBalancerReply>, Status> {
         let Some(controller) = self.host.controller() else {
             return self.leader(&request)?.set_balancer(passed_on(request)).await;
         };
         let request = request.into_inner();
         let policy = match request.policy.as_str() {
             "" => None,
-            name => Some(name.parse().map_err(|e: UnknownPolicy| Status::invalid_argument(e.to_string()))?),
+            name => Some(
+                name.parse()
+                    .map_err(|e: UnknownPolicy| Status::invalid_argument(e.to_string()))?,
+            ),
         };
         let window = WindowId(request.window);
-        let outcome = controller.set_balancer(policy, window, request.replicas).await.map_err(balance_status)?;
-        Ok(Response::new(SetBalancerReply { outcome: Some(outcome) }))
+        let outcome = controller
+            .set_balancer(policy, window, request.replicas)
+            .await
+            .map_err(balance_status)?;
+        Ok(Response::new(SetBalancerReply {
+            outcome: Some(outcome),
+        }))
     }
 
-    async fn close_window(&self, request: Request<CloseWindowRequest>) -> Result<Response<CloseWindowReply>, Status> {
+    async fn close_window(
+        &self,
+        request: Request<CloseWindowRequest>,
+    ) -> Result<Response<CloseWindowReply>, Status> {
         let Some(controller) = self.host.controller() else {
             return self.leader(&request)?.close_window(passed_on(request)).await;
         };
         let request = request.into_inner();
         let settle = Duration::from_millis(u64::from(request.settle_ms));
-        let closed = controller.close_window(WindowId(request.window), settle).await.map_err(balance_status)?;
+        let closed = controller
+            .close_window(WindowId(request.window), settle)
+            .await
+            .map_err(balance_status)?;
         Ok(Response::new(closed))
     }
 }
 
 fn passed_on<T>(request: Request<T>) -> Request<T> {
     let mut passed = Request::new(request.into_inner());
-    passed.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    passed
+        .metadata_mut()
+        .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
     passed
 }
 
@@ -309,7 +408,10 @@ fn host_status(state: &Placement, host: &placement::Host) -> HostStatus {
     let mut affinities: Vec<Affinity> = shards()
         .filter_map(|shard| {
             let score_ppm = *state.affinity(shard.id)?.scores.0.get(&host.id)?;
-            Some(Affinity { shard_id: shard.id.0, score_ppm })
+            Some(Affinity {
+                shard_id: shard.id.0,
+                score_ppm,
+            })
         })
         .collect();
     affinities.sort_by_key(|affinity| (std::cmp::Reverse(affinity.score_ppm), affinity.shard_id));
@@ -320,8 +422,12 @@ fn host_status(state: &Placement, host: &placement::Host) -> HostStatus {
         zone: host.zone.0.clone(),
         region: host.region.0.clone(),
         state: host_state(host),
-        replicas: shards().filter(|shard| shard.replica_on(host.id).is_some()).count() as u64,
-        homes: shards().filter(|shard| shard.home_host() == Some(host.id)).count() as u64,
+        replicas: shards()
+            .filter(|shard| shard.replica_on(host.id).is_some())
+            .count() as u64,
+        homes: shards()
+            .filter(|shard| shard.home_host() == Some(host.id))
+            .count() as u64,
         capacity_bytes: host.capacity_bytes,
         affinities,
     }
@@ -344,7 +450,10 @@ fn shard_status(state: &Placement, shard: &placement::Shard) -> ShardStatus {
         Role::Voter => "voter".to_owned(),
         Role::Learner => "learner".to_owned(),
     };
-    let scores = state.affinity(shard.id).map(|affinity| affinity.scores.0.clone()).unwrap_or_default();
+    let scores = state
+        .affinity(shard.id)
+        .map(|affinity| affinity.scores.0.clone())
+        .unwrap_or_default();
     ShardStatus {
         shard_id: shard.id.0,
         start: shard.range.start.clone().into(),
@@ -355,18 +464,38 @@ fn shard_status(state: &Placement, shard: &placement::Shard) -> ShardStatus {
         replicas: shard
             .replicas
             .iter()
-            .map(|(id, replica)| Replica { replica_id: id.0, host_id: replica.host.0, role: role(replica.role) })
+            .map(|(id, replica)| Replica {
+                replica_id: id.0,
+                host_id: replica.host.0,
+                role: role(replica.role),
+            })
             .collect(),
         migration_id: shard.active.map_or(0, |migration| migration.0),
-        affinities: scores.into_iter().map(|(host, score_ppm)| HostAffinity { host_id: host.0, score_ppm }).collect(),
+        affinities: scores
+            .into_iter()
+            .map(|(host, score_ppm)| HostAffinity {
+                host_id: host.0,
+                score_ppm,
+            })
+            .collect(),
     }
 }
 
 fn migration_status(migration: &placement::Migration) -> MigrationStatus {
-    let started_ms = migration.steps.first().map_or(migration.since_ms, |step| step.at_ms);
+    let started_ms = migration
+        .steps
+        .first()
+        .map_or(migration.since_ms, |step| step.at_ms);
     let reasons = &migration.reasons;
-    let model = if reasons.model.is_empty() { String::new() } else { format!(" ({})", reasons.model) };
-    let outcome = migration.abort_reason.map(|why| format!("; given up: {why:?}")).unwrap_or_default();
+    let model = if reasons.model.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", reasons.model)
+    };
+    let outcome = migration
+        .abort_reason
+        .map(|why| format!("; given up: {why:?}"))
+        .unwrap_or_default();
     MigrationStatus {
         migration_id: migration.id.0,
         shard_id: migration.shard.0,
@@ -376,7 +505,11 @@ fn migration_status(migration: &placement::Migration) -> MigrationStatus {
         from_host: migration.src.map_or(0, |placed| placed.host.0),
         to_host: migration.dst.map_or(0, |placed| placed.host.0),
         started_ms,
-        ended_ms: if migration.state.is_terminal() { migration.since_ms } else { 0 },
+        ended_ms: if migration.state.is_terminal() {
+            migration.since_ms
+        } else {
+            0
+        },
         reason: format!("{}{model}: {}{outcome}", reasons.policy, reasons.text),
     }
 }

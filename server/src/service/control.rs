@@ -47,7 +47,9 @@ impl ControlService {
     fn check_host(&self, meant: u64) -> Result<(), Status> {
         match self.host.id().0 {
             here if here == meant => Ok(()),
-            here => Err(Status::permission_denied(format!("this is host {here}, not host {meant}"))),
+            here => Err(Status::permission_denied(format!(
+                "this is host {here}, not host {meant}"
+            ))),
         }
     }
 
@@ -57,21 +59,32 @@ impl ControlService {
 
     fn reply(&self, shard: u64, refused: Option<String>) -> Response<OrderReply> {
         let view = self.group(shard).map(|group| view(&self.host, &group));
-        Response::new(OrderReply { refused: refused.unwrap_or_default(), view })
+        Response::new(OrderReply {
+            refused: refused.unwrap_or_default(),
+            view,
+        })
     }
 
     /// Admits an order for a group that must be here.
     fn admit(&self, order: Option<&Order>, shard: u64) -> Result<(u64, Group), String> {
         let term = self.host.admit(order).map_err(|e| e.to_string())?;
-        let group = self.group(shard).ok_or_else(|| format!("shard {shard} has no replica here"))?;
+        let group = self
+            .group(shard)
+            .ok_or_else(|| format!("shard {shard} has no replica here"))?;
         Ok((term, group))
     }
 
     async fn create(&self, order: CreateReplicaOrder) -> Result<(), String> {
         self.host.admit(order.order.as_ref()).map_err(|e| e.to_string())?;
-        let range = KeyRange { start: order.start.to_vec(), end: order.end.map(|end| end.to_vec()) };
+        let range = KeyRange {
+            start: order.start.to_vec(),
+            end: order.end.map(|end| end.to_vec()),
+        };
         let (shard, replica) = (ShardId(order.shard_id), ReplicaId(order.replica_id));
-        self.host.create_replica(shard, replica, range, order.r#gen).await.map_err(|e| e.to_string())
+        self.host
+            .create_replica(shard, replica, range, order.r#gen)
+            .await
+            .map_err(|e| e.to_string())
     }
 
     async fn initialize(&self, order: InitializeGroupOrder) -> Result<(), String> {
@@ -86,7 +99,11 @@ impl ControlService {
 
     async fn change(&self, order: ChangeMembersOrder) -> Result<(), String> {
         let (controller_term, group) = self.admit(order.order.as_ref(), order.shard_id)?;
-        let stamp = ConfStamp { conf_ver: order.conf_ver, migration: order.migration, controller_term };
+        let stamp = ConfStamp {
+            conf_ver: order.conf_ver,
+            migration: order.migration,
+            controller_term,
+        };
         let joint = group.status().voters.len() > 1;
         let change = match order.change.ok_or("no change was named")? {
             Change::AddLearner(member) => MemberChange::AddLearner {
@@ -98,21 +115,32 @@ impl ControlService {
                 promote: switch.promote.map(ReplicaId),
                 demote: switch.demote.map(ReplicaId),
             },
-            Change::Remove(replica) => MemberChange::Remove { replica: ReplicaId(replica) },
+            Change::Remove(replica) => MemberChange::Remove {
+                replica: ReplicaId(replica),
+            },
         };
-        group.change_members(change, stamp, order.decided_on).await.map_err(|e: ChangeError| e.to_string())
+        group
+            .change_members(change, stamp, order.decided_on)
+            .await
+            .map_err(|e: ChangeError| e.to_string())
     }
 
     async fn transfer(&self, order: TransferHomeOrder) -> Result<(), String> {
         let (_, group) = self.admit(order.order.as_ref(), order.shard_id)?;
         let timeout = Duration::from_millis(order.timeout_ms);
-        group.transfer(ReplicaId(order.to_replica), timeout).await.map_err(|e| e.to_string())
+        group
+            .transfer(ReplicaId(order.to_replica), timeout)
+            .await
+            .map_err(|e| e.to_string())
     }
 
     async fn destroy(&self, order: DestroyReplicaOrder) -> Result<(), String> {
         self.host.admit(order.order.as_ref()).map_err(|e| e.to_string())?;
         let (shard, replica) = (ShardId(order.shard_id), ReplicaId(order.replica_id));
-        self.host.destroy_replica(shard, replica).await.map_err(|e| e.to_string())
+        self.host
+            .destroy_replica(shard, replica)
+            .await
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -132,14 +160,23 @@ impl Control for ControlService {
         let reply = match proposed.map_err(|e| Status::unknown(e.to_string()))? {
             Some(response) => {
                 let response = serde_json::to_vec(&response).map_err(|e| Status::internal(e.to_string()))?;
-                ProposeReply { response: response.into(), leader: String::new() }
+                ProposeReply {
+                    response: response.into(),
+                    leader: String::new(),
+                }
             }
-            None => ProposeReply { response: Default::default(), leader: leader().unwrap_or_default() },
+            None => ProposeReply {
+                response: Default::default(),
+                leader: leader().unwrap_or_default(),
+            },
         };
         Ok(Response::new(reply))
     }
 
-    async fn watch_map(&self, request: Request<WatchMapRequest>) -> Result<Response<Self::WatchMapStream>, Status> {
+    async fn watch_map(
+        &self,
+        request: Request<WatchMapRequest>,
+    ) -> Result<Response<Self::WatchMapStream>, Status> {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         if self.host.placement().is_none() {
@@ -162,51 +199,81 @@ impl Control for ControlService {
         self.check_cluster(&request.cluster_id)?;
         self.check_host(request.to_host)?;
         let groups = self.host.groups();
-        let tombstones = self.host.shared.orders.lock().expect("no panic under this lock").tombstones.clone();
+        let tombstones = self
+            .host
+            .shared
+            .orders
+            .lock()
+            .expect("no panic under this lock")
+            .tombstones
+            .clone();
         Ok(Response::new(ObserveReply {
             groups: groups.iter().map(|group| view(&self.host, group)).collect(),
             tombstones: tombstones.into_iter().collect(),
         }))
     }
 
-    async fn create_replica(&self, request: Request<CreateReplicaOrder>) -> Result<Response<OrderReply>, Status> {
+    async fn create_replica(
+        &self,
+        request: Request<CreateReplicaOrder>,
+    ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
         Ok(self.reply(shard, self.create(order).await.err()))
     }
 
-    async fn initialize_group(&self, request: Request<InitializeGroupOrder>) -> Result<Response<OrderReply>, Status> {
+    async fn initialize_group(
+        &self,
+        request: Request<InitializeGroupOrder>,
+    ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
         Ok(self.reply(shard, self.initialize(order).await.err()))
     }
 
-    async fn change_members(&self, request: Request<ChangeMembersOrder>) -> Result<Response<OrderReply>, Status> {
+    async fn change_members(
+        &self,
+        request: Request<ChangeMembersOrder>,
+    ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
         Ok(self.reply(shard, self.change(order).await.err()))
     }
 
-    async fn transfer_home(&self, request: Request<TransferHomeOrder>) -> Result<Response<OrderReply>, Status> {
+    async fn transfer_home(
+        &self,
+        request: Request<TransferHomeOrder>,
+    ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
         Ok(self.reply(shard, self.transfer(order).await.err()))
     }
 
-    async fn destroy_replica(&self, request: Request<DestroyReplicaOrder>) -> Result<Response<OrderReply>, Status> {
+    async fn destroy_replica(
+        &self,
+        request: Request<DestroyReplicaOrder>,
+    ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
         Ok(self.reply(shard, self.destroy(order).await.err()))
     }
 
-    async fn take_window(&self, request: Request<TakeWindowRequest>) -> Result<Response<TakeWindowReply>, Status> {
+    async fn take_window(
+        &self,
+        request: Request<TakeWindowRequest>,
+    ) -> Result<Response<TakeWindowReply>, Status> {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         self.check_host(request.to_host)?;
-        let profiler = self.host.profiler().ok_or_else(|| Status::unavailable("this host counts nothing yet"))?;
+        let profiler = self
+            .host
+            .profiler()
+            .ok_or_else(|| Status::unavailable("this host counts nothing yet"))?;
         let report = profiler.take_window(WindowId(request.window));
         let report = serde_json::to_vec(&report).map_err(|e| Status::internal(e.to_string()))?;
-        Ok(Response::new(TakeWindowReply { report: report.into() }))
+        Ok(Response::new(TakeWindowReply {
+            report: report.into(),
+        }))
     }
 }
 
@@ -229,7 +296,9 @@ fn view(host: &Host, group: &Group) -> GroupView {
         voters: status
             .voters
             .iter()
-            .map(|voters| Voters { replicas: voters.iter().map(|voter| voter.0).collect() })
+            .map(|voters| Voters {
+                replicas: voters.iter().map(|voter| voter.0).collect(),
+            })
             .collect(),
         learners: status.learners.iter().map(|learner| learner.0).collect(),
         membership_index: status.membership_index.unwrap_or(0),
@@ -238,6 +307,8 @@ fn view(host: &Host, group: &Group) -> GroupView {
         last_index: entries(status.last_index),
         progress: progress.collect(),
         purged: entries(status.purged_index),
-        bytes: host.shard(group.id()).map_or(0, |local| local.store.stats().bytes),
+        bytes: host
+            .shard(group.id())
+            .map_or(0, |local| local.store.stats().bytes),
     }
 }

@@ -39,7 +39,12 @@ pub(crate) fn start(
 ) -> Replies {
     let (sender, queue) = mpsc::channel(REPLIES_MAX);
     let stop = host.stop().clone().cancelled_owned();
-    let incoming = Incoming { host: host.clone(), in_flight, caller: Arc::new(caller), replies: sender };
+    let incoming = Incoming {
+        host: host.clone(),
+        in_flight,
+        caller: Arc::new(caller),
+        replies: sender,
+    };
     host.spawn(incoming.run(first, frames));
     let frames = stream::unfold(queue, |mut queue| async move {
         let mut replies = Vec::new();
@@ -74,7 +79,8 @@ impl Incoming {
         }
         for part in parts.parts {
             let (host, caller, replies) = (self.host.clone(), self.caller.clone(), self.replies.clone());
-            self.host.spawn(async move { part.execute(&host, &caller, &replies).await });
+            self.host
+                .spawn(async move { part.execute(&host, &caller, &replies).await });
         }
     }
 }

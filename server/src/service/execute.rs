@@ -41,7 +41,10 @@ impl InFlight {
 
     fn admit(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let permits = (bytes as u64).div_ceil(PERMIT_BYTES).max(1);
-        self.0.clone().try_acquire_many_owned(u32::try_from(permits).ok()?).ok()
+        self.0
+            .clone()
+            .try_acquire_many_owned(u32::try_from(permits).ok()?)
+            .ok()
     }
 }
 
@@ -70,7 +73,11 @@ pub(crate) fn parts(host: &Host, in_flight: &InFlight, requests: Vec<Request>) -
             continue;
         }
         let Some(permit) = in_flight.admit(request.encoded_len()) else {
-            refused.push(reply::error(request.id, Code::Overloaded, "too much in flight on this host"));
+            refused.push(reply::error(
+                request.id,
+                Code::Overloaded,
+                "too much in flight on this host",
+            ));
             continue;
         };
         let part = by_shard.entry(request.shard_id).or_insert_with(|| Part {
@@ -82,7 +89,10 @@ pub(crate) fn parts(host: &Host, in_flight: &InFlight, requests: Vec<Request>) -
         part.requests.push(request);
         part._permits.push(permit);
     }
-    Parts { parts: by_shard.into_values().collect(), refused }
+    Parts {
+        parts: by_shard.into_values().collect(),
+        refused,
+    }
 }
 
 /// Refuses what no shard would accept.
@@ -90,14 +100,21 @@ fn check(host: &Host, request: &Request) -> Result<(), Reply> {
     let limits = &host.config().limits;
     let too_large = |what: &str| reply::error(request.id, Code::TooLarge, what.to_owned());
     match &request.op {
-        None => Err(reply::error(request.id, Code::Unimplemented, "an operation this host does not know")),
-        Some(Op::Get(get)) if get.key.is_empty() => Err(reply::error(request.id, Code::Invalid, "an empty key")),
-        Some(Op::Get(get)) if get.key.len() as u64 > limits.key_bytes_max => {
-            Err(too_large(&format!("keys may have {} bytes", limits.key_bytes_max)))
+        None => Err(reply::error(
+            request.id,
+            Code::Unimplemented,
+            "an operation this host does not know",
+        )),
+        Some(Op::Get(get)) if get.key.is_empty() => {
+            Err(reply::error(request.id, Code::Invalid, "an empty key"))
         }
-        Some(Op::Mutation(mutation)) if mutation.len() as u64 > limits.batch_bytes_max => {
-            Err(too_large(&format!("a request may have {} bytes", limits.batch_bytes_max)))
-        }
+        Some(Op::Get(get)) if get.key.len() as u64 > limits.key_bytes_max => Err(too_large(&format!(
+            "keys may have {} bytes",
+            limits.key_bytes_max
+        ))),
+        Some(Op::Mutation(mutation)) if mutation.len() as u64 > limits.batch_bytes_max => Err(too_large(
+            &format!("a request may have {} bytes", limits.batch_bytes_max),
+        )),
         Some(_) => Ok(()),
     }
 }
@@ -117,7 +134,11 @@ impl Part {
         let mut reads = Vec::new();
         for request in self.requests {
             if request.r#gen != generation {
-                let stale = reply::error(request.id, Code::StaleRoute, "the shard's range has another version");
+                let stale = reply::error(
+                    request.id,
+                    Code::StaleRoute,
+                    "the shard's range has another version",
+                );
                 drop(replies.send(stale).await);
             } else if matches!(request.op, Some(Op::Mutation(_))) {
                 mutations.push(request);
@@ -142,9 +163,13 @@ fn deadline_of(request: &Request) -> Duration {
 /// Splits off what is too late, and says how long the rest may take at most.
 fn in_time(requests: Vec<Request>, received: tokio::time::Instant) -> (Vec<Request>, Vec<Reply>, Duration) {
     let passed = received.elapsed();
-    let (live, late): (Vec<Request>, Vec<Request>) =
-        requests.into_iter().partition(|request| deadline_of(request) > passed);
-    let late = late.iter().map(|request| reply::error(request.id, Code::Deadline, "too late to begin")).collect();
+    let (live, late): (Vec<Request>, Vec<Request>) = requests
+        .into_iter()
+        .partition(|request| deadline_of(request) > passed);
+    let late = late
+        .iter()
+        .map(|request| reply::error(request.id, Code::Deadline, "too late to begin"))
+        .collect();
     let longest = live.iter().map(deadline_of).max().unwrap_or_default();
     (live, late, longest.saturating_sub(passed))
 }
@@ -177,7 +202,11 @@ async fn mutate(
     };
     let Some(outcomes) = outcomes else {
         for request in requests {
-            let unknown = reply::error(request.id, Code::UnknownOutcome, "proposed, and not answered in time");
+            let unknown = reply::error(
+                request.id,
+                Code::UnknownOutcome,
+                "proposed, and not answered in time",
+            );
             drop(replies.send(unknown).await);
         }
         return;
@@ -271,7 +300,9 @@ async fn serve_reads(
     for request in requests {
         let reply = match &confirmed {
             Ok(Ok(())) => serve_read(host, local, caller, &request),
-            Ok(Err(ReadError::NotLeader { leader })) => reply::not_home(request.id, home(host, local, *leader)),
+            Ok(Err(ReadError::NotLeader { leader })) => {
+                reply::not_home(request.id, home(host, local, *leader))
+            }
             Ok(Err(e)) => reply::error(request.id, Code::Unavailable, e.to_string()),
             Err(_) => reply::error(request.id, Code::Deadline, "leadership was not confirmed in time"),
         };
@@ -311,10 +342,27 @@ fn serve_scan(
     };
     let end = (!scan.end.is_empty()).then_some(&scan.end[..]);
     let to_usize = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-    match local.store.scan(&scan.start, end, to_usize(pairs_max), to_usize(limits.scan_bytes_max)) {
+    match local.store.scan(
+        &scan.start,
+        end,
+        to_usize(pairs_max),
+        to_usize(limits.scan_bytes_max),
+    ) {
         Ok(page) => {
-            let bytes = page.pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
-            record(host, local, caller, request, profiler::Op::Scan, &scan.start, bytes);
+            let bytes = page
+                .pairs
+                .iter()
+                .map(|pair| pair.key.len() + pair.value.len())
+                .sum();
+            record(
+                host,
+                local,
+                caller,
+                request,
+                profiler::Op::Scan,
+                &scan.start,
+                bytes,
+            );
             reply::scan(request.id, page)
         }
         Err(e) => reply::read_failed(request.id, &e),
@@ -323,8 +371,12 @@ fn serve_scan(
 
 fn record_mutation(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) {
     use client::proto::mutation::Op as Change;
-    let Some(Op::Mutation(encoded)) = &request.op else { return };
-    let Ok(mutation) = client::proto::Mutation::decode(encoded.clone()) else { return };
+    let Some(Op::Mutation(encoded)) = &request.op else {
+        return;
+    };
+    let Ok(mutation) = client::proto::Mutation::decode(encoded.clone()) else {
+        return;
+    };
     let (op, key): (_, &Bytes) = match &mutation.op {
         Some(Change::Put(put)) => (profiler::Op::Put, &put.key),
         Some(Change::Delete(delete)) => (profiler::Op::Delete, &delete.key),
@@ -343,10 +395,21 @@ fn record(
     key: &[u8],
     bytes: usize,
 ) {
-    let user = if request.user_id.is_empty() { &caller.user } else { &request.user_id };
+    let user = if request.user_id.is_empty() {
+        &caller.user
+    } else {
+        &request.user_id
+    };
     let by_lease = !op.is_write() && is_by_lease(request);
-    let access =
-        AccessOf { shard: local.group.id(), origin: &caller.origin, op, by_lease, key, user, bytes: bytes as u64 };
+    let access = AccessOf {
+        shard: local.group.id(),
+        origin: &caller.origin,
+        op,
+        by_lease,
+        key,
+        user,
+        bytes: bytes as u64,
+    };
     host.record_access(access, request.workload_ms);
 }
 
@@ -402,7 +465,9 @@ async fn execute_one(host: &Host, in_flight: &InFlight, caller: &Caller, request
     if let Some(part) = parts.parts.pop() {
         part.execute(host, caller, &replies).await;
     }
-    answer.try_recv().unwrap_or_else(|_| reply::error(id, Code::Unavailable, "the host is stopping"))
+    answer
+        .try_recv()
+        .unwrap_or_else(|_| reply::error(id, Code::Unavailable, "the host is stopping"))
 }
 
 fn forward_to(reply: &Reply) -> Option<String> {
@@ -426,11 +491,22 @@ async fn forward(host: &Host, caller: &Caller, request: Request, address: &str) 
     let id = request.id;
     let channel = host.channels().channel(address).ok()?;
     let mut kv = client::proto::kv_client::KvClient::new(channel);
-    let call = kv.call(UnaryRequest { hello: Some(hello), request: Some(request) });
+    let call = kv.call(UnaryRequest {
+        hello: Some(hello),
+        request: Some(request),
+    });
     match tokio::time::timeout(timeout, call).await {
         Ok(Ok(reply)) => Some(reply.into_inner()),
-        _ if is_read => Some(reply::error(id, Code::Unavailable, "the shard's home did not answer")),
-        _ => Some(reply::error(id, Code::UnknownOutcome, "the shard's home did not answer")),
+        _ if is_read => Some(reply::error(
+            id,
+            Code::Unavailable,
+            "the shard's home did not answer",
+        )),
+        _ => Some(reply::error(
+            id,
+            Code::UnknownOutcome,
+            "the shard's home did not answer",
+        )),
     }
 }
 
@@ -450,7 +526,12 @@ fn routed_key(request: &Request) -> Option<Bytes> {
 
 fn with_generation(encoded: &Bytes, generation: u64) -> Bytes {
     match client::proto::Mutation::decode(encoded.clone()) {
-        Ok(mutation) => client::proto::Mutation { r#gen: generation, ..mutation }.encode_to_vec().into(),
+        Ok(mutation) => client::proto::Mutation {
+            r#gen: generation,
+            ..mutation
+        }
+        .encode_to_vec()
+        .into(),
         Err(_) => encoded.clone(),
     }
 }

@@ -3,7 +3,9 @@
 use std::pin::Pin;
 
 use client::proto::kv_server::{Kv, KvServer};
-use client::proto::{ClientFrame, Code, Hello, Reply, ServerFrame, ShardMapReply, ShardMapRequest, UnaryRequest};
+use client::proto::{
+    ClientFrame, Code, Hello, Reply, ServerFrame, ShardMapReply, ShardMapRequest, UnaryRequest,
+};
 use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,9 +24,13 @@ impl KvService {
     pub(crate) fn server(host: Host) -> KvServer<Self> {
         let limits = &host.config().limits;
         // A frame's limit, and room for what surrounds its requests; an answer holds at most a page of a scan.
-        let frame_bytes = usize::try_from(limits.batch_bytes_max).unwrap_or(usize::MAX).saturating_add(64 << 10);
+        let frame_bytes = usize::try_from(limits.batch_bytes_max)
+            .unwrap_or(usize::MAX)
+            .saturating_add(64 << 10);
         let in_flight = execute::InFlight::new(limits.in_flight_bytes_max);
-        KvServer::new(Self { host, in_flight }).max_decoding_message_size(frame_bytes).max_encoding_message_size(usize::MAX)
+        KvServer::new(Self { host, in_flight })
+            .max_decoding_message_size(frame_bytes)
+            .max_encoding_message_size(usize::MAX)
     }
 
     fn check(&self, hello: &Hello) -> Result<(), Status> {
@@ -44,7 +50,10 @@ impl KvService {
             true => self.host.config().zone.clone(),
             false => hello.origin,
         };
-        Caller { origin, user: hello.user_id }
+        Caller {
+            origin,
+            user: hello.user_id,
+        }
     }
 }
 
@@ -57,12 +66,22 @@ impl Kv for KvService {
         request: Request<Streaming<ClientFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let mut frames = request.into_inner();
-        let first = frames.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
-        let hello = first.hello.ok_or_else(|| Status::invalid_argument("the first frame must say hello"))?;
+        let first = frames
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("an empty stream"))?;
+        let hello = first
+            .hello
+            .ok_or_else(|| Status::invalid_argument("the first frame must say hello"))?;
         self.check(&hello)?;
         let caller = self.caller(hello);
-        let replies =
-            exchange::start(self.host.clone(), self.in_flight.clone(), caller, first.requests, frames);
+        let replies = exchange::start(
+            self.host.clone(),
+            self.in_flight.clone(),
+            caller,
+            first.requests,
+            frames,
+        );
         Ok(Response::new(replies))
     }
 
@@ -74,11 +93,15 @@ impl Kv for KvService {
         let Some(request) = request.request else {
             return Ok(Response::new(reply::error(0, Code::Invalid, "no request")));
         };
-        Ok(Response::new(execute::unary(&self.host, &self.in_flight, &caller, request).await))
+        Ok(Response::new(
+            execute::unary(&self.host, &self.in_flight, &caller, request).await,
+        ))
     }
 
     async fn shard_map(&self, request: Request<ShardMapRequest>) -> Result<Response<ShardMapReply>, Status> {
         self.check(&Hello::default())?;
-        Ok(Response::new(self.host.map().reply(request.into_inner().known_version)))
+        Ok(Response::new(
+            self.host.map().reply(request.into_inner().known_version),
+        ))
     }
 }

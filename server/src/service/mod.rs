@@ -2,8 +2,8 @@
 
 mod admin;
 mod control;
-mod execute;
 mod exchange;
+mod execute;
 mod kv;
 mod reply;
 

@@ -11,17 +11,36 @@ pub(crate) fn error(id: u64, code: Code, message: impl Into<String>) -> Reply {
 
 /// The request was not executed: ask the shard's home.
 pub(crate) fn not_home(id: u64, home: Option<HostAddress>) -> Reply {
-    failed(id, Code::NotHome, "this host does not lead the shard".into(), home)
+    failed(
+        id,
+        Code::NotHome,
+        "this host does not lead the shard".into(),
+        home,
+    )
 }
 
 fn failed(id: u64, code: Code, message: String, home: Option<HostAddress>) -> Reply {
-    let error = Error { code: code.into(), message, home };
-    Reply { id, revision: 0, result: Some(reply::Result::Error(error)) }
+    let error = Error {
+        code: code.into(),
+        message,
+        home,
+    };
+    Reply {
+        id,
+        revision: 0,
+        result: Some(reply::Result::Error(error)),
+    }
 }
 
 pub(crate) fn get(id: u64, revision: u64, pair: Option<storage::shard::KeyValue>) -> Reply {
-    let result = GetResult { pair: pair.map(key_value) };
-    Reply { id, revision, result: Some(reply::Result::Get(result)) }
+    let result = GetResult {
+        pair: pair.map(key_value),
+    };
+    Reply {
+        id,
+        revision,
+        result: Some(reply::Result::Get(result)),
+    }
 }
 
 pub(crate) fn scan(id: u64, page: ScanPage) -> Reply {
@@ -29,14 +48,20 @@ pub(crate) fn scan(id: u64, page: ScanPage) -> Reply {
         pairs: page.pairs.into_iter().map(key_value).collect(),
         next: page.next.unwrap_or_default(),
     };
-    Reply { id, revision: page.revision, result: Some(reply::Result::Scan(result)) }
+    Reply {
+        id,
+        revision: page.revision,
+        result: Some(reply::Result::Scan(result)),
+    }
 }
 
 pub(crate) fn read_failed(id: u64, error: &ReadError) -> Reply {
     match error {
         // The replica is of no use: another may be.
         ReadError::Io(_) | ReadError::Corrupt(_) => self::error(id, Code::Unavailable, error.to_string()),
-        ReadError::Compacted { .. } | ReadError::Future { .. } => self::error(id, Code::Invalid, error.to_string()),
+        ReadError::Compacted { .. } | ReadError::Future { .. } => {
+            self::error(id, Code::Invalid, error.to_string())
+        }
     }
 }
 
@@ -47,8 +72,16 @@ pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
         OutcomeKind::SessionOpened => (true, false, None),
         OutcomeKind::Refused(refusal) => return refused(id, refusal),
     };
-    let result = MutationResult { applied, previous: previous.map(key_value), existed };
-    Reply { id, revision: outcome.revision, result: Some(reply::Result::Mutation(result)) }
+    let result = MutationResult {
+        applied,
+        previous: previous.map(key_value),
+        existed,
+    };
+    Reply {
+        id,
+        revision: outcome.revision,
+        result: Some(reply::Result::Mutation(result)),
+    }
 }
 
 fn refused(id: u64, refusal: Refusal) -> Reply {
@@ -56,7 +89,10 @@ fn refused(id: u64, refusal: Refusal) -> Reply {
         Refusal::SessionExpired => (Code::SessionExpired, "no such session is open on this shard"),
         Refusal::TooManySessions => (Code::Overloaded, "too many sessions are open on this shard"),
         Refusal::StaleRange => (Code::StaleRoute, "the shard's range has another version"),
-        Refusal::SequenceForgotten => (Code::SequenceForgotten, "the outcome of this sequence was forgotten"),
+        Refusal::SequenceForgotten => (
+            Code::SequenceForgotten,
+            "the outcome of this sequence was forgotten",
+        ),
         Refusal::TooLarge => (Code::TooLarge, "the key or the value is above the shard's limit"),
         Refusal::OutOfRange => (Code::StaleRoute, "the key lies outside the shard"),
         Refusal::Invalid => (Code::Invalid, "the mutation makes no sense"),

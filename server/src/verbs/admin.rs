@@ -61,7 +61,13 @@ impl Operator<'_> {
 
     async fn shards(&self, args: ShardsArgs) -> Result<Listing, VerbError> {
         let shard_id = id_or_all("shard", args.shard)?;
-        let reply = self.calls.shards(ShardsRequest { shard_id, placement_group: false }).await;
+        let reply = self
+            .calls
+            .shards(ShardsRequest {
+                shard_id,
+                placement_group: false,
+            })
+            .await;
         let shards = reply.map_err(self.failed())?.shards;
         match args.shard {
             Some(shard) if shards.is_empty() => Err(VerbError::NoShard(shard)),

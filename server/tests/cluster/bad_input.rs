@@ -23,7 +23,10 @@ fn an_occupied_port_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (code, _, error) = serve(folder.path(), &[&format!("--listen={address}")]);
     assert_eq!(code, Some(1));
-    assert!(error.contains(&address) && error.contains("cannot listen"), "{error}");
+    assert!(
+        error.contains(&address) && error.contains("cannot listen"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +40,9 @@ async fn a_folder_in_use_or_of_a_newer_format_is_left_alone() {
 
     cluster.hosts[0].kill();
     let identity = folder.join("identity");
-    let newer = std::fs::read_to_string(&identity).unwrap().replace("\"format\":1", "\"format\":9");
+    let newer = std::fs::read_to_string(&identity)
+        .unwrap()
+        .replace("\"format\":1", "\"format\":9");
     let body = newer.split('\n').next().unwrap();
     let checksum = crc32c::crc32c(body.as_bytes());
     std::fs::write(&identity, format!("{body}\ncrc32c {checksum:08x}\n")).unwrap();
@@ -62,10 +67,19 @@ async fn a_client_of_another_cluster_and_oversize_pairs_are_refused() {
 
     let client = cluster.client().await;
     let oversize = client.put("k".repeat((4 << 10) + 1), "v").await.unwrap_err();
-    assert!(matches!(oversize, client::MutationError::TooLarge { .. }), "{oversize}");
+    assert!(
+        matches!(oversize, client::MutationError::TooLarge { .. }),
+        "{oversize}"
+    );
     let oversize = client.put("k", vec![0_u8; (1 << 20) + 1]).await.unwrap_err();
-    assert!(matches!(oversize, client::MutationError::TooLarge { .. }), "{oversize}");
-    client.put("k".repeat(4 << 10), vec![0_u8; 1 << 20]).await.unwrap();
+    assert!(
+        matches!(oversize, client::MutationError::TooLarge { .. }),
+        "{oversize}"
+    );
+    client
+        .put("k".repeat(4 << 10), vec![0_u8; 1 << 20])
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,11 @@ impl Host {
     /// Starts the process; `points` are fail points at which it ends itself.
     pub(crate) fn start(&mut self, points: &str) {
         std::fs::create_dir_all(&self.folder).unwrap();
-        let log = File::options().create(true).append(true).open(self.folder.join("host.log")).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("host.log"))
+            .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_godwit"));
         command
             .args(["serve", "--log-filter=info,openraft=error"])
@@ -78,7 +82,10 @@ impl Host {
     /// Any signal, by its name.
     pub(crate) fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("the host runs");
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(child.id().to_string())
+            .status();
         assert!(sent.unwrap().success());
     }
 
@@ -98,13 +105,19 @@ impl Host {
 
     /// Whether the process is still there.
     pub(crate) fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.child
+            .as_mut()
+            .is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 }
 
 /// A free loopback address. Another process may take it before it is used; then the host says so and the test fails.
 pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
 }
 
 impl Cluster {
@@ -150,9 +163,16 @@ impl Cluster {
     pub(crate) async fn init(&self, shards: u32) {
         let admin = self.admin_of(&[0]);
         let hosts = self.hosts.len() as u32;
-        let request = InitRequest { shards, split_at: Vec::new(), replication_factor: 3.min(hosts), hosts };
-        eventually("the cluster is made", || async { admin.init(request.clone()).await.map_err(|e| e.to_string()) })
-            .await;
+        let request = InitRequest {
+            shards,
+            split_at: Vec::new(),
+            replication_factor: 3.min(hosts),
+            hosts,
+        };
+        eventually("the cluster is made", || async {
+            admin.init(request.clone()).await.map_err(|e| e.to_string())
+        })
+        .await;
     }
 
     pub(crate) fn admin(&self) -> AdminClient {
@@ -161,14 +181,20 @@ impl Cluster {
 
     pub(crate) fn admin_of(&self, hosts: &[usize]) -> AdminClient {
         let endpoints = hosts.iter().map(|host| self.hosts[*host].address.clone());
-        let config = ClientConfig { deadline: Duration::from_secs(5), ..ClientConfig::new(endpoints) };
+        let config = ClientConfig {
+            deadline: Duration::from_secs(5),
+            ..ClientConfig::new(endpoints)
+        };
         AdminClient::new(config).unwrap()
     }
 
     /// A client whose operations may take a long time: what fails then was not served.
     pub(crate) async fn client(&self) -> Client {
         let endpoints: Vec<String> = self.hosts.iter().map(|host| host.address.clone()).collect();
-        let config = ClientConfig { deadline: Duration::from_secs(30), ..ClientConfig::new(endpoints) };
+        let config = ClientConfig {
+            deadline: Duration::from_secs(30),
+            ..ClientConfig::new(endpoints)
+        };
         eventually("a client connects", || async {
             Client::connect(config.clone()).await.map_err(|e| e.to_string())
         })
@@ -178,7 +204,14 @@ impl Cluster {
     pub(crate) async fn shards(&self) -> Vec<ShardStatus> {
         let admin = self.admin();
         eventually("shards are listed", || async {
-            admin.shards(ShardsRequest { shard_id: 0, placement_group: false }).await.map(|reply| reply.shards).map_err(|e| e.to_string())
+            admin
+                .shards(ShardsRequest {
+                    shard_id: 0,
+                    placement_group: false,
+                })
+                .await
+                .map(|reply| reply.shards)
+                .map_err(|e| e.to_string())
         })
         .await
     }
@@ -186,18 +219,32 @@ impl Cluster {
     pub(crate) async fn placement_group(&self) -> ShardStatus {
         let admin = self.admin();
         eventually("the placement group is shown", || async {
-            let request = ShardsRequest { shard_id: 0, placement_group: true };
+            let request = ShardsRequest {
+                shard_id: 0,
+                placement_group: true,
+            };
             let reply = admin.shards(request).await.map_err(|e| e.to_string())?;
-            reply.shards.into_iter().next().ok_or_else(|| "it is not shown".into())
+            reply
+                .shards
+                .into_iter()
+                .next()
+                .ok_or_else(|| "it is not shown".into())
         })
         .await
     }
 
     pub(crate) async fn migrations(&self) -> Vec<MigrationStatus> {
         let admin = self.admin();
-        let request = MigrationsRequest { include_ended: true, limit: 1000 };
+        let request = MigrationsRequest {
+            include_ended: true,
+            limit: 1000,
+        };
         eventually("migrations are listed", || async {
-            admin.migrations(request).await.map(|reply| reply.migrations).map_err(|e| e.to_string())
+            admin
+                .migrations(request)
+                .await
+                .map(|reply| reply.migrations)
+                .map_err(|e| e.to_string())
         })
         .await
     }
@@ -206,11 +253,21 @@ impl Cluster {
     pub(crate) async fn wait_until_settled(&self, shards: usize) {
         let admin = self.admin();
         eventually("the cluster settles", || async {
-            let known = admin.shards(ShardsRequest { shard_id: 0, placement_group: false }).await.map_err(|e| e.to_string())?.shards;
+            let known = admin
+                .shards(ShardsRequest {
+                    shard_id: 0,
+                    placement_group: false,
+                })
+                .await
+                .map_err(|e| e.to_string())?
+                .shards;
             if known.len() != shards || known.iter().any(|shard| shard.home == 0) {
                 return Err(format!("{} of {shards} shards, some without home", known.len()));
             }
-            let group = ShardsRequest { shard_id: 0, placement_group: true };
+            let group = ShardsRequest {
+                shard_id: 0,
+                placement_group: true,
+            };
             let group = admin.shards(group).await.map_err(|e| e.to_string())?.shards;
             let voters = group.first().map_or(0, |group| group.replicas.len());
             let wanted = match self.hosts.len() {
@@ -221,9 +278,20 @@ impl Cluster {
             if voters < wanted {
                 return Err(format!("the placement group has {voters} of {wanted} voters"));
             }
-            let active = MigrationsRequest { include_ended: false, limit: 10 };
-            let active = admin.migrations(active).await.map_err(|e| e.to_string())?.migrations;
-            if active.is_empty() { Ok(()) } else { Err(format!("{active:?}")) }
+            let active = MigrationsRequest {
+                include_ended: false,
+                limit: 10,
+            };
+            let active = admin
+                .migrations(active)
+                .await
+                .map_err(|e| e.to_string())?
+                .migrations;
+            if active.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{active:?}"))
+            }
         })
         .await;
     }
@@ -231,12 +299,23 @@ impl Cluster {
     /// Waits until a migration has ended, and returns it.
     pub(crate) async fn wait_for(&self, migration: u64) -> MigrationStatus {
         let admin = self.admin();
-        let request = MigrationsRequest { include_ended: true, limit: 1000 };
+        let request = MigrationsRequest {
+            include_ended: true,
+            limit: 1000,
+        };
         eventually("the migration ends", || async {
-            let known = admin.migrations(request).await.map_err(|e| e.to_string())?.migrations;
+            let known = admin
+                .migrations(request)
+                .await
+                .map_err(|e| e.to_string())?
+                .migrations;
             let found = known.into_iter().find(|known| known.migration_id == migration);
             let found = found.ok_or_else(|| format!("migration {migration} is not known"))?;
-            if found.ended_ms > 0 { Ok(found) } else { Err(format!("{found:?}")) }
+            if found.ended_ms > 0 {
+                Ok(found)
+            } else {
+                Err(format!("{found:?}"))
+            }
         })
         .await
     }
@@ -245,11 +324,22 @@ impl Cluster {
     pub(crate) async fn index_of(&self, host_id: u64) -> usize {
         let admin = self.admin();
         let hosts = eventually("hosts are listed", || async {
-            admin.hosts().await.map(|reply| reply.hosts).map_err(|e| e.to_string())
+            admin
+                .hosts()
+                .await
+                .map(|reply| reply.hosts)
+                .map_err(|e| e.to_string())
         })
         .await;
-        let address = hosts.into_iter().find(|host| host.host_id == host_id).expect("a known host").address;
-        self.hosts.iter().position(|host| host.address == address).expect("one of ours")
+        let address = hosts
+            .into_iter()
+            .find(|host| host.host_id == host_id)
+            .expect("a known host")
+            .address;
+        self.hosts
+            .iter()
+            .position(|host| host.address == address)
+            .expect("one of ours")
     }
 }
 
@@ -262,7 +352,9 @@ pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(
     loop {
         match attempt().await {
             Ok(done) => return done,
-            Err(reason) if started.elapsed() > PATIENCE => panic!("{what}: not within {PATIENCE:?}: {reason}"),
+            Err(reason) if started.elapsed() > PATIENCE => {
+                panic!("{what}: not within {PATIENCE:?}: {reason}")
+            }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
@@ -270,14 +362,19 @@ pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(
 
 /// A key of each shard, spread by its first byte.
 pub(crate) fn keys(count: u32) -> Vec<String> {
-    (0..count).map(|at| format!("{}key{at}", char::from_u32(33 + at % 90).unwrap_or('a'))).collect()
+    (0..count)
+        .map(|at| format!("{}key{at}", char::from_u32(33 + at % 90).unwrap_or('a')))
+        .collect()
 }
 
 /// Writes every key once and remembers what was acknowledged.
 pub(crate) async fn write_all(client: &Client, keys: &[String], value: &str) -> BTreeMap<String, String> {
     let mut acknowledged = BTreeMap::new();
     for key in keys {
-        client.put(key.clone(), value.to_owned()).await.unwrap_or_else(|e| panic!("put {key}: {e}"));
+        client
+            .put(key.clone(), value.to_owned())
+            .await
+            .unwrap_or_else(|e| panic!("put {key}: {e}"));
         acknowledged.insert(key.clone(), value.to_owned());
     }
     acknowledged
@@ -287,10 +384,19 @@ pub(crate) async fn write_all(client: &Client, keys: &[String], value: &str) -> 
 pub(crate) async fn check_all(client: &Client, acknowledged: &BTreeMap<String, String>) {
     let mut wrong = Vec::new();
     for (key, value) in acknowledged {
-        let read = client.get(key.clone()).await.unwrap_or_else(|e| panic!("get {key}: {e}"));
-        let pair = read.pair.unwrap_or_else(|| panic!("the acknowledged write of {key} is lost"));
+        let read = client
+            .get(key.clone())
+            .await
+            .unwrap_or_else(|e| panic!("get {key}: {e}"));
+        let pair = read
+            .pair
+            .unwrap_or_else(|| panic!("the acknowledged write of {key} is lost"));
         if pair.value != value.as_bytes() {
-            wrong.push(format!("{key}: {} instead of {value}, revision {}", String::from_utf8_lossy(&pair.value), pair.mod_revision));
+            wrong.push(format!(
+                "{key}: {} instead of {value}, revision {}",
+                String::from_utf8_lossy(&pair.value),
+                pair.mod_revision
+            ));
         }
     }
     assert!(wrong.is_empty(), "acknowledged writes are lost: {wrong:#?}");
@@ -298,7 +404,11 @@ pub(crate) async fn check_all(client: &Client, acknowledged: &BTreeMap<String, S
 
 /// Runs the binary and returns its exit code, standard output and standard error.
 pub(crate) fn godwit(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let ran = Command::new(env!("CARGO_BIN_EXE_godwit")).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let ran = Command::new(env!("CARGO_BIN_EXE_godwit"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (ran.status.code(), text(ran.stdout), text(ran.stderr))
 }

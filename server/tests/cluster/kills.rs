@@ -45,7 +45,13 @@ async fn a_host_that_stops_gracefully_hands_its_homes_over_first() {
     let others: Vec<usize> = (0..3).filter(|host| *host != stopping).collect();
     let admin = cluster.admin_of(&others);
     eventually("the homes are elsewhere", || async {
-        let shards = admin.shards(client::proto::ShardsRequest { shard_id: 0, placement_group: false }).await.map_err(|e| e.to_string())?;
+        let shards = admin
+            .shards(client::proto::ShardsRequest {
+                shard_id: 0,
+                placement_group: false,
+            })
+            .await
+            .map_err(|e| e.to_string())?;
         match shards.shards.iter().filter(|shard| shard.home == home).count() {
             0 => Ok(()),
             left => Err(format!("{left} shards still have their home there")),

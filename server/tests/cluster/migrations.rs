@@ -8,7 +8,9 @@ const ATTEMPTS: u32 = 5;
 async fn replica_move(cluster: &Cluster, shard: usize) -> (u64, u64, u64) {
     let known = &cluster.shards().await[shard];
     let held: Vec<u64> = known.replicas.iter().map(|replica| replica.host_id).collect();
-    let to = (1..=4).find(|host| !held.contains(host)).expect("four hosts, three replicas");
+    let to = (1..=4)
+        .find(|host| !held.contains(host))
+        .expect("four hosts, three replicas");
     (known.shard_id, known.home, to)
 }
 
@@ -37,22 +39,36 @@ async fn a_replica_and_a_home_move_under_writes() {
     let shards = cluster.shards().await;
     let moved = shards.iter().find(|known| known.shard_id == shard).unwrap();
     let hosts: Vec<u64> = moved.replicas.iter().map(|replica| replica.host_id).collect();
-    assert!(hosts.contains(&to) && !hosts.contains(&from) && hosts.len() == 3, "{moved:?}");
+    assert!(
+        hosts.contains(&to) && !hosts.contains(&from) && hosts.len() == 3,
+        "{moved:?}"
+    );
     assert_eq!(moved.conf_ver, 2);
 
     // The moved replica was the home, so a home move of its own follows.
     cluster.wait_until_settled(4).await;
     let moved = &cluster.shards().await[0];
     let target = *hosts.iter().find(|host| **host != moved.home).unwrap();
-    let request = client::proto::MoveHomeRequest { shard_id: shard, to_host: target, reason: "test".into() };
+    let request = client::proto::MoveHomeRequest {
+        shard_id: shard,
+        to_host: target,
+        reason: "test".into(),
+    };
     let reply = cluster.admin().move_home(request).await.unwrap();
     assert_eq!(reply.refused, "");
     let ended = cluster.wait_for(reply.migration_id).await;
     assert_eq!(ended.state, "Done", "{ended:?}");
     eventually("the map shows the new home", || async {
         let shards = cluster.shards().await;
-        let home = shards.iter().find(|known| known.shard_id == shard).map(|known| known.home);
-        if home == Some(target) { Ok(()) } else { Err(format!("{home:?}")) }
+        let home = shards
+            .iter()
+            .find(|known| known.shard_id == shard)
+            .map(|known| known.home);
+        if home == Some(target) {
+            Ok(())
+        } else {
+            Err(format!("{home:?}"))
+        }
     })
     .await;
     check_all(&client, &acknowledged).await;
@@ -109,13 +125,18 @@ async fn move_a_home_replica(cluster: &mut Cluster, reason: &str) -> usize {
             }
         }
         let known = cluster.migrations().await;
-        let migration = known.iter().find(|known| known.kind == "move" && known.reason.ends_with(reason));
+        let migration = known
+            .iter()
+            .find(|known| known.kind == "move" && known.reason.ends_with(reason));
         // The move of a home's replica is followed by a home move, in which a host may die too.
         if let Some(migration) = migration.filter(|_| known.iter().all(|known| known.ended_ms > 0)) {
             assert_eq!(migration.state, "Done", "{migration:?}");
             return deaths;
         }
-        assert!(started.elapsed() < super::harness::PATIENCE, "{reason}: {migration:?}");
+        assert!(
+            started.elapsed() < super::harness::PATIENCE,
+            "{reason}: {migration:?}"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }

@@ -25,19 +25,29 @@ struct Powered {
 }
 
 fn power_on(disk: &Arc<SimDisk>, number: usize, addresses: &[String], seed: u64) -> Powered {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let address = addresses[number].clone();
     let config = HostConfig {
         data_dir: format!("/host{number}").into(),
         listen: address.clone(),
         zone: format!("z{number}"),
-        join: if number == 0 { Vec::new() } else { vec![addresses[0].clone()] },
+        join: if number == 0 {
+            Vec::new()
+        } else {
+            vec![addresses[0].clone()]
+        },
         ..HostConfig::default()
     };
     let disk = disk.clone();
     runtime.spawn(async move {
         let listener = eventually("the address is free again", || async {
-            tokio::net::TcpListener::bind(&address).await.map_err(|e| e.to_string())
+            tokio::net::TcpListener::bind(&address)
+                .await
+                .map_err(|e| e.to_string())
         })
         .await;
         let connector: Arc<dyn client::Connector> = Arc::new(TcpConnector);
@@ -65,7 +75,10 @@ async fn connect(addresses: &[String]) -> Client {
         deadline: Duration::from_secs(20),
         ..ClientConfig::new(addresses.iter().cloned())
     };
-    eventually("a client connects", || async { Client::connect(config.clone()).await.map_err(|e| e.to_string()) }).await
+    eventually("a client connects", || async {
+        Client::connect(config.clone()).await.map_err(|e| e.to_string())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,21 +86,35 @@ async fn a_power_cut_of_all_hosts_loses_nothing_acknowledged() {
     let seed = 20_26;
     eprintln!("seed {seed}");
     let addresses: Vec<String> = (0..HOSTS).map(|_| free_address()).collect();
-    let disks: Vec<Arc<SimDisk>> = (0..HOSTS).map(|host| Arc::new(SimDisk::new(seed + host as u64))).collect();
+    let disks: Vec<Arc<SimDisk>> = (0..HOSTS)
+        .map(|host| Arc::new(SimDisk::new(seed + host as u64)))
+        .collect();
     let power = |cut: u64| -> Vec<Powered> {
-        (0..HOSTS).map(|host| power_on(&disks[host], host, &addresses, seed + 100 * cut + host as u64)).collect()
+        (0..HOSTS)
+            .map(|host| power_on(&disks[host], host, &addresses, seed + 100 * cut + host as u64))
+            .collect()
     };
     let mut hosts = power(0);
     let admin = client::AdminClient::new(ClientConfig::new([addresses[0].clone()])).unwrap();
-    let request =
-        client::proto::InitRequest { shards: 3, split_at: Vec::new(), replication_factor: 3, hosts: HOSTS as u32 };
-    eventually("the cluster is made", || async { admin.init(request.clone()).await.map_err(|e| e.to_string()) }).await;
+    let request = client::proto::InitRequest {
+        shards: 3,
+        split_at: Vec::new(),
+        replication_factor: 3,
+        hosts: HOSTS as u32,
+    };
+    eventually("the cluster is made", || async {
+        admin.init(request.clone()).await.map_err(|e| e.to_string())
+    })
+    .await;
     let mut acknowledged = BTreeMap::new();
     for cut in 1..=CUTS {
         let client = connect(&addresses).await;
         for key in keys(30) {
             let value = format!("before cut {cut}");
-            client.put(key.clone(), value.clone()).await.unwrap_or_else(|e| panic!("put {key}: {e}"));
+            client
+                .put(key.clone(), value.clone())
+                .await
+                .unwrap_or_else(|e| panic!("put {key}: {e}"));
             acknowledged.insert(key, value);
         }
         // The cut comes while more is being written; what of that is kept is open, but each key holds one of the two.
@@ -101,12 +128,18 @@ async fn a_power_cut_of_all_hosts_loses_nothing_acknowledged() {
         };
         tokio::time::sleep(Duration::from_millis(50)).await;
         disks.iter().for_each(|disk| disk.cut_power_after(0));
-        let off = move || hosts.into_iter().for_each(|host| host.runtime.shutdown_timeout(Duration::from_secs(5)));
+        let off = move || {
+            hosts
+                .into_iter()
+                .for_each(|host| host.runtime.shutdown_timeout(Duration::from_secs(5)))
+        };
         tokio::task::spawn_blocking(off).await.unwrap();
         unacknowledged.abort();
         disks.iter().for_each(|disk| disk.crash());
         hosts = power(cut);
         check_all(&connect(&addresses).await, &acknowledged).await;
     }
-    hosts.into_iter().for_each(|host| host.runtime.shutdown_background());
+    hosts
+        .into_iter()
+        .for_each(|host| host.runtime.shutdown_background());
 }
