@@ -14,7 +14,7 @@ use storage::disk::RealDisk;
 use storage::log::{LogGroup, LogHub, LogOptions};
 use storage::shard::{Capture, Export, Import, ImportedFile, ShardIdentity, ShardOptions, ShardStore};
 
-use crate::env::{Connector, Env, IoStream, TokioExecutor};
+use crate::env::{Connecting, Connector, Env, TokioExecutor};
 use crate::log_store::LogStore;
 use crate::machine::{Captured, Imported, Machine, MachineFault, Response, SnapshotSink, SnapshotSource};
 use crate::runtime::{ClockSkew, HostContext};
@@ -24,10 +24,7 @@ use crate::types::{Position, TypeConfig};
 struct NoNetwork;
 
 impl Connector for NoNetwork {
-    fn connect(
-        &self,
-        _: String,
-    ) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<Box<dyn IoStream>>> + Send>> {
+    fn connect(&self, _: String) -> Connecting {
         Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
     }
 }

@@ -17,11 +17,13 @@ use crate::runtime::HostContext;
 pub trait IoStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for T {}
 
+/// A connection being opened.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn IoStream>>> + Send>>;
+
 /// Opens byte streams to `host:port` addresses.
 pub trait Connector: Send + Sync + 'static {
     /// Connects, or says why not.
-    fn connect(&self, address: String)
-    -> Pin<Box<dyn Future<Output = io::Result<Box<dyn IoStream>>> + Send>>;
+    fn connect(&self, address: String) -> Connecting;
 }
 
 /// Runs work that blocks on a disk.

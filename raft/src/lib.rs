@@ -32,7 +32,7 @@ pub mod proto {
 
 pub use change::{ChangeError, MemberChange};
 pub use config::{RaftOptions, RaftOptionsError};
-pub use env::{Connector, Env, Executor, IoStream, TokioExecutor};
+pub use env::{Connecting, Connector, Env, Executor, IoStream, TokioExecutor};
 pub use group::{Group, GroupStatus, ProposeError, ReadError, ReplicaProgress, TransferError};
 pub use host::{DestroyError, HostIdentity, OpenGroupError, RaftHost, StartGroup};
 pub use machine::{Captured, Imported, Machine, MachineFault, Response, SnapshotSink, SnapshotSource};

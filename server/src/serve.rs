@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::{ByteStream, Connector, TcpConnector};
 use placement::Zone;
-use raft::{ClockSkew, HostContext, IoStream, TokioExecutor};
+use raft::{ClockSkew, Connecting, HostContext, TokioExecutor};
 use rand::TryRng;
 use storage::clock::Clock;
 use storage::disk::RealDisk;
@@ -150,14 +150,11 @@ fn real_connector(config: &HostConfig) -> Result<Arc<dyn Connector>, ServeError>
 pub struct PeerConnector(pub Arc<dyn Connector>);
 
 impl raft::Connector for PeerConnector {
-    fn connect(
-        &self,
-        address: String,
-    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<Box<dyn IoStream>>> + Send>> {
+    fn connect(&self, address: String) -> Connecting {
         let connecting = self.0.connect(&address);
         Box::pin(async move {
             let stream: Box<dyn ByteStream> = connecting.await?;
-            Ok(Box::new(stream) as Box<dyn IoStream>)
+            Ok(Box::new(stream) as Box<dyn raft::IoStream>)
         })
     }
 }

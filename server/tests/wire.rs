@@ -1,5 +1,7 @@
 //! The client's encoded mutation goes into a shard's log unchanged, so the SDK and the storage must mean the same bytes.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use client::proto::{self, compare_and_set, mutation};
 use prost::Message;

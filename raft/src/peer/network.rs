@@ -114,7 +114,7 @@ impl Sender {
             .map_err(rpc_error)?
         {
             Body::BallotReply(reply) => Ok(VoteResponse {
-                vote: convert::required_vote(reply.vote).map_err(|e| NetworkError::from_string(e))?,
+                vote: convert::required_vote(reply.vote).map_err(NetworkError::from_string)?,
                 vote_granted: reply.granted,
                 last_log_id: reply.last.as_ref().map(convert::log_id_from_proto),
             }),

@@ -150,14 +150,9 @@ struct Incoming {
 
 impl Incoming {
     async fn run(mut self, mut frames: Streaming<proto::Frame>) {
-        loop {
-            match frames.message().await {
-                Ok(Some(frame)) => {
-                    for message in frame.messages {
-                        self.dispatch(message);
-                    }
-                }
-                Ok(None) | Err(_) => break,
+        while let Ok(Some(frame)) = frames.message().await {
+            for message in frame.messages {
+                self.dispatch(message);
             }
         }
         self.host.peer_lost(self.from_host);
@@ -193,11 +188,14 @@ impl Incoming {
         if !feed.serves(&replica) {
             *feed = Feed::open(&self.host, &replica);
         }
-        if let Err((request, to)) = feed.push(request, to) {
+        if let Err(refused) = feed.push(request, to) {
+            let (request, to) = *refused;
             // The feed ended with a conflict or a higher vote: what follows starts a new one.
             *feed = Feed::open(&self.host, &replica);
-            if let Err((_, to)) = feed.push(request, to) {
-                to.send(refusal(Kind::Stopped, "the replica takes no appends now"));
+            if let Err(refused) = feed.push(request, to) {
+                refused
+                    .1
+                    .send(refusal(Kind::Stopped, "the replica takes no appends now"));
             }
         }
     }
@@ -283,11 +281,11 @@ impl Feed {
         &self,
         request: AppendEntriesRequest<TypeConfig>,
         to: ReplyTo,
-    ) -> Result<(), (AppendEntriesRequest<TypeConfig>, ReplyTo)> {
+    ) -> Result<(), Box<(AppendEntriesRequest<TypeConfig>, ReplyTo)>> {
         // The reply is queued under the same lock as its request is sent, so both queues have one order.
         let mut waiting = self.waiting.0.lock().expect("no panic under this lock");
         let Some(waiting) = waiting.as_mut() else {
-            return Err((request, to));
+            return Err(Box::new((request, to)));
         };
         match self.requests.try_send(request) {
             Ok(()) => {
@@ -295,7 +293,7 @@ impl Feed {
                 Ok(())
             }
             Err(mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request)) => {
-                Err((request, to))
+                Err(Box::new((request, to)))
             }
         }
     }

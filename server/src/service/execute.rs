@@ -68,7 +68,7 @@ pub(crate) fn parts(host: &Host, in_flight: &InFlight, requests: Vec<Request>) -
     let mut by_shard: BTreeMap<u64, Part> = BTreeMap::new();
     let mut refused = Vec::new();
     for request in requests {
-        if let Err(refusal) = check(host, &request) {
+        if let Some(refusal) = refusal(host, &request) {
             refused.push(refusal);
             continue;
         }
@@ -95,28 +95,26 @@ pub(crate) fn parts(host: &Host, in_flight: &InFlight, requests: Vec<Request>) -
     }
 }
 
-/// Refuses what no shard would accept.
-fn check(host: &Host, request: &Request) -> Result<(), Reply> {
+/// The answer to what no shard would accept.
+fn refusal(host: &Host, request: &Request) -> Option<Reply> {
     let limits = &host.config().limits;
-    let too_large = |what: &str| reply::error(request.id, Code::TooLarge, what.to_owned());
-    match &request.op {
-        None => Err(reply::error(
-            request.id,
+    let (code, message) = match &request.op {
+        None => (
             Code::Unimplemented,
-            "an operation this host does not know",
-        )),
-        Some(Op::Get(get)) if get.key.is_empty() => {
-            Err(reply::error(request.id, Code::Invalid, "an empty key"))
-        }
-        Some(Op::Get(get)) if get.key.len() as u64 > limits.key_bytes_max => Err(too_large(&format!(
-            "keys may have {} bytes",
-            limits.key_bytes_max
-        ))),
-        Some(Op::Mutation(mutation)) if mutation.len() as u64 > limits.batch_bytes_max => Err(too_large(
-            &format!("a request may have {} bytes", limits.batch_bytes_max),
-        )),
-        Some(_) => Ok(()),
-    }
+            "an operation this host does not know".to_owned(),
+        ),
+        Some(Op::Get(get)) if get.key.is_empty() => (Code::Invalid, "an empty key".to_owned()),
+        Some(Op::Get(get)) if get.key.len() as u64 > limits.key_bytes_max => (
+            Code::TooLarge,
+            format!("keys may have {} bytes", limits.key_bytes_max),
+        ),
+        Some(Op::Mutation(mutation)) if mutation.len() as u64 > limits.batch_bytes_max => (
+            Code::TooLarge,
+            format!("a request may have {} bytes", limits.batch_bytes_max),
+        ),
+        Some(_) => return None,
+    };
+    Some(reply::error(request.id, code, message))
 }
 
 impl Part {

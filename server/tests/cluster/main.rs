@@ -3,6 +3,8 @@
 //! Every test starts its own cluster on free loopback ports and temporary folders, and ends the processes it started,
 //! by their ids, also when it fails.
 
+#![allow(clippy::unwrap_used)]
+
 mod bad_input;
 mod harness;
 mod kills;
