@@ -185,6 +185,24 @@ impl Client {
         }
     }
 
+    /// Asks for the shard map now, instead of when a host sends a request on: after moves that the application knows of,
+    /// or now and then, so that the first request after a move costs no redirect.
+    pub async fn refresh_map(&self) -> Result<(), ReadError> {
+        let refreshed = crate::seam::within(
+            &self.config().clock,
+            self.options.deadline,
+            self.cluster.refresh(u64::MAX),
+        )
+        .await;
+        let (end, cause) = match refreshed {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(setback)) => (End::Attempts, setback.cause),
+            Err(_) => (End::Deadline, "no host sent the map in time".to_owned()),
+        };
+        let failure = Failure { end, attempts: 1, cause };
+        Err(self.failed(failure).into())
+    }
+
     /// What this client did so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

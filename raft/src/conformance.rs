@@ -131,6 +131,10 @@ impl Stores {
         Self { hub, folder }
     }
 
+    pub(crate) fn hub(&self) -> LogHub {
+        self.hub.clone()
+    }
+
     pub(crate) fn log(&self) -> LogStore {
         LogStore::new(self.hub.group(LogGroup(1)))
     }

@@ -351,3 +351,74 @@ impl std::fmt::Debug for RaftHost {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::raft::VoteRequest;
+
+    use super::*;
+    use crate::conformance::{ShardMachine, Stores, test_env};
+    use crate::types::{LeaderId, LogId, Vote};
+
+    const GROUP: ShardId = ShardId(1);
+
+    async fn open(host: &RaftHost, machine: &Arc<ShardMachine>) -> Group {
+        let start = StartGroup {
+            group: GROUP,
+            replica: ReplicaId(1),
+            machine: machine.clone(),
+        };
+        host.open_group(start).await.expect("it opens")
+    }
+
+    /// Opens a replica of a group of these members, has it vote for replica 2, and opens it again.
+    async fn restarted(members: u64) -> (Stores, RaftHost, Group) {
+        let (stores, identity) = (
+            Stores::new(),
+            HostIdentity {
+                cluster_id: "c".into(),
+                host: 1,
+            },
+        );
+        let options = RaftOptions {
+            election_min: Duration::from_millis(1500),
+            election_max: Duration::from_millis(2000),
+            ..RaftOptions::default()
+        };
+        let host = RaftHost::new(identity, options, test_env(), stores.hub());
+        let machine = stores.shard();
+        let group = open(&host, &machine).await;
+        assert!(group.registered().may_vote(), "a new replica has nothing to wait for");
+        let members = (1..=members).map(|id| (ReplicaId(id), HostId(id))).collect();
+        group.initialize(&members).await.expect("a new group");
+        let mut ballot = VoteRequest::new(
+            Vote::new(9, 2),
+            Some(LogId::new(LeaderId { term: 8, node_id: 2 }, 100)),
+        );
+        // As after a transfer: no lease stands in the way.
+        ballot.leadership_transfer = true;
+        let answer = group.registered().raft.vote(ballot).await.expect("an answer");
+        assert!(answer.vote_granted, "{answer:?}");
+        host.close_group(GROUP).await;
+        let group = open(&host, &machine).await;
+        (stores, host, group)
+    }
+
+    /// The leader that it acknowledged before may serve lease reads on the strength of that.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_restarted_replica_does_not_vote_at_once() {
+        let (_stores, host, group) = restarted(3).await;
+        assert!(!group.registered().may_vote());
+        while !group.registered().may_vote() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        host.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_restarted_replica_that_is_alone_in_its_group_does_not_wait() {
+        let (_stores, host, group) = restarted(1).await;
+        assert!(group.registered().may_vote());
+        host.shutdown().await;
+    }
+}

@@ -149,7 +149,7 @@ async fn home_moves(
         let key = probe_key(shard);
         let client = client_at_home(cluster, replayer, &key).await?;
         let probe = Probe::start(client, key);
-        tokio::time::sleep(BEFORE / 2).await;
+        tokio::time::sleep(BEFORE / 4).await;
         let begun = Instant::now();
         let migration = cluster.move_home(shard.shard_id, to.host_id).await?;
         let state = cluster.wait_for(migration).await?;

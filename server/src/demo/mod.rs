@@ -153,7 +153,8 @@ fn notes() -> Vec<String> {
          connections are opened."
             .to_owned(),
         "Time is compressed: after each window the replay waits until the moves planned for the next one have ended, \
-         since a window is an hour and a move takes well under a second."
+         since a window is an hour and a move takes well under a second, and until the clients have asked for the new shard \
+         map, as they would within the hour."
             .to_owned(),
     ]
 }
@@ -186,8 +187,11 @@ async fn measure_policy(
         replaying += begun.elapsed();
         let begun = Instant::now();
         let closed = cluster.close_window(window.window, SETTLE_MS).await?;
-        moving += begun.elapsed();
         let outcome = closed.outcome.unwrap_or_default();
+        if outcome.proposed > 0 {
+            replayer.refresh_maps().await;
+        }
+        moving += begun.elapsed();
         let point = point(window.starts_at_ms, &measured, &outcome);
         bar.println(line(&point));
         bar.inc(1);

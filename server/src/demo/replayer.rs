@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Keys served at once.
 const LANES: usize = 128;
 /// A window's rows begin spread over this time, as the trace spreads them over the hour.
-const WINDOW_TAKES: Duration = Duration::from_millis(60);
+const WINDOW_TAKES: Duration = Duration::from_millis(40);
 /// Bytes of a record before its first write in the slice.
 const RECORD_BYTES: usize = 256;
 const LATENCY_MAX_US: u64 = 60_000_000;
@@ -131,6 +131,12 @@ impl<'a> Replayer<'a> {
             .get(zone)
             .cloned()
             .ok_or_else(|| DemoError::Cluster(format!("no client stands in {zone}")))
+    }
+
+    /// Has every client ask for the shard map. One that cannot is sent on by the hosts.
+    pub(crate) async fn refresh_maps(&self) {
+        let clients = self.clients.get().into_iter().flat_map(BTreeMap::values);
+        join_all(clients.map(Client::refresh_map)).await;
     }
 
     /// Writes each record of the slice once.

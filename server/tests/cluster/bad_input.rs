@@ -62,7 +62,7 @@ async fn a_client_of_another_cluster_and_oversize_pairs_are_refused() {
         deadline: std::time::Duration::from_secs(3),
         ..client::ClientConfig::new(endpoints)
     };
-    let refused = client::Client::connect(foreign).await.err().expect("refused");
+    let refused = client::Client::connect(foreign).await.expect_err("refused");
     assert!(refused.to_string().contains("cluster"), "{refused}");
 
     let client = cluster.client().await;
