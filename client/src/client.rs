@@ -199,7 +199,11 @@ impl Client {
             Ok(Err(setback)) => (End::Attempts, setback.cause),
             Err(_) => (End::Deadline, "no host sent the map in time".to_owned()),
         };
-        let failure = Failure { end, attempts: 1, cause };
+        let failure = Failure {
+            end,
+            attempts: 1,
+            cause,
+        };
         Err(self.failed(failure).into())
     }
 

@@ -388,7 +388,10 @@ mod tests {
         let host = RaftHost::new(identity, options, test_env(), stores.hub());
         let machine = stores.shard();
         let group = open(&host, &machine).await;
-        assert!(group.registered().may_vote(), "a new replica has nothing to wait for");
+        assert!(
+            group.registered().may_vote(),
+            "a new replica has nothing to wait for"
+        );
         let members = (1..=members).map(|id| (ReplicaId(id), HostId(id))).collect();
         group.initialize(&members).await.expect("a new group");
         let mut ballot = VoteRequest::new(

@@ -42,6 +42,9 @@ pub enum ServeError {
     /// The emulated distances.
     #[error(transparent)]
     Distance(#[from] DistanceError),
+    /// The trained model.
+    #[error(transparent)]
+    Model(#[from] ml::ModelFileError),
     /// The operating system.
     #[error("{what}: {source}")]
     System {
@@ -63,6 +66,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         return Ok(());
     }
     start_tracing(&config.tracing);
+    if let Some(path) = &config.balancer.model_file {
+        ml::TrainedModel::load(path)?;
+    }
     let listener = TcpListener::bind(&config.listen)
         .await
         .map_err(|source| ServeError::Listen {

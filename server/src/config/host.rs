@@ -208,6 +208,9 @@ pub struct BalancerConfig {
     pub replica_dwell_windows: u32,
     /// The share of reads expected to rely on a leader's lease, in parts per million, until a window has shown it.
     pub lease_reads_ppm: u32,
+    /// Round-trip times between zones: CSV `zone,zone,micros` or JSON. Unset: those that are emulated, or else assumed
+    /// by whether zone or region are shared (0.5, 2 and 40 ms).
+    pub rtt_matrix: Option<PathBuf>,
     /// An access log (CSV, or CSV compressed with zstd) that a policy learns from before its first forecast.
     pub history: Option<PathBuf>,
     /// The zone of each origin in `history`: CSV with the columns origin, zone, region, lat, lon.
@@ -228,6 +231,7 @@ impl Default for BalancerConfig {
             host_moves_max: 2,
             replica_dwell_windows: 4,
             lease_reads_ppm: 0,
+            rtt_matrix: None,
             history: None,
             history_zones: None,
             history_until_ms: 0,

@@ -157,6 +157,8 @@ impl HostConfig {
             u64::from(self.balancer.dwell_windows),
             0..=10_000,
         );
+        let ppm = u64::from(self.balancer.lease_reads_ppm);
+        within(checks, "balancer.lease_reads_ppm", ppm, 0..=1_000_000);
         let has_model = self.balancer.policy != PolicyName::BurnModel || self.balancer.model_file.is_some();
         require(checks, "balancer.model_file", has_model, || {
             "must name the trained model when balancer.policy is burn-model".to_owned()

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use client::proto::{CloseWindowReply, PlanOutcome};
 use futures_util::future::join_all;
-use ml::{Forecaster, KeyRanges, WindowLength};
-use placement::planner::{Forecast, Mode, PlacementView, PlanInput, PlanMemory, RttMatrix, plan};
+use ml::{Forecaster, WindowLength};
+use placement::planner::{Forecast, Mode, PlacementView, PlanInput, PlanMemory, plan};
 use placement::{
     Accepted, Command, Host, HostAffinityScores, HostId, HostState, MigrationId, MigrationState, Proposal,
     ProposalKind, Reasons, Response, ShardId, WindowId, Zone,
@@ -21,7 +21,7 @@ use super::forecast::{self, PolicyError};
 use super::{Controller, write};
 use crate::config::PolicyName;
 use crate::control::TakeWindowRequest;
-use crate::net::{DistanceError, read_rtt_matrix};
+use crate::net::DistanceError;
 use crate::profiler::{ClusterWindow, WindowReport};
 
 /// A proposal that could not start after this long is void: its forecast is stale.
@@ -31,10 +31,6 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long replica moves of an explicit plan may take.
 const REPLICAS_SETTLE: Duration = Duration::from_secs(120);
 const HOMES_SETTLE: Duration = Duration::from_secs(20);
-/// Round trips assumed where none are configured, by whether zone or region are shared.
-const SAME_ZONE_MICROS: u32 = 500;
-const SAME_REGION_MICROS: u32 = 2_000;
-const OTHER_REGION_MICROS: u32 = 40_000;
 
 /// Why the balancer did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -133,9 +129,13 @@ impl Controller {
             Mode::Homes
         };
         let settle = if replicas { REPLICAS_SETTLE } else { HOMES_SETTLE };
-        let proposals = match balancer.forecaster.is_some() {
-            true => self.plan(&mut balancer, open, mode)?,
-            false => self.spread_by_number(self.logged_window(open)),
+        let forecast = balancer
+            .forecaster
+            .as_ref()
+            .map(|forecaster| forecaster.forecast(open));
+        let proposals = match forecast {
+            Some(forecast) => self.plan(&mut balancer, policy, &forecast, open, mode)?,
+            None => self.spread_by_number(self.logged_window(open)),
         };
         let model = balancer
             .forecaster
@@ -172,17 +172,17 @@ impl Controller {
         let accesses = counts.accesses();
         balancer.lease_reads_ppm = counted.lease_reads_ppm().or(balancer.lease_reads_ppm);
         let next = WindowId(window.0 + 1);
-        let mut proposals = Vec::new();
-        let mut model = String::new();
+        let mut outcome = PlanOutcome::default();
         if let (Some(policy), Some(forecaster)) = (balancer.policy, balancer.forecaster.as_mut()) {
             forecaster.observe(&counts);
-            model = forecaster.name().to_owned();
-            if forecast::follows_windows(policy) {
-                proposals = self.plan(&mut balancer, next, Mode::Homes)?;
-            }
+            let (model, forecast) = (forecaster.name().to_owned(), forecaster.forecast(next));
+            let proposals = match forecast::follows_windows(policy) {
+                true => self.plan(&mut balancer, policy, &forecast, next, Mode::Homes)?,
+                false => Vec::new(),
+            };
+            let recording = self.record_affinities(&forecast, next, &counted);
+            ((), outcome) = tokio::join!(recording, self.carry_through(model, proposals, settle));
         }
-        let recording = self.record_affinities(&balancer, next, &counted);
-        let ((), outcome) = tokio::join!(recording, self.carry_through(model, proposals, settle));
         Ok(CloseWindowReply {
             accesses,
             local_accesses,
@@ -240,17 +240,15 @@ impl Controller {
         serde_json::from_slice(&reply.into_inner().report).map_err(|e| e.to_string())
     }
 
-    /// Forecasts a window and plans for it.
+    /// Plans for a window that was forecast.
     fn plan(
         &self,
         balancer: &mut Balancer,
+        policy: PolicyName,
+        forecast: &Forecast,
         window: WindowId,
         mode: Mode,
     ) -> Result<Vec<Proposal>, BalanceError> {
-        let (Some(policy), Some(forecaster)) = (balancer.policy, &balancer.forecaster) else {
-            return Ok(Vec::new());
-        };
-        let forecast = forecaster.forecast(window);
         let rtt = self.rtt()?;
         let expected = self.host.config().balancer.lease_reads_ppm;
         let lease_reads_ppm = balancer.lease_reads_ppm.unwrap_or(expected);
@@ -264,7 +262,7 @@ impl Controller {
         let planned = plan(
             &PlanInput {
                 placement: &view,
-                forecast: &forecast,
+                forecast,
                 replica_forecast: None,
                 rtt: &rtt,
                 rules: state.rules(),
@@ -399,20 +397,16 @@ impl Controller {
     }
 
     /// Keeps the host affinity scores of the shards that were accessed, for operators to see.
-    async fn record_affinities(&self, balancer: &Balancer, window: WindowId, counted: &ClusterWindow) {
-        let Some(forecaster) = &balancer.forecaster else {
-            return;
-        };
-        let forecast = forecaster.forecast(window);
+    async fn record_affinities(&self, forecast: &Forecast, window: WindowId, counted: &ClusterWindow) {
         let scores = {
             let state = self.local.machine.state();
-            host_scores(&forecast, state.hosts().values(), counted.shards.keys())
+            host_scores(forecast, state.hosts().values(), counted.shards.keys())
         };
         if !scores.is_empty() {
             let window = self.logged_window(window);
             let command = Command::RecordAffinities {
                 window,
-                model: forecast.model,
+                model: forecast.model.clone(),
                 scores,
                 now_ms: self.host.now_ms(),
             };
@@ -431,51 +425,6 @@ impl Controller {
 
     fn window_length(&self) -> WindowLength {
         WindowLength::from_ms(self.host.config().profiler.window_ms)
-    }
-
-    /// The shards' ranges, numbered as the placement state numbers them: from 1 in key order.
-    fn ranges(&self) -> KeyRanges {
-        let state = self.local.machine.state();
-        KeyRanges::new(
-            state
-                .data_shards()
-                .map(|shard| shard.range.start.clone())
-                .filter(|key| !key.is_empty())
-                .collect(),
-        )
-    }
-
-    fn zones(&self) -> Vec<Zone> {
-        let state = self.local.machine.state();
-        state
-            .hosts()
-            .values()
-            .map(|host| host.zone.clone())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
-    }
-
-    fn rtt(&self) -> Result<RttMatrix, BalanceError> {
-        if let Some(path) = &self.host.config().emulation.rtt_matrix {
-            return Ok(read_rtt_matrix(path)?);
-        }
-        let state = self.local.machine.state();
-        let mut rtt = RttMatrix::default();
-        for from in state.hosts().values() {
-            for to in state.hosts().values() {
-                rtt.insert(from.zone.clone(), to.zone.clone(), assumed_micros(from, to));
-            }
-        }
-        Ok(rtt)
-    }
-}
-
-fn assumed_micros(from: &Host, to: &Host) -> u32 {
-    match (from.zone == to.zone, from.region == to.region) {
-        (true, _) => SAME_ZONE_MICROS,
-        (false, true) => SAME_REGION_MICROS,
-        (false, false) => OTHER_REGION_MICROS,
     }
 }
 

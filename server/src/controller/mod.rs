@@ -10,6 +10,7 @@
 mod act;
 mod balance;
 mod forecast;
+mod geography;
 mod observe;
 mod tend;
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::proto::{InitRequest, JoinRequest};
+use futures_util::future::join_all;
 use placement::{
     Accepted, Bootstrap, Command, HostId, Limits, Partition, ReplicaId, Response, Rules, ShardId,
 };
@@ -46,6 +47,18 @@ pub enum InitError {
     #[error("the placement group does not answer: {0}")]
     Placement(String),
 }
+
+/// The data folder and a host that it was to join are of different clusters.
+#[derive(Debug, thiserror::Error)]
+#[error("the data folder belongs to cluster {ours}, but {seed} to cluster {theirs}; nothing was changed")]
+pub struct OtherCluster {
+    seed: String,
+    ours: String,
+    theirs: String,
+}
+
+/// How long a seed may take to say which cluster it belongs to.
+const SEED_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Host {
     /// Makes this host the first of a new cluster.
@@ -174,6 +187,36 @@ impl Host {
             host_id: reply.host_id,
             ..self.shared.identity.borrow().clone()
         })
+    }
+
+    /// Finds out whether a seed belongs to another cluster than this host's folder. A seed that does not answer at once
+    /// says nothing.
+    pub(crate) async fn check_seeds(&self) -> Result<(), OtherCluster> {
+        let ours = self.cluster_id().unwrap_or_default();
+        let asking = self.config().join.iter().map(|seed| async move {
+            let theirs = tokio::time::timeout(SEED_TIMEOUT, self.cluster_of(seed))
+                .await
+                .ok()??;
+            Some((seed.clone(), theirs))
+        });
+        let other = join_all(asking)
+            .await
+            .into_iter()
+            .flatten()
+            .find(|(_, theirs)| *theirs != ours);
+        match other {
+            Some((seed, theirs)) => Err(OtherCluster { seed, ours, theirs }),
+            None => Ok(()),
+        }
+    }
+
+    async fn cluster_of(&self, seed: &str) -> Option<String> {
+        let mut kv = client::proto::kv_client::KvClient::new(self.channels().channel(seed).ok()?);
+        let reply = kv
+            .shard_map(client::proto::ShardMapRequest { known_version: 0 })
+            .await
+            .ok()?;
+        Some(reply.into_inner().cluster_id).filter(|id| !id.is_empty())
     }
 
     fn learn_peers(&self, encoded: &[u8]) {

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
-use storage::log::{LogHub, LogOptions, OpenLogError};
-use tokio::sync::watch;
+use storage::log::{LogFault, LogHub, LogOptions, OpenLogError};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use super::channels::Channels;
 use super::folder::{DataFolder, FORMAT, FolderError, Identity};
-use super::join::InitError;
+use super::join::{InitError, OtherCluster};
 use super::map::ShardMap;
 use super::replicas::ReplicaError;
 use super::state::{Host, HostEnv, Shared};
@@ -31,9 +31,15 @@ pub enum RunError {
     /// The Raft log.
     #[error("the log: {0}")]
     Log(#[from] OpenLogError),
+    /// The log failed while the host ran: what is acknowledged is safe, and nothing more can be.
+    #[error(transparent)]
+    LogFailed(#[from] LogFault),
     /// A replica.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
+    /// The folder of one cluster, told to join another.
+    #[error(transparent)]
+    OtherCluster(#[from] OtherCluster),
     /// The interrupted creation of a cluster.
     #[error(transparent)]
     Init(#[from] InitError),
@@ -65,11 +71,12 @@ async fn run_in_context<L: Listener>(
     shutdown: CancellationToken,
     ready: impl FnOnce(&Host),
 ) -> Result<(), RunError> {
-    let host = open(config, address, env)?;
+    let (host, log_outcome) = open(config, address, env)?;
     let serving = serve(&host, listener);
     ready(&host);
     let outcome = tokio::select! {
         started = live(&host) => started,
+        Ok(Err(fault)) = log_outcome => Err(fault.into()),
         () = shutdown.cancelled() => Ok(()),
         () = host.stop().clone().cancelled_owned() => Ok(()),
     };
@@ -85,7 +92,12 @@ async fn run_in_context<L: Listener>(
     outcome
 }
 
-fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunError> {
+/// Opens the data folder and the log. The receiver tells how the log's writer ended.
+fn open(
+    config: HostConfig,
+    address: String,
+    env: HostEnv,
+) -> Result<(Host, oneshot::Receiver<Result<(), LogFault>>), RunError> {
     let folder = DataFolder::open(env.disk.clone(), &config.data_dir)?;
     let identity = match folder.identity()? {
         Some(identity) => identity,
@@ -102,7 +114,10 @@ fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunEr
         ..LogOptions::new(env.clock.clone())
     };
     let (log, writer) = LogHub::open(env.disk.clone(), &folder.log(), options)?;
-    env.raft.executor.execute(Box::new(move || writer.run()));
+    let (log_ended, log_outcome) = oneshot::channel();
+    env.raft
+        .executor
+        .execute(Box::new(move || drop(log_ended.send(writer.run()))));
     let shared = Shared {
         address,
         channels: Channels::new(env.connector.clone()),
@@ -122,9 +137,10 @@ fn open(config: HostConfig, address: String, env: HostEnv) -> Result<Host, RunEr
         env,
         config,
     };
-    Ok(Host {
+    let host = Host {
         shared: Arc::new(shared),
-    })
+    };
+    Ok((host, log_outcome))
 }
 
 fn new_identity(folder: &DataFolder, env: &HostEnv) -> Result<Identity, FolderError> {
@@ -164,6 +180,7 @@ async fn live(host: &Host) -> Result<(), RunError> {
     if host.cluster_id().is_some() {
         // The borrow must end before the identity is replaced.
         let identity = host.shared.identity.borrow().clone();
+        host.check_seeds().await?;
         host.adopt(identity);
         host.set_map((*host.map()).clone());
         host.open_replicas().await?;

@@ -10,7 +10,7 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::{self, Caller};
-use super::{execute, reply};
+use super::{execute, reply, unary};
 use crate::host::Host;
 
 /// Serves keys and values.
@@ -88,13 +88,19 @@ impl Kv for KvService {
     async fn call(&self, request: Request<UnaryRequest>) -> Result<Response<Reply>, Status> {
         let request = request.into_inner();
         let hello = request.hello.unwrap_or_default();
-        self.check(&hello)?;
-        let caller = self.caller(hello);
         let Some(request) = request.request else {
             return Ok(Response::new(reply::error(0, Code::Invalid, "no request")));
         };
+        match self.check(&hello) {
+            Err(refused) if refused.code() == tonic::Code::PermissionDenied => {
+                let reply = reply::error(request.id, Code::WrongCluster, refused.message());
+                return Ok(Response::new(reply));
+            }
+            checked => checked?,
+        }
+        let caller = self.caller(hello);
         Ok(Response::new(
-            execute::unary(&self.host, &self.in_flight, &caller, request).await,
+            unary::call(&self.host, &self.in_flight, &caller, request).await,
         ))
     }
 

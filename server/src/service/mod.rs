@@ -6,6 +6,7 @@ mod exchange;
 mod execute;
 mod kv;
 mod reply;
+mod unary;
 
 use raft::PeerService;
 use tonic::transport::Server;

@@ -107,3 +107,39 @@ fn a_corrupt_trace_line_is_named_by_its_number() {
     assert_eq!(code, Some(1));
     assert!(error.contains("line 3"), "{error}");
 }
+
+#[test]
+fn a_missing_model_is_named_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (code, _, error) = serve(&data, &["--set=balancer.policy=burn-model"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("balancer.model_file"), "{error}");
+    let missing = folder.path().join("no-such-model");
+    let named = format!("--set=balancer.model_file={}", missing.display());
+    let (code, _, error) = serve(&data, &["--set=balancer.policy=burn-model", &named]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("no-such-model"), "{error}");
+    assert!(!data.exists(), "nothing is made for a host that cannot run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_another_cluster_is_not_taken_into_this_one() {
+    let here = Cluster::start(1, 1).await;
+    let mut there = Cluster::start(1, 1).await;
+    there.hosts[0].kill();
+    let folder = there.hosts[0].folder.join("data");
+    let before = contents(&folder);
+    let listen = format!("--listen={}", free_address());
+    let join = format!("--join={}", here.hosts[0].address);
+    let (code, _, error) = serve(&folder, &[&listen, &join]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("belongs to cluster"), "{error}");
+    let changed: Vec<_> = contents(&folder)
+        .into_iter()
+        .filter(|(path, content)| before.get(path) != Some(content))
+        .map(|(path, _)| path)
+        .filter(|path| !path.to_string_lossy().contains("log"))
+        .collect();
+    assert!(changed.is_empty(), "{changed:?}");
+}

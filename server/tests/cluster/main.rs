@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod full_disk;
 mod harness;
 mod kills;
 mod membership;
 mod migrations;
 mod power_cut;
+mod simulated;

@@ -74,6 +74,57 @@ async fn a_replica_and_a_home_move_under_writes() {
     check_all(&client, &acknowledged).await;
 }
 
+/// How often another replica was seen to lead a shard.
+async fn homes_observed(cluster: &Cluster, shard: u64) -> usize {
+    let request = client::proto::HistoryRequest {
+        shard_id: shard,
+        limit: 1000,
+        ..Default::default()
+    };
+    let admin = cluster.admin();
+    let reply = eventually("the history is read", || async {
+        admin.history(request).await.map_err(|e| e.to_string())
+    })
+    .await;
+    reply
+        .events
+        .iter()
+        .filter(|event| event.what == "HomeObserved")
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_whose_target_dies_costs_at_most_one_election() {
+    let mut cluster = Cluster::start(3, 1).await;
+    let client = cluster.client().await;
+    let mut acknowledged = write_all(&client, &keys(20), "before").await;
+    let known = cluster.shards().await.remove(0);
+    let controller = cluster.placement_group().await.home;
+    let hosts = known.replicas.iter().map(|replica| replica.host_id);
+    let targets = hosts.filter(|host| *host != known.home && *host != controller);
+    let target = targets
+        .max()
+        .expect("one of three hosts has neither home nor control");
+    let before = homes_observed(&cluster, known.shard_id).await;
+    let at = cluster.index_of(target).await;
+    cluster.hosts[at].kill();
+    let request = client::proto::MoveHomeRequest {
+        shard_id: known.shard_id,
+        to_host: target,
+        reason: "its target is dead".into(),
+    };
+    let reply = cluster.admin().move_home(request).await.unwrap();
+    acknowledged.extend(write_all(&client, &keys(20), "during").await);
+    if reply.refused.is_empty() {
+        let ended = cluster.wait_for(reply.migration_id).await;
+        assert_ne!(ended.state, "Done", "{ended:?}");
+    }
+    let elections = homes_observed(&cluster, known.shard_id).await - before;
+    assert!(elections <= 1, "{elections} elections");
+    acknowledged.extend(write_all(&client, &keys(20), "after").await);
+    check_all(&client, &acknowledged).await;
+}
+
 /// Kills the controller at a fail point while it moves a replica away from the shard's home, and checks that another
 /// one ends the migration.
 async fn controller_dies_at(point: &str) {

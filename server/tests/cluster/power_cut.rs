@@ -5,81 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, ClientConfig, TcpConnector};
-use raft::{ClockSkew, HostContext, TokioExecutor};
-use server::config::HostConfig;
-use server::host::{self, HostEnv};
-use server::serve::{PeerConnector, SystemClock};
-use storage::failpoint::HostFailpoints;
+use client::ClientConfig;
 use storage::sim_disk::SimDisk;
-use tokio_util::sync::CancellationToken;
 
 use super::harness::{check_all, eventually, free_address, keys};
+use super::simulated::{Powered, connect, power_on};
 
 const HOSTS: usize = 3;
 const CUTS: u64 = 3;
-
-/// A host in a runtime of its own, so that it can be stopped dead.
-struct Powered {
-    runtime: tokio::runtime::Runtime,
-}
-
-fn power_on(disk: &Arc<SimDisk>, number: usize, addresses: &[String], seed: u64) -> Powered {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let address = addresses[number].clone();
-    let config = HostConfig {
-        data_dir: format!("/host{number}").into(),
-        listen: address.clone(),
-        zone: format!("z{number}"),
-        join: if number == 0 {
-            Vec::new()
-        } else {
-            vec![addresses[0].clone()]
-        },
-        ..HostConfig::default()
-    };
-    let disk = disk.clone();
-    runtime.spawn(async move {
-        let listener = eventually("the address is free again", || async {
-            tokio::net::TcpListener::bind(&address)
-                .await
-                .map_err(|e| e.to_string())
-        })
-        .await;
-        let connector: Arc<dyn client::Connector> = Arc::new(TcpConnector);
-        let env = HostEnv {
-            raft: raft::Env {
-                context: HostContext::new(seed, ClockSkew::default()),
-                executor: Arc::new(TokioExecutor),
-                connector: Arc::new(PeerConnector(connector.clone())),
-            },
-            connector,
-            disk,
-            clock: Arc::new(SystemClock),
-            failpoints: HostFailpoints::disarmed(),
-        };
-        let ended = host::run(config, address, listener, env, CancellationToken::new(), |_| {}).await;
-        if let Err(e) = ended {
-            eprintln!("host {number} ended: {e}");
-        }
-    });
-    Powered { runtime }
-}
-
-async fn connect(addresses: &[String]) -> Client {
-    let config = ClientConfig {
-        deadline: Duration::from_secs(20),
-        ..ClientConfig::new(addresses.iter().cloned())
-    };
-    eventually("a client connects", || async {
-        Client::connect(config.clone()).await.map_err(|e| e.to_string())
-    })
-    .await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_of_all_hosts_loses_nothing_acknowledged() {

@@ -71,14 +71,18 @@ impl LogWriter {
         }
     }
 
-    /// Writes until the log is closed or fails.
-    pub fn run(mut self) {
+    /// Writes until the log is closed or fails; after a failure the host must stop.
+    pub fn run(mut self) -> Result<(), LogFault> {
         loop {
             match self.step() {
                 Step::Committed { .. } => {}
                 Step::Idle { guard_due_ms } => self.hub.wait(guard_due_ms),
-                Step::Stopped => return,
+                Step::Stopped => break,
             }
+        }
+        match self.hub.lock().check() {
+            Err(LogFault::Failed(reason)) => Err(LogFault::Failed(reason)),
+            _ => Ok(()),
         }
     }
 
