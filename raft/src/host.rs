@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use openraft::Raft;
-use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft_rt::Instant;
 use placement::{HostId, ReplicaId, ShardId};
 use storage::log::{LogGroup, LogHub};
@@ -202,7 +202,10 @@ impl RaftHost {
             .scope(opening)
             .await
             .map_err(|e| failed(e.to_string()))?;
-        let votes_from = self.first_vote(&raft, voted_before);
+        let votes_from = match voted_before {
+            true => self.first_vote(&raft).await.map_err(|e| failed(e.to_string()))?,
+            false => None,
+        };
         let registered = Arc::new(Registered {
             replica,
             raft,
@@ -215,12 +218,14 @@ impl RaftHost {
         Ok(handle)
     }
 
-    /// When a replica may vote that was opened just now; `None`: at once. Until then it does not campaign.
-    fn first_vote(&self, raft: &GodwitRaft, voted_before: bool) -> Option<HostInstant> {
-        let metrics = raft.metrics().borrow_watched().clone();
+    /// When a replica may vote that was opened again just now; `None`: at once. Until then it does not campaign.
+    async fn first_vote(&self, raft: &GodwitRaft) -> Result<Option<HostInstant>, Fatal<TypeConfig>> {
+        // Asked of the state itself: metrics are published a moment after the start.
+        let counting = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().count());
+        let voters = self.shared.env.context.scope(counting).await?;
         // A group of one has no other leader whose lease could be broken.
-        if !voted_before || metrics.membership_config.membership().voter_ids().count() <= 1 {
-            return None;
+        if voters <= 1 {
+            return Ok(None);
         }
         let wait = self.shared.options.election_max;
         raft.runtime_config().elect(false);
@@ -229,7 +234,7 @@ impl RaftHost {
             tokio::time::sleep(wait).await;
             raft.runtime_config().elect(true);
         }));
-        Some(HostInstant::now() + wait)
+        Ok(Some(HostInstant::now() + wait))
     }
 
     fn check_absent(&self, group: u64, replica: u64) -> Result<(), OpenGroupError> {

@@ -7,8 +7,8 @@ use super::{DemoReport, HeadRoom, PolicyResult};
 use crate::config::PolicyName;
 
 /// Short, so that the table fits a terminal of 100 columns. Latencies are milliseconds; `mean` is
-/// over all operations, `moves` counts migrations done and `homes` home moves.
-pub(super) const POLICY_COLUMNS: [&str; 10] = [
+/// over all operations, `moves` counts migrations done, those of homes among them.
+pub(super) const POLICY_COLUMNS: [&str; 9] = [
     "policy",
     "local",
     "RTT ms",
@@ -17,7 +17,6 @@ pub(super) const POLICY_COLUMNS: [&str; 10] = [
     "read p99",
     "write p99",
     "moves",
-    "homes",
     "moved",
 ];
 
@@ -41,14 +40,13 @@ pub fn policy_table(report: &DemoReport) -> Table {
             blank(),
             blank(),
             blank(),
-            blank(),
         ]));
     }
     table
 }
 
 /// A policy's line, in the order of [`POLICY_COLUMNS`].
-pub(super) fn policy_texts(policy: PolicyName, result: &PolicyResult) -> [String; 10] {
+pub(super) fn policy_texts(policy: PolicyName, result: &PolicyResult) -> [String; 9] {
     [
         policy.to_string(),
         percent(result.local_access_ratio),
@@ -58,7 +56,6 @@ pub(super) fn policy_texts(policy: PolicyName, result: &PolicyResult) -> [String
         millis(result.read_p99_us as f64),
         millis(result.write_p99_us as f64),
         result.migrations_done.to_string(),
-        result.home_moves.to_string(),
         bytes(result.bytes_moved),
     ]
 }
