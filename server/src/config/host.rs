@@ -138,6 +138,10 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// Above this many live bytes the groups that pin the oldest segments are checkpointed and purged.
     pub live_bytes_max: u64,
+    /// Recent entries held in memory, in bytes; what is not durable yet comes on top.
+    pub tail_bytes: u64,
+    /// Memory for cached pages of the log, in bytes.
+    pub cache_bytes: u64,
 }
 
 impl Default for LogConfig {
@@ -145,6 +149,8 @@ impl Default for LogConfig {
         LogConfig {
             segment_bytes: 32 * MIB,
             live_bytes_max: 256 * MIB,
+            tail_bytes: 32 * MIB,
+            cache_bytes: 16 * MIB,
         }
     }
 }
@@ -157,6 +163,8 @@ pub struct CheckpointConfig {
     pub interval_ms: u64,
     /// A shard with this many unsaved bytes is checkpointed at once.
     pub dirty_bytes_max: u64,
+    /// Memory for cached pages of each shard's file, in bytes.
+    pub cache_bytes: u64,
 }
 
 impl Default for CheckpointConfig {
@@ -164,6 +172,7 @@ impl Default for CheckpointConfig {
         CheckpointConfig {
             interval_ms: 2_000,
             dirty_bytes_max: 64 * MIB,
+            cache_bytes: MIB,
         }
     }
 }

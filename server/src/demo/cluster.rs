@@ -175,6 +175,10 @@ impl Cluster {
             ),
             format!("balancer.history_until_ms={}", prepared.plan.slice.from_ms),
             "balancer.lease_reads_ppm=1000000".to_owned(),
+            // Six hosts on one machine: less memory each than a host of its own would take.
+            "log.tail_bytes=2097152".to_owned(),
+            "log.cache_bytes=2097152".to_owned(),
+            "checkpoint.cache_bytes=262144".to_owned(),
         ];
         let settings = settings.into_iter().chain(CLOCKS.map(str::to_owned));
         arguments.extend(settings.map(|setting| format!("--set={setting}")));
@@ -216,6 +220,8 @@ impl Cluster {
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
         command
+            // glibc keeps a heap for each thread otherwise, and gives little of them back.
+            .env("MALLOC_ARENA_MAX", "1")
             .arg("serve")
             .arg(format!("--data-dir={}", process.folder.join("data").display()))
             .arg(format!("--listen={}", process.address))

@@ -284,6 +284,7 @@ impl Host {
         ShardOptions {
             limits,
             failpoints: self.failpoints().clone(),
+            cache_bytes: usize::try_from(self.config().checkpoint.cache_bytes).unwrap_or(usize::MAX),
             ..ShardOptions::default()
         }
     }

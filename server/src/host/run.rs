@@ -110,6 +110,8 @@ fn open(
     let options = LogOptions {
         segment_bytes: config.log.segment_bytes,
         live_bytes_max: config.log.live_bytes_max,
+        tail_bytes: memory(config.log.tail_bytes),
+        cache_bytes: memory(config.log.cache_bytes),
         failpoints: env.failpoints.clone(),
         ..LogOptions::new(env.clock.clone())
     };
@@ -141,6 +143,10 @@ fn open(
         shared: Arc::new(shared),
     };
     Ok((host, log_outcome))
+}
+
+fn memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn new_identity(folder: &DataFolder, env: &HostEnv) -> Result<Identity, FolderError> {
