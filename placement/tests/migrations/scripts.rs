@@ -510,6 +510,7 @@ stories!(
     never_catches_up,
     orders_lost,
     placement_group_grows,
+    placement_group_keeps_three,
     refused_steps,
     repairs,
     source_dies,
