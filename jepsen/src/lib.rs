@@ -5,23 +5,34 @@
 //! takes such lines and answers with a [`Verdict`]: ok, violations with the fewest operations that show them, or
 //! unknown. Unknown is never taken for ok: a checker that ran out of time, or that found nothing to judge, says so.
 //!
-//! What this crate does not know: the client, the server, Raft, or how a history came about. It shares no code with
-//! what it judges, so a mistake there is not repeated here; its linearizability checker is held against one that
+//! What the checkers do not know: the client, the server, Raft, or how a history came about. They share no code with
+//! what they judge, so a mistake there is not repeated here; the linearizability checker is held against one that
 //! others wrote (`tests/cross_check.rs`).
 //!
-//! Start reading at [`history`], then [`linearizability`].
+//! Histories come about in two ways, with the same clients ([`workload`]) and the same judge ([`judge`]): from
+//! processes that are killed, paused, cut off and robbed of their disks ([`process`], [`nemesis`], [`run`]), and from
+//! a whole cluster in one process on simulated time, network and disks ([`simulate`]).
+//!
+//! Start reading at [`history`], then [`linearizability`], then [`run`].
 
 pub mod events;
 pub mod generate;
 pub mod history;
+pub mod judge;
 pub mod linearizability;
 pub mod list_append;
 pub mod migration;
+pub mod nemesis;
 pub mod placement;
+pub mod process;
+pub mod record;
 pub mod revisions;
+pub mod run;
 pub mod set;
+pub mod simulate;
 pub mod timeline;
 pub mod watch;
+pub mod workload;
 
 #[cfg(test)]
 mod testing;

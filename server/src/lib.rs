@@ -13,6 +13,7 @@ pub mod host;
 pub mod machine;
 pub mod net;
 pub mod profiler;
+pub mod program;
 pub mod replay;
 pub mod report;
 pub mod serve;

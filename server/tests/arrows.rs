@@ -9,12 +9,15 @@ fn allowed() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("storage", BTreeSet::new()),
         ("placement", BTreeSet::new()),
         ("client", BTreeSet::new()),
-        ("jepsen", BTreeSet::new()),
         ("raft", BTreeSet::from(["storage", "placement"])),
         ("ml", BTreeSet::from(["placement"])),
         (
             "server",
             BTreeSet::from(["storage", "placement", "raft", "ml", "client"]),
+        ),
+        (
+            "jepsen",
+            BTreeSet::from(["storage", "placement", "raft", "client", "server"]),
         ),
     ])
 }

@@ -1,0 +1,44 @@
+//! The whole program: one verb, and its exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::verbs::{self, Exit};
+
+/// Parses the arguments (the first is the program's name), runs the verb and says how it ended. Ends the process
+/// itself when the arguments make no sense, or ask for help.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(arguments);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("godwit: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(Exit::Ok) => ExitCode::SUCCESS,
+        Ok(Exit::NotFound) => ExitCode::from(2),
+        Err(e) => {
+            eprintln!("godwit: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {
+    let mut out = std::io::stdout();
+    match cli.command {
+        Command::Serve(args) => crate::serve::serve(*args)
+            .await
+            .map(|()| Exit::Ok)
+            .map_err(Into::into),
+        Command::Init(args) => Ok(verbs::init(&cli.connect, args, &mut out).await?),
+        Command::Kv(args) => Ok(verbs::kv(&cli.connect, args, &mut out).await?),
+        Command::Admin(args) => Ok(verbs::admin(&cli.connect, args, &mut out).await?),
+        Command::Demo(args) => Ok(crate::demo::demo(args).await.map(|()| Exit::Ok)?),
+    }
+}
