@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use storage::log::{LogFault, LogWriter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -30,7 +31,15 @@ pub trait Connector: Send + Sync + 'static {
 pub trait Executor: Send + Sync + 'static {
     /// Starts the job; it may run on any thread.
     fn execute(&self, job: Box<dyn FnOnce() + Send>);
+
+    /// Runs the log's writer until the log is closed or fails, then says how it ended.
+    fn write_log(&self, writer: LogWriter, ended: LogEnded) {
+        self.execute(Box::new(move || ended(writer.run())));
+    }
 }
+
+/// Told how the log's writer ended.
+pub type LogEnded = Box<dyn FnOnce(Result<(), LogFault>) + Send>;
 
 /// Runs blocking work on tokio's blocking pool.
 #[derive(Debug, Clone, Copy, Default)]

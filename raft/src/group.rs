@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
-    ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+    ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::raft::responder::ProgressResponder;
@@ -380,6 +380,15 @@ impl Group {
         }
     }
 
+    /// Why this replica gave up, if it did: its log or its state could not be written or read.
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.registered.raft.metrics();
+        match &metrics.borrow_watched().running_state {
+            Ok(()) | Err(Fatal::Stopped) => None,
+            Err(fatal) => Some(fatal.to_string()),
+        }
+    }
+
     /// Waits until anything in [`status`](Self::status) may have changed; `false` when the replica has stopped.
     pub fn changes(&self) -> impl Future<Output = bool> + Send + use<> {
         let mut metrics = self.registered.raft.server_metrics();
@@ -428,6 +437,10 @@ impl Group {
 
     pub(crate) fn registered(&self) -> &Arc<Registered> {
         &self.registered
+    }
+
+    pub(crate) fn raft_host(&self) -> &RaftHost {
+        &self.host
     }
 
     pub(crate) fn env(&self) -> &Env {

@@ -319,6 +319,10 @@ impl RaftHost {
         self.shared.peers.close();
     }
 
+    pub(crate) fn log_of(&self, group: LogGroup) -> storage::log::GroupLog {
+        self.shared.log.group(group)
+    }
+
     pub(crate) fn options(&self) -> &RaftOptions {
         &self.shared.options
     }

@@ -17,6 +17,7 @@ mod env;
 mod failover;
 mod group;
 mod host;
+mod inspect;
 mod log_store;
 mod machine;
 mod peer;
@@ -32,9 +33,10 @@ pub mod proto {
 
 pub use change::{ChangeError, MemberChange};
 pub use config::{RaftOptions, RaftOptionsError};
-pub use env::{Connecting, Connector, Env, Executor, IoStream, TokioExecutor};
+pub use env::{Connecting, Connector, Env, Executor, IoStream, LogEnded, TokioExecutor};
 pub use group::{Group, GroupStatus, ProposeError, ReadError, ReplicaProgress, TransferError};
 pub use host::{DestroyError, HostIdentity, OpenGroupError, RaftHost, StartGroup};
+pub use inspect::{EntryPrint, Role, Vitals};
 pub use machine::{Captured, Imported, Machine, MachineFault, Response, SnapshotSink, SnapshotSource};
 pub use peer::PeerService;
 pub use runtime::{ClockSkew, HostContext};

@@ -90,6 +90,12 @@ impl Cell {
         self.lock_mark().clone()
     }
 
+    /// The last entry applied, and the last of those that set a membership.
+    pub(crate) fn position(&self) -> (Option<LogId>, Option<u64>) {
+        let mark = self.lock_mark();
+        (mark.applied, mark.membership.log_id().map(|id| id.index()))
+    }
+
     pub(crate) fn machine(&self) -> &Arc<dyn Machine> {
         &self.machine
     }

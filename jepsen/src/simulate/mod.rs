@@ -1,1 +1,31 @@
-//! simulate
+//! A whole cluster in one process: real hosts and real clients on simulated time, network and disks.
+//!
+//! One seed is one schedule ([`plan`]): how many hosts and shards, how fast clocks, disks and links are, which faults
+//! strike and when. The same seed gives the same run, to the last message, in any process of the same build; so a
+//! failure is replayed by its number. Faults go on for some twenty simulated seconds, beside migrations; then all is
+//! healed and the cluster must make progress. After every step of a millisecond the replicas' logs are held against each
+//! other ([`invariants`]); at the end the clients' histories are judged like those of real processes.
+//!
+//! One process runs one seed: thread-local generators of the libraries would carry over from one run to the next. A
+//! campaign starts a process a seed.
+
+mod chronicle;
+mod invariants;
+mod nodes;
+mod plan;
+mod schedule;
+mod seams;
+mod weather;
+mod world;
+
+pub use plan::{FaultClass, Plan};
+pub use schedule::Report;
+
+/// Runs the schedule of `seed` in this process. Once a process: see above.
+pub fn simulate(seed: u64) -> Report {
+    let plan = Plan::of(seed);
+    let ended = schedule::run(&plan);
+    let mut report = ended.report;
+    report.operations = ended.recorded.operations.len() as u64;
+    report
+}

@@ -108,7 +108,7 @@ impl Default for Limits {
     }
 }
 
-/// The clocks of the Raft groups. The same on every host of a cluster.
+/// The clocks of the Raft groups, and how long their logs get. The same on every host of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftTimings {
@@ -118,6 +118,10 @@ pub struct RaftTimings {
     pub election_min_ms: u64,
     /// Longest silence after which a voter campaigns; each draws between the two.
     pub election_max_ms: u64,
+    /// Entries after which a group takes a snapshot and purges its log.
+    pub snapshot_entries: u64,
+    /// Entries kept behind a snapshot; a replica further behind is sent the snapshot.
+    pub keep_entries: u64,
 }
 
 impl Default for RaftTimings {
@@ -126,6 +130,8 @@ impl Default for RaftTimings {
             heartbeat_ms: 250,
             election_min_ms: 1_000,
             election_max_ms: 1_500,
+            snapshot_entries: 10_000,
+            keep_entries: 1_000,
         }
     }
 }

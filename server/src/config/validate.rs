@@ -113,6 +113,19 @@ impl HostConfig {
             raft.election_max_ms,
             max..=120_000,
         );
+        within(
+            checks,
+            "raft.snapshot_entries",
+            raft.snapshot_entries,
+            10..=10_000_000,
+        );
+        // More than a snapshot's worth kept behind it would never be purged.
+        within(
+            checks,
+            "raft.keep_entries",
+            raft.keep_entries,
+            0..=raft.snapshot_entries,
+        );
     }
 
     fn check_durability(&self, checks: &mut Checks) {
@@ -295,6 +308,7 @@ mod tests {
             broken(|c| c.raft.election_max_ms = 1_100),
             ["raft.election_max_ms"]
         );
+        assert_eq!(broken(|c| c.raft.keep_entries = 20_000), ["raft.keep_entries"]);
         assert_eq!(
             broken(|c| c.log.live_bytes_max = 33 * MIB),
             ["log.live_bytes_max"]

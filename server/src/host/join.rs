@@ -250,6 +250,8 @@ impl Host {
             heartbeat: Duration::from_millis(timings.heartbeat_ms),
             election_min: Duration::from_millis(timings.election_min_ms),
             election_max: Duration::from_millis(timings.election_max_ms),
+            snapshot_entries: timings.snapshot_entries,
+            keep_entries: timings.keep_entries,
             ..RaftOptions::default()
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use placement::ShardId;
-use raft::Group;
+use raft::{Group, MachineFault};
 use storage::shard::RewriteError;
 
 use super::state::Host;
@@ -15,13 +15,17 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 const REWRITE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Host {
-    /// Checkpoints each replica that changed, one at a time: at its interval, or sooner when much is unsaved.
+    /// Checkpoints each replica that changed, one at a time: at its interval, or sooner when much is unsaved. A replica
+    /// whose disk failed stops the host: its log could never be purged again, and no new replica be made from it.
     pub(crate) async fn keep_checkpoints(self) {
         let config = self.config().checkpoint.clone();
         let mut due_ms: BTreeMap<ShardId, u64> = BTreeMap::new();
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
             for group in self.groups() {
+                if let Some(reason) = group.failure() {
+                    return self.fail(group.id(), reason);
+                }
                 let now_ms = self.now_ms();
                 let due = *due_ms
                     .entry(group.id())
@@ -31,8 +35,9 @@ impl Host {
                     continue;
                 }
                 due_ms.insert(group.id(), now_ms + config.interval_ms);
-                if let Err(e) = group.checkpoint().await {
-                    tracing::error!(shard = %group.id(), error = %e, "a checkpoint failed");
+                match group.checkpoint().await {
+                    Err(MachineFault::Busy) | Ok(()) => {}
+                    Err(e) => return self.fail(group.id(), e.to_string()),
                 }
             }
         }

@@ -17,7 +17,7 @@ use super::folder::{DataFolder, FORMAT, FolderError, Identity};
 use super::join::{InitError, OtherCluster};
 use super::map::ShardMap;
 use super::replicas::ReplicaError;
-use super::state::{Host, HostEnv, Shared};
+use super::state::{Host, HostEnv, ReplicaFailed, Shared};
 use crate::config::HostConfig;
 use crate::net::{AcceptOptions, Listener, incoming};
 use crate::{controller, service};
@@ -37,6 +37,9 @@ pub enum RunError {
     /// A replica.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
+    /// A replica's state failed while the host ran: what is acknowledged is safe in the logs of a quorum.
+    #[error("a replica failed: {0}")]
+    ReplicaFailed(#[from] ReplicaFailed),
     /// The folder of one cluster, told to join another.
     #[error(transparent)]
     OtherCluster(#[from] OtherCluster),
@@ -78,7 +81,10 @@ async fn run_in_context<L: Listener>(
         started = live(&host) => started,
         Ok(Err(fault)) = log_outcome => Err(fault.into()),
         () = shutdown.cancelled() => Ok(()),
-        () = host.stop().clone().cancelled_owned() => Ok(()),
+        () = host.stop().clone().cancelled_owned() => match host.shared.failure.get() {
+            Some(failure) => Err(failure.clone().into()),
+            None => Ok(()),
+        },
     };
     if outcome.is_ok() {
         host.hand_over().await;
@@ -117,9 +123,8 @@ fn open(
     };
     let (log, writer) = LogHub::open(env.disk.clone(), &folder.log(), options)?;
     let (log_ended, log_outcome) = oneshot::channel();
-    env.raft
-        .executor
-        .execute(Box::new(move || drop(log_ended.send(writer.run()))));
+    let ended = Box::new(move |outcome| drop(log_ended.send(outcome)));
+    env.raft.executor.write_log(writer, ended);
     let shared = Shared {
         address,
         channels: Channels::new(env.connector.clone()),
@@ -136,6 +141,7 @@ fn open(
         access_samples: OnceLock::new(),
         controller: RwLock::default(),
         stop: CancellationToken::new(),
+        failure: OnceLock::new(),
         env,
         config,
     };

@@ -93,6 +93,16 @@ pub(crate) struct Shared {
     /// The controller, while this host leads the placement group.
     pub(crate) controller: RwLock<Option<Controller>>,
     pub(crate) stop: CancellationToken,
+    /// Why the host stops by itself.
+    pub(crate) failure: OnceLock<ReplicaFailed>,
+}
+
+/// A replica's disk failed. What the disk holds is not known any more: the host must stop and read it anew.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{shard}: {reason}")]
+pub struct ReplicaFailed {
+    shard: ShardId,
+    reason: String,
 }
 
 impl Host {
@@ -140,6 +150,11 @@ impl Host {
             .clone()
     }
 
+    /// Looks at the placement state as applied here; `None` where there is no replica of it.
+    pub fn look_at_placement<T>(&self, look: impl FnOnce(&placement::Placement) -> T) -> Option<T> {
+        self.placement().map(|local| look(&local.machine.state()))
+    }
+
     /// A shard's replica on this host.
     pub fn shard(&self, shard: ShardId) -> Option<LocalShard> {
         self.shared
@@ -179,6 +194,17 @@ impl Host {
     /// Cancelled when the host is to stop.
     pub fn stop(&self) -> &CancellationToken {
         &self.shared.stop
+    }
+
+    /// Stops the host because a replica's disk failed. The first reason is the one that is told.
+    pub(crate) fn fail(&self, shard: ShardId, reason: String) {
+        if self.shared.stop.is_cancelled() {
+            return;
+        }
+        tracing::error!(%shard, reason, "a replica failed, the host stops");
+        // A second failure says nothing new.
+        let _ = self.shared.failure.set(ReplicaFailed { shard, reason });
+        self.shared.stop.cancel();
     }
 
     /// Runs work that blocks or computes for long, beside the host's own tasks.

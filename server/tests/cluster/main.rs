@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
-mod full_disk;
+mod failing_disk;
 mod harness;
 mod kills;
 mod membership;

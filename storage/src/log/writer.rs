@@ -80,6 +80,14 @@ impl LogWriter {
                 Step::Stopped => break,
             }
         }
+        self.outcome()
+    }
+
+    /// How the log stands: an error if it failed, and then the host must stop.
+    ///
+    /// # Errors
+    /// [`LogFault::Failed`], with the reason.
+    pub fn outcome(&self) -> Result<(), LogFault> {
         match self.hub.lock().check() {
             Err(LogFault::Failed(reason)) => Err(LogFault::Failed(reason)),
             _ => Ok(()),

@@ -1,0 +1,278 @@
+//! What must hold of the replicas after every step, seen from where no replica stands.
+//!
+//! The observer sees every log at once. It remembers what was ever committed, who ever led, and what was durable where
+//! when a host died; so it can tell at once when two replicas disagree, long before a client could.
+//!
+//! - One leader a term (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", 2014, figure 3:
+//!   election safety).
+//! - What is committed stays so: every replica that commits or applies an index has the same entry there (log
+//!   matching, state machine safety).
+//! - A new leader has every entry that was ever committed (leader completeness).
+//! - What a leader takes for committed is durable on a quorum of each configuration in force.
+//! - Terms, commit and apply positions of a running replica do not go back; purged <= applied <= committed <= last.
+//! - Replicas that applied the same have the same state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use placement::{ReplicaId, ShardId};
+use raft::{EntryPrint, Group, Position, Role, Vitals};
+use server::host::Host;
+
+use super::world::SimHost;
+
+/// Violations kept; one is enough to fail, the first tells most.
+const KEPT_MAX: usize = 20;
+
+/// All that the observer remembers.
+#[derive(Default)]
+pub(super) struct Invariants {
+    groups: BTreeMap<ShardId, Memory>,
+    seen: BTreeMap<(usize, ShardId), (ReplicaId, Vitals)>,
+    /// What was broken, and when.
+    pub(super) broken: Vec<String>,
+    /// How many states of replicas were checked.
+    pub(super) checked: u64,
+    /// A hash of every state seen, in order: the trace of a run in one number.
+    pub(super) print: u64,
+    /// Different states of replicas seen.
+    pub(super) distinct: BTreeSet<u64>,
+}
+
+#[derive(Default)]
+struct Memory {
+    leaders: BTreeMap<u64, ReplicaId>,
+    committed: BTreeMap<u64, EntryPrint>,
+    /// The last durable entry of each replica that ever was.
+    durable: BTreeMap<ReplicaId, u64>,
+    /// Hashes of states, by the last entry applied.
+    states: BTreeMap<u64, u64>,
+    voters: Vec<BTreeSet<ReplicaId>>,
+}
+
+impl Invariants {
+    /// Forgets what a host's replicas promised for as long as they run.
+    pub(super) fn host_died(&mut self, number: usize) {
+        self.seen.retain(|(host, _), _| *host != number);
+    }
+
+    /// A host's disk is gone: nothing on it counts as durable any more.
+    pub(super) fn step(&mut self, now_ms: u64, hosts: &[SimHost]) {
+        let running: Vec<(usize, Host)> = hosts
+            .iter()
+            .enumerate()
+            .filter_map(|(number, host)| Some((number, host.host()?)))
+            .collect();
+        let mut changed = Vec::new();
+        for (number, host) in &running {
+            for group in host.raft().map(|raft| raft.groups()).unwrap_or_default() {
+                let vitals = group.vitals();
+                let before = self.seen.insert((*number, group.id()), (group.replica(), vitals));
+                let before = before
+                    .filter(|(replica, _)| *replica == group.replica())
+                    .map(|(_, vitals)| vitals);
+                if before != Some(vitals) {
+                    changed.push((*number, host.clone(), group, before, vitals));
+                }
+            }
+        }
+        // Durability first: a leader may count what a follower made durable in this very step.
+        for (_, _, group, _, vitals) in &changed {
+            if let Some(flushed) = vitals.flushed_index.max(vitals.applied.map(|at| at.index)) {
+                let memory = self.groups.entry(group.id()).or_default();
+                memory.durable.insert(group.replica(), flushed);
+            }
+        }
+        for (number, host, group, before, vitals) in changed {
+            let mut found = Vec::new();
+            self.note(number, &group, &vitals);
+            let memory = self.groups.entry(group.id()).or_default();
+            memory.check(&group, before.as_ref(), &vitals, &running, &mut found);
+            memory.check_state(&host, &group, &vitals, &mut found);
+            for what in found {
+                let line = format!(
+                    "{now_ms} ms, h{number}, {} {}: {what}",
+                    group.id(),
+                    group.replica()
+                );
+                tracing::error!("{line}");
+                if self.broken.len() < KEPT_MAX {
+                    self.broken.push(line);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, number: usize, group: &Group, vitals: &Vitals) {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        self.checked += 1;
+        let mut hasher = DefaultHasher::new();
+        (number, group.id().0, group.replica().0, format!("{vitals:?}")).hash(&mut hasher);
+        let state = hasher.finish();
+        self.distinct.insert(state);
+        (self.print, state).hash(&mut hasher);
+        self.print = hasher.finish();
+        tracing::trace!(target: "jepsen::states", host = number, group = group.id().0, replica = group.replica().0, ?vitals);
+    }
+}
+
+impl Memory {
+    fn check(
+        &mut self,
+        group: &Group,
+        before: Option<&Vitals>,
+        now: &Vitals,
+        running: &[(usize, Host)],
+        found: &mut Vec<String>,
+    ) {
+        self.check_order(before, now, found);
+        self.check_applied(group, before, now, found);
+        if now.role == Role::Leader {
+            self.check_leader(group, now, found);
+            let advanced = before.is_none_or(|before| before.committed != now.committed);
+            if advanced && let Some(committed) = now.committed {
+                self.check_quorum(group, committed, running, found);
+            }
+            self.voters = group.newest_voters();
+        }
+    }
+
+    fn check_order(&self, before: Option<&Vitals>, now: &Vitals, found: &mut Vec<String>) {
+        let index = |at: Option<Position>| at.map(|at| at.index);
+        let ordered = now.purged_index <= index(now.applied) && index(now.applied) <= index(now.committed);
+        if !ordered || index(now.committed) > now.last_index.max(now.purged_index) {
+            found.push(format!("not purged <= applied <= committed <= last: {now:?}"));
+        }
+        let Some(before) = before else { return };
+        if before.term > now.term
+            || index(before.applied) > index(now.applied)
+            || index(before.committed) > index(now.committed)
+        {
+            found.push(format!("went back from {before:?} to {now:?}"));
+        }
+    }
+
+    /// Holds the entries that this replica newly applied against what everyone else did. What it knows to be committed
+    /// may be ahead of what its log has by now, what it applied is not.
+    fn check_applied(
+        &mut self,
+        group: &Group,
+        before: Option<&Vitals>,
+        now: &Vitals,
+        found: &mut Vec<String>,
+    ) {
+        let Some(applied) = now.applied else { return };
+        let from = before
+            .and_then(|before| before.applied)
+            .map_or(0, |at| at.index + 1);
+        let from = from.max(now.purged_index.map_or(0, |purged| purged + 1));
+        match group.entry_prints(from..applied.index + 1) {
+            Ok(prints) => {
+                for print in prints {
+                    let known = *self.committed.entry(print.at.index).or_insert(print);
+                    if known != print {
+                        found.push(format!("applied {print:?}, where {known:?} was applied before"));
+                    }
+                }
+            }
+            Err(e) => found.push(format!("its log cannot be read: {e}")),
+        }
+    }
+
+    fn check_leader(&mut self, group: &Group, now: &Vitals, found: &mut Vec<String>) {
+        let leader = *self.leaders.entry(now.term).or_insert_with(|| group.replica());
+        if leader != group.replica() {
+            found.push(format!("leads term {}, which {leader} led", now.term));
+        }
+        let newest = self.committed.last_key_value().map(|(_, print)| *print);
+        // A leader of an older term may be behind; only one that was just elected is bound to have it all.
+        let newest_term = self.leaders.last_key_value().map(|(term, _)| *term);
+        let (Some(newest), true) = (newest, newest_term == Some(now.term)) else {
+            return;
+        };
+        if now.last_index < Some(newest.at.index) {
+            found.push(format!(
+                "leads term {} without the committed entry {newest:?}",
+                now.term
+            ));
+            return;
+        }
+        if now.purged_index >= Some(newest.at.index) {
+            return;
+        }
+        match group.entry_prints(newest.at.index..newest.at.index + 1) {
+            Ok(prints) if prints.first() == Some(&newest) => {}
+            Ok(prints) => found.push(format!(
+                "leads term {} with {prints:?} instead of {newest:?}",
+                now.term
+            )),
+            Err(e) => found.push(format!("its log cannot be read: {e}")),
+        }
+    }
+
+    /// What a leader takes for committed must be durable on a quorum of each configuration.
+    fn check_quorum(
+        &self,
+        group: &Group,
+        committed: Position,
+        running: &[(usize, Host)],
+        found: &mut Vec<String>,
+    ) {
+        let lacks = |voters: &BTreeSet<ReplicaId>| {
+            let have = voters
+                .iter()
+                .filter(|voter| self.has_durably(group.id(), **voter, committed, running));
+            have.count() * 2 <= voters.len()
+        };
+        let newest = group.newest_voters();
+        // The configuration may have changed in this very step, after the commit.
+        if newest.iter().any(lacks) && (self.voters.is_empty() || self.voters.iter().any(lacks)) {
+            found.push(format!(
+                "takes {committed:?} for committed without a quorum of {newest:?}: durable are {:?}",
+                self.durable
+            ));
+        }
+    }
+
+    fn has_durably(&self, group: ShardId, voter: ReplicaId, at: Position, running: &[(usize, Host)]) -> bool {
+        if self.durable.get(&voter).is_none_or(|durable| *durable < at.index) {
+            return false;
+        }
+        let alive = running
+            .iter()
+            .filter_map(|(_, host)| host.raft()?.group(group))
+            .find(|group| group.replica() == voter);
+        let Some(alive) = alive else { return true };
+        let vitals = alive.vitals();
+        if vitals.purged_index >= Some(at.index) || vitals.applied.map(|at| at.index) >= Some(at.index) {
+            return true;
+        }
+        let prints = alive.entry_prints(at.index..at.index + 1).unwrap_or_default();
+        prints.first().is_some_and(|print| print.at == at)
+    }
+
+    /// Replicas that applied the same must be the same.
+    fn check_state(&mut self, host: &Host, group: &Group, now: &Vitals, found: &mut Vec<String>) {
+        let Some(applied) = now.applied else { return };
+        let hash = match host.shard(group.id()) {
+            Some(local) if local.group.replica() == group.replica() => local.store.state_hash(),
+            Some(_) => return,
+            None => match host.look_at_placement(placement::encode_state) {
+                Some(Ok(state)) if group.id() == ShardId::PLACEMENT => hash_of(&state),
+                _ => return,
+            },
+        };
+        let known = *self.states.entry(applied.index).or_insert(hash);
+        if known != hash {
+            found.push(format!(
+                "state {hash:016x} after {applied:?}, where another replica had {known:016x}"
+            ));
+        }
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}

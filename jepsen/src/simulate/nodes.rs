@@ -1,0 +1,292 @@
+//! Those who use the simulated cluster: its clients, and an operator who makes it, moves shards about, and says when
+//! it is well again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use client::proto::{
+    InitRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ShardStatus, ShardsRequest,
+};
+use client::{AdminClient, ClientConfig};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{FaultClass, Plan, pick};
+use super::world::{CLIENTS, World, client_config, connect};
+use crate::generate::Chance;
+use crate::record::Recorder;
+use crate::workload::{self, Connect, ReadAll, Used, WorkloadName, WorkloadPlan};
+
+const PAUSE: Duration = Duration::from_millis(100);
+/// The numbers of clients that are no clients of a workload, so that their sessions are their own.
+const READER: u64 = 1 << 32;
+const OPERATOR: u64 = 1 << 33;
+
+/// How far a schedule has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Hosts start; there is no cluster yet.
+    Forming,
+    /// Clients work, shards move, faults strike.
+    Faults,
+    /// Clients work, faults are over.
+    Healed,
+    /// Clients have stopped; every key is read.
+    Reading,
+}
+
+/// What the nodes tell the driver.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The cluster is made, and every shard has a home.
+    pub(super) formed: bool,
+    /// Since when every shard has had a home again.
+    pub(super) homes_at: Option<Duration>,
+    /// Since when no migration has been active.
+    pub(super) migrations_at: Option<Duration>,
+    /// Migrations that were accepted, by kind.
+    pub(super) asked: BTreeMap<String, u64>,
+    /// What the clients used, and what was read in the end.
+    pub(super) closed: Option<(Used, ReadAll)>,
+    /// What could not be done at all.
+    pub(super) failure: Option<String>,
+}
+
+/// The line between the driver and the nodes.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) stage: Arc<watch::Sender<Stage>>,
+    told: Arc<Mutex<Told>>,
+}
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Self {
+            stage: Arc::new(watch::Sender::new(Stage::Forming)),
+            told: Arc::default(),
+        }
+    }
+
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().expect("no panic under this lock")
+    }
+
+    fn now(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    async fn reached(&self, stage: Stage) {
+        let mut stages = self.stage.subscribe();
+        // The driver holds the sender until the end.
+        let _ = stages.wait_for(|now| *now >= stage).await;
+    }
+}
+
+/// Puts the clients and the operator into the simulation.
+pub(super) fn join(world: &mut World<'_>, plan: &Plan, line: &Line, recorder: &Recorder) {
+    let (clients, operator) = (line.clone(), line.clone());
+    let (plan_of_clients, plan_of_operator) = (plan.clone(), plan.clone());
+    let recorder = recorder.clone();
+    world.sim.client(CLIENTS, async move {
+        run_clients(plan_of_clients, &clients, recorder).await;
+        Ok(())
+    });
+    world.sim.client("operator", async move {
+        operate(plan_of_operator, &operator).await;
+        Ok(())
+    });
+}
+
+async fn run_clients(plan: Plan, line: &Line, recorder: Recorder) {
+    line.reached(Stage::Faults).await;
+    let stop = CancellationToken::new();
+    let (hosts, seed) = (plan.hosts, plan.seed);
+    let connect_one: Connect = Arc::new(move |number| Box::pin(connect(hosts, seed, number)));
+    let load = WorkloadPlan {
+        names: WorkloadName::ALL.to_vec(),
+        seed,
+        clients: plan.clients,
+        operations_per_s: plan.operations_per_s,
+        keys_live: 3,
+        ..WorkloadPlan::default()
+    };
+    let running = workload::start(load, recorder.clone(), connect_one, stop.clone());
+    line.reached(Stage::Reading).await;
+    stop.cancel();
+    let used = running.finish().await;
+    let reader = loop {
+        match connect(hosts, seed, READER).await {
+            Ok(reader) => break reader.with_deadline(Duration::from_secs(10)),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    let read = workload::read_all(&used, &reader, &recorder).await;
+    line.told().closed = Some((used, read));
+}
+
+/// The operator of a simulated cluster.
+struct Operator {
+    admin: AdminClient,
+    chance: Chance,
+    hosts: Vec<u64>,
+}
+
+async fn operate(plan: Plan, line: &Line) {
+    let config = ClientConfig {
+        deadline: Duration::from_secs(3),
+        ..client_config(plan.hosts, plan.seed, OPERATOR)
+    };
+    let admin = match AdminClient::new(config) {
+        Ok(admin) => admin,
+        Err(e) => {
+            line.told().failure = Some(e.to_string());
+            return;
+        }
+    };
+    let mut operator = Operator {
+        admin,
+        chance: Chance::new(plan.seed ^ 0x0be7_a704),
+        hosts: Vec::new(),
+    };
+    operator.form(&plan).await;
+    line.told().formed = true;
+    line.reached(Stage::Faults).await;
+    while line.now() == Stage::Faults {
+        let pause = plan.move_pause.as_millis() as u64;
+        tokio::time::sleep(Duration::from_millis(pause / 2 + operator.chance.below(pause))).await;
+        operator.ask(&plan, line).await;
+    }
+    operator.watch_recovery(plan.shards as usize, line).await;
+}
+
+impl Operator {
+    async fn form(&mut self, plan: &Plan) {
+        let request = InitRequest {
+            shards: plan.shards,
+            split_at: Vec::new(),
+            replication_factor: 3,
+            hosts: plan.hosts as u32,
+        };
+        let first = ClientConfig {
+            endpoints: super::world::addresses(1),
+            ..client_config(plan.hosts, plan.seed, OPERATOR + 1)
+        };
+        if let Ok(first) = AdminClient::new(first) {
+            while first.init(request.clone()).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        while !self.homes_are_known(plan.shards as usize).await {
+            tokio::time::sleep(PAUSE).await;
+        }
+        while self.hosts.len() < plan.hosts {
+            if let Ok(reply) = self.admin.hosts().await {
+                self.hosts = reply.hosts.iter().map(|host| host.host_id).collect();
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn shards(&self) -> Option<Vec<ShardStatus>> {
+        let all = ShardsRequest {
+            shard_id: 0,
+            placement_group: false,
+        };
+        self.admin.shards(all).await.ok().map(|reply| reply.shards)
+    }
+
+    async fn homes_are_known(&self, count: usize) -> bool {
+        let shards = self.shards().await.unwrap_or_default();
+        shards.len() == count && shards.iter().all(|shard| shard.home != 0)
+    }
+
+    /// Asks for a migration, or for a burst of home moves.
+    async fn ask(&mut self, plan: &Plan, line: &Line) {
+        let Some(shards) = self.shards().await.filter(|shards| !shards.is_empty()) else {
+            return;
+        };
+        let storm = plan.faults.contains(&FaultClass::TransferStorm) && self.chance.permille(200);
+        if storm {
+            *line.told().asked.entry("transfer-storm".to_owned()).or_default() += 1;
+        }
+        for _ in 0..if storm { 6 } else { 1 } {
+            let shard = &shards[pick(&mut self.chance, shards.len())];
+            let kind = if storm || self.chance.permille(400) {
+                self.move_home(shard).await.then_some("move-home")
+            } else {
+                self.move_replica(shard).await.then_some("move-replica")
+            };
+            if let Some(kind) = kind {
+                *line.told().asked.entry(kind.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether the move was accepted.
+    async fn move_home(&mut self, shard: &ShardStatus) -> bool {
+        let others: Vec<u64> = shard
+            .replicas
+            .iter()
+            .map(|replica| replica.host_id)
+            .filter(|host| *host != shard.home)
+            .collect();
+        if others.is_empty() {
+            return false;
+        }
+        let request = MoveHomeRequest {
+            shard_id: shard.shard_id,
+            to_host: others[pick(&mut self.chance, others.len())],
+            reason: "the schedule".into(),
+        };
+        self.admin
+            .move_home(request)
+            .await
+            .is_ok_and(|reply| reply.refused.is_empty())
+    }
+
+    /// Whether the move was accepted.
+    async fn move_replica(&mut self, shard: &ShardStatus) -> bool {
+        let holders: Vec<u64> = shard.replicas.iter().map(|replica| replica.host_id).collect();
+        let free: Vec<u64> = self
+            .hosts
+            .iter()
+            .copied()
+            .filter(|host| !holders.contains(host))
+            .collect();
+        if free.is_empty() || holders.is_empty() {
+            return false;
+        }
+        let request = MoveReplicaRequest {
+            shard_id: shard.shard_id,
+            from_host: holders[pick(&mut self.chance, holders.len())],
+            to_host: free[pick(&mut self.chance, free.len())],
+            reason: "the schedule".into(),
+        };
+        self.admin
+            .move_replica(request)
+            .await
+            .is_ok_and(|reply| reply.refused.is_empty())
+    }
+
+    /// After the heal: since when is it well?
+    async fn watch_recovery(&self, shards: usize, line: &Line) {
+        let now = || turmoil::sim_elapsed().unwrap_or_default();
+        while !self.homes_are_known(shards).await {
+            tokio::time::sleep(PAUSE).await;
+        }
+        line.told().homes_at = Some(now());
+        let active = MigrationsRequest {
+            include_ended: false,
+            limit: 100,
+        };
+        loop {
+            let migrations = self.admin.migrations(active).await;
+            if migrations.is_ok_and(|reply| reply.migrations.is_empty()) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        line.told().migrations_at = Some(now());
+    }
+}

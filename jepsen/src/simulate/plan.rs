@@ -1,0 +1,159 @@
+//! What a seed stands for: the cluster, its clocks, its load and its faults, all drawn before anything runs.
+//!
+//! Swarm testing: each class of fault is on in about half of the plans, so that a bug that shows only while another
+//! fault is absent is found too. Migrations are never off.
+
+use std::time::Duration;
+
+use crate::generate::Chance;
+
+/// A class of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultClass {
+    /// A host dies, with the usual fate of what it had not synced, and comes back.
+    Crash,
+    /// Every host dies at one moment.
+    CrashAll,
+    /// The power goes off in the middle of a write.
+    PowerCut,
+    /// Messages between two sides are lost, in both directions.
+    Partition,
+    /// Messages from some hosts to others are lost, and arrive the other way.
+    OneWay,
+    /// Messages between two sides arrive after the fault is over.
+    Hold,
+    /// The host that leads some shard is cut off from the other hosts, but not from the clients.
+    IsolateLeader,
+    /// Links are slow.
+    Slow,
+    /// A sync fails once.
+    SyncError,
+    /// A disk is full for a while.
+    DiskFull,
+    /// The hosts' clocks run apart.
+    ClockRates,
+    /// Homes move in bursts.
+    TransferStorm,
+}
+
+impl FaultClass {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Crash,
+        Self::CrashAll,
+        Self::PowerCut,
+        Self::Partition,
+        Self::OneWay,
+        Self::Hold,
+        Self::IsolateLeader,
+        Self::Slow,
+        Self::SyncError,
+        Self::DiskFull,
+        Self::ClockRates,
+        Self::TransferStorm,
+    ];
+
+    /// Its name in events, tallies and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::CrashAll => "crash-all",
+            Self::PowerCut => "power-cut",
+            Self::Partition => "partition",
+            Self::OneWay => "one-way",
+            Self::Hold => "hold",
+            Self::IsolateLeader => "isolate-leader",
+            Self::Slow => "slow",
+            Self::SyncError => "sync-error",
+            Self::DiskFull => "disk-full",
+            Self::ClockRates => "clock-rates",
+            Self::TransferStorm => "transfer-storm",
+        }
+    }
+}
+
+/// Everything that follows from a seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Hosts.
+    pub hosts: usize,
+    /// Shards.
+    pub shards: u32,
+    /// Clients.
+    pub clients: usize,
+    /// Operations that they begin in a second, together.
+    pub operations_per_s: u64,
+    /// Pause between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Shortest election timeout; the longest is half as long again.
+    pub election_min_ms: u64,
+    /// Entries after which a group takes a snapshot: few, so that snapshots are sent.
+    pub snapshot_entries: u64,
+    /// Entries kept behind a snapshot.
+    pub keep_entries: u64,
+    /// Bytes after which a segment of the log is closed.
+    pub segment_bytes: u64,
+    /// Live bytes of the log above which groups are purged.
+    pub live_bytes_max: u64,
+    /// Longest time between checkpoints.
+    pub checkpoint_ms: u64,
+    /// The slowest message, without a fault.
+    pub latency_max: Duration,
+    /// The slowest sync.
+    pub sync_max: Duration,
+    /// The classes of fault that are on.
+    pub faults: Vec<FaultClass>,
+    /// Mean pause between two faults.
+    pub fault_pause: Duration,
+    /// Mean pause between two migrations asked for.
+    pub move_pause: Duration,
+    /// How long faults go on.
+    pub faults_for: Duration,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut chance = Chance::new(seed ^ 0x5eed_0f_a_91a9);
+        let mut faults: Vec<FaultClass> = FaultClass::ALL
+            .into_iter()
+            .filter(|_| chance.permille(500))
+            .collect();
+        // Two classes at least, or a schedule says little.
+        while faults.len() < 2 {
+            let class = FaultClass::ALL[pick(&mut chance, FaultClass::ALL.len())];
+            if !faults.contains(&class) {
+                faults.push(class);
+            }
+        }
+        let millis =
+            |chance: &mut Chance, from: u64, to: u64| Duration::from_millis(from + chance.below(to - from));
+        Self {
+            seed,
+            hosts: [3, 4, 5, 5, 6][pick(&mut chance, 5)],
+            shards: 2 + chance.below(4) as u32,
+            clients: 5 + pick(&mut chance, 6),
+            operations_per_s: 40 + chance.below(80),
+            heartbeat_ms: 50 + chance.below(50),
+            election_min_ms: 300 + chance.below(500),
+            snapshot_entries: 20 + chance.below(200),
+            keep_entries: chance.below(20),
+            segment_bytes: 16 << 10 << chance.below(3),
+            live_bytes_max: 64 << 10 << chance.below(3),
+            checkpoint_ms: 200 + chance.below(1_500),
+            latency_max: millis(&mut chance, 2, 40),
+            sync_max: millis(&mut chance, 1, 12),
+            faults,
+            fault_pause: millis(&mut chance, 300, 2_500),
+            move_pause: millis(&mut chance, 500, 3_000),
+            faults_for: Duration::from_secs(20 + chance.below(6)),
+        }
+    }
+}
+
+/// An index below `len`.
+pub(super) fn pick(chance: &mut Chance, len: usize) -> usize {
+    usize::try_from(chance.below(len as u64)).unwrap_or(0)
+}

@@ -1,0 +1,274 @@
+//! The faults of a schedule: drawn one after another from the plan's classes, each for a while, then undone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use raft::Role;
+
+use super::invariants::Invariants;
+use super::plan::{FaultClass, Plan, pick};
+use super::world::{CLIENTS, World};
+use crate::events::Happening;
+use crate::generate::Chance;
+use crate::record::Recorder;
+
+/// Faults in force at one time.
+const ACTIVE_MAX: usize = 2;
+
+/// What strikes, and what is in force.
+pub(super) struct Weather {
+    chance: Chance,
+    classes: Vec<FaultClass>,
+    pause: Duration,
+    latency_max: Duration,
+    next: Duration,
+    active: Vec<Active>,
+    /// How often each class struck.
+    pub(super) tally: BTreeMap<String, u64>,
+    turn: usize,
+}
+
+struct Active {
+    class: FaultClass,
+    until: Duration,
+    hosts: Vec<usize>,
+    pairs: Vec<(String, String)>,
+}
+
+impl Weather {
+    pub(super) fn new(plan: &Plan, start: Duration) -> Self {
+        let driven =
+            |class: &FaultClass| !matches!(class, FaultClass::ClockRates | FaultClass::TransferStorm);
+        Self {
+            chance: Chance::new(plan.seed ^ 0x0f00_1bad),
+            classes: plan.faults.iter().copied().filter(driven).collect(),
+            pause: plan.fault_pause,
+            latency_max: plan.latency_max,
+            next: start,
+            active: Vec::new(),
+            tally: BTreeMap::new(),
+            turn: 0,
+        }
+    }
+
+    /// Undoes what is over, and strikes when it is time.
+    pub(super) fn step(
+        &mut self,
+        now: Duration,
+        world: &mut World<'_>,
+        checks: &mut Invariants,
+        recorder: &Recorder,
+    ) {
+        let (over, active) = std::mem::take(&mut self.active)
+            .into_iter()
+            .partition(|fault| fault.until <= now);
+        self.active = active;
+        for fault in over {
+            self.undo(fault, world, checks, recorder);
+        }
+        self.revive(now, world);
+        if now >= self.next && !self.classes.is_empty() {
+            let pause = self.pause.as_millis() as u64;
+            self.next = now + Duration::from_millis(pause / 2 + self.chance.below(pause));
+            if self.active.len() < ACTIVE_MAX {
+                // Each class in turn, so that each happens.
+                let class = self.classes[self.turn % self.classes.len()];
+                self.turn += 1;
+                self.strike(class, now, world, checks, recorder);
+            }
+        }
+    }
+
+    /// Ends every fault.
+    pub(super) fn clear(&mut self, world: &mut World<'_>, checks: &mut Invariants, recorder: &Recorder) {
+        for fault in std::mem::take(&mut self.active) {
+            self.undo(fault, world, checks, recorder);
+        }
+        for number in 0..world.hosts.len() {
+            if world.hosts[number].ended().is_some() {
+                restart(number, world, checks);
+            }
+        }
+    }
+
+    /// A host that ended by itself, as it must after a disk error, is started again after a while.
+    fn revive(&mut self, now: Duration, world: &World<'_>) {
+        for number in 0..world.hosts.len() {
+            let waiting = self.active.iter().any(|fault| fault.hosts.contains(&number));
+            if world.hosts[number].ended().is_some() && !waiting {
+                let until = now + Duration::from_millis(200 + self.chance.below(1_500));
+                self.active.push(Active {
+                    class: FaultClass::Crash,
+                    until,
+                    hosts: vec![number],
+                    pairs: Vec::new(),
+                });
+            }
+        }
+    }
+
+    fn strike(
+        &mut self,
+        class: FaultClass,
+        now: Duration,
+        world: &mut World<'_>,
+        checks: &mut Invariants,
+        recorder: &Recorder,
+    ) {
+        let lasts = Duration::from_millis(200 + self.chance.below(4_000));
+        let mut fault = Active {
+            class,
+            until: now + lasts,
+            hosts: Vec::new(),
+            pairs: Vec::new(),
+        };
+        let count = world.hosts.len();
+        let victim = pick(&mut self.chance, count);
+        match class {
+            FaultClass::Crash => self.kill(vec![victim], &mut fault, world, checks),
+            FaultClass::CrashAll => self.kill((0..count).collect(), &mut fault, world, checks),
+            FaultClass::PowerCut => {
+                world.hosts[victim].disk.cut_power_after(self.chance.below(60));
+                fault.hosts.push(victim);
+            }
+            FaultClass::SyncError => {
+                world.hosts[victim].disk.fail_sync(1 + self.chance.below(20));
+                fault.hosts.push(victim);
+            }
+            FaultClass::DiskFull => {
+                world.hosts[victim]
+                    .disk
+                    .limit_writes(Some(self.chance.below(64 << 10)));
+                fault.hosts.push(victim);
+            }
+            FaultClass::Partition | FaultClass::OneWay | FaultClass::Hold | FaultClass::Slow => {
+                fault.pairs = self.sides(count);
+                cut(class, &fault.pairs, world);
+            }
+            FaultClass::IsolateLeader => {
+                let leader = leader(&mut self.chance, world).unwrap_or(victim);
+                fault.pairs = (0..count)
+                    .filter(|other| *other != leader)
+                    .map(|other| (name(leader), name(other)))
+                    .collect();
+                cut(class, &fault.pairs, world);
+            }
+            FaultClass::ClockRates | FaultClass::TransferStorm => return,
+        }
+        let targets = fault
+            .hosts
+            .iter()
+            .map(|host| name(*host))
+            .chain(fault.pairs.iter().map(|(a, b)| format!("{a}-{b}")));
+        recorder.event(Happening::FaultStart {
+            fault: class.name().to_owned(),
+            targets: targets.collect(),
+        });
+        *self.tally.entry(class.name().to_owned()).or_default() += 1;
+        self.active.push(fault);
+    }
+
+    fn kill(
+        &mut self,
+        victims: Vec<usize>,
+        fault: &mut Active,
+        world: &mut World<'_>,
+        checks: &mut Invariants,
+    ) {
+        for victim in victims {
+            // One that is down already stays with whoever took it down.
+            if self.active.iter().any(|other| other.hosts.contains(&victim)) {
+                continue;
+            }
+            world.crash(victim);
+            checks.host_died(victim);
+            fault.hosts.push(victim);
+        }
+    }
+
+    /// Two sides drawn at random, and every pair between them.
+    fn sides(&mut self, hosts: usize) -> Vec<(String, String)> {
+        let mut names: Vec<String> = (0..hosts).map(name).collect();
+        // Clients are cut off from some hosts, too.
+        if self.chance.permille(400) {
+            names.push(CLIENTS.to_owned());
+        }
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for name in names {
+            if self.chance.permille(500) {
+                left.push(name)
+            } else {
+                right.push(name)
+            }
+        }
+        left.iter()
+            .flat_map(|a| right.iter().map(|b| (a.clone(), b.clone())))
+            .collect()
+    }
+
+    fn undo(&mut self, fault: Active, world: &mut World<'_>, checks: &mut Invariants, recorder: &Recorder) {
+        for host in fault.hosts {
+            world.hosts[host].disk.limit_writes(None);
+            let sound = matches!(fault.class, FaultClass::DiskFull) && world.hosts[host].ended().is_none();
+            if !sound {
+                restart(host, world, checks);
+            }
+        }
+        for (a, b) in &fault.pairs {
+            match fault.class {
+                FaultClass::Hold => world.sim.release(a.as_str(), b.as_str()),
+                FaultClass::OneWay => world.sim.repair_oneway(a.as_str(), b.as_str()),
+                FaultClass::Slow => {
+                    world
+                        .sim
+                        .set_link_max_message_latency(a.as_str(), b.as_str(), self.latency_max);
+                }
+                _ => world.sim.repair(a.as_str(), b.as_str()),
+            }
+        }
+        recorder.event(Happening::FaultStop {
+            fault: fault.class.name().to_owned(),
+        });
+    }
+}
+
+fn name(host: usize) -> String {
+    format!("h{host}")
+}
+
+/// Kills what may still run, and starts the host anew.
+fn restart(number: usize, world: &mut World<'_>, checks: &mut Invariants) {
+    world.crash(number);
+    checks.host_died(number);
+    world.bounce(number);
+}
+
+fn cut(class: FaultClass, pairs: &[(String, String)], world: &World<'_>) {
+    for (a, b) in pairs {
+        match class {
+            FaultClass::Hold => world.sim.hold(a.as_str(), b.as_str()),
+            FaultClass::OneWay => world.sim.partition_oneway(a.as_str(), b.as_str()),
+            FaultClass::Slow => {
+                world
+                    .sim
+                    .set_link_max_message_latency(a.as_str(), b.as_str(), Duration::from_millis(400));
+            }
+            _ => world.sim.partition(a.as_str(), b.as_str()),
+        }
+    }
+}
+
+/// A host that leads some group.
+fn leader(chance: &mut Chance, world: &World<'_>) -> Option<usize> {
+    let leads = |number: &usize| {
+        let Some(host) = world.hosts[*number].host() else {
+            return false;
+        };
+        let Some(raft) = host.raft() else { return false };
+        raft.groups()
+            .iter()
+            .any(|group| group.vitals().role == Role::Leader)
+    };
+    let leaders: Vec<usize> = (0..world.hosts.len()).filter(leads).collect();
+    (!leaders.is_empty()).then(|| leaders[pick(chance, leaders.len())])
+}
