@@ -10,15 +10,17 @@
 //! - the key says which workload it belongs to ([`WorkloadName::of_key`]), so a history can be judged by itself.
 //!
 //! - `name`: the workloads. `plan`: how much of what. `keys`: which keys are in use.
-//! - `client`: one operation, and its record. `worker`: one logical process. `running`: all of them.
+//! - `recording`: one operation, and its record. `worker`: one logical process. `running`: all of them.
 //! - `used`: what was touched. `read_all`: the last look at all of it.
 
-mod client;
 mod keys;
 mod name;
 mod plan;
 mod read_all;
+mod recording;
 mod running;
+#[cfg(test)]
+mod tests;
 mod used;
 mod worker;
 

@@ -12,8 +12,8 @@ use client::{Client, KeyRange};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
-use super::client::RecordingClient;
 use super::name::WorkloadName;
+use super::recording::RecordingClient;
 use super::used::Used;
 use crate::record::Recorder;
 

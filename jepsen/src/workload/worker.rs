@@ -8,10 +8,10 @@ use client::{Client, Previous};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Missed, RecordingClient};
 use super::keys::{Keys, Place};
 use super::name::WorkloadName;
 use super::plan::{Connect, WorkloadPlan};
+use super::recording::{Missed, RecordingClient};
 use super::used::Used;
 use crate::generate::Chance;
 use crate::record::Recorder;
