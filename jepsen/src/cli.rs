@@ -1,0 +1,98 @@
+//! What the `jepsen` program understands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jepsen::workload::WorkloadName;
+
+/// Runs godwit clusters under faults, and judges what clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "jepsen", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start hosts, load and torment them, and judge; exit code 0 only if all is ok
+    Run(Box<RunArgs>),
+    /// Judge once more what a run left in its folder
+    Check {
+        /// The folder
+        folder: PathBuf,
+    },
+    /// The store itself, as `jepsen godwit serve ...`: taken apart before this program's own arguments
+    #[command(disable_help_flag = true)]
+    Godwit {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Workloads, with commas between: register, append, set, counter, scan [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = str::parse::<WorkloadName>)]
+    pub(crate) workload: Vec<WorkloadName>,
+    /// Nemeses, with commas between; `none` for a run without faults [default: the default mix]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) nemesis: Vec<String>,
+    /// How long faults go on
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub(crate) seconds: u64,
+    /// Where every choice comes from [default: a random one, which is printed]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Where files go; must not exist, or be empty [default: jepsen-SEED]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Hosts
+    #[arg(long, default_value_t = 5)]
+    pub(crate) hosts: usize,
+    /// Shards
+    #[arg(long, default_value_t = 8)]
+    pub(crate) shards: u32,
+    /// Logical clients
+    #[arg(long, default_value_t = 16)]
+    pub(crate) clients: usize,
+    /// Operations a second of all clients together; 0: as fast as it goes
+    #[arg(long, default_value_t = 400)]
+    pub(crate) rate: u64,
+    /// How hosts are cut off from one another
+    #[arg(long, value_enum, default_value_t = Network::Auto)]
+    pub(crate) network: Network,
+    /// The program that hosts run [default: this one, as `jepsen godwit`]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) godwit: Option<String>,
+    /// Rounds with consecutive seeds; more than one writes totals.json
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// Whatever this machine can do
+    Auto,
+    /// Network namespaces; needs root
+    Netns,
+    /// Proxies in this process
+    Proxy,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_are_named_and_missing_ones_are_explained() {
+        let parsed = Cli::try_parse_from(["jepsen", "run", "--workload", "register,scan"]).unwrap();
+        let Command::Run(args) = parsed.command else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(args.workload, [WorkloadName::Register, WorkloadName::Scan]);
+        let refused = Cli::try_parse_from(["jepsen", "run", "--workload", "bank"]).unwrap_err();
+        assert!(refused.to_string().contains("transactions"), "{refused}");
+    }
+}

@@ -1,0 +1,116 @@
+//! The workloads, and the keys that belong to them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadName {
+    /// Gets, puts, compare-and-sets and deletes of single keys.
+    Register,
+    /// Lists that grow by get and compare-and-set.
+    Append,
+    /// Elements that are put once each, and read together by a scan.
+    Set,
+    /// Numbers that grow by compare-and-set.
+    Counter,
+    /// Keys on both sides of a shard's end that are put and deleted while others scan them.
+    Scan,
+}
+
+/// Why a name names no workload.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UnknownWorkload {
+    /// The store lacks what the workload is made of.
+    #[error("workload {name} cannot run: the store has no {lacks} yet")]
+    NotOffered {
+        /// The name.
+        name: String,
+        /// What would be needed.
+        lacks: &'static str,
+    },
+    /// Nothing has this name.
+    #[error("no workload is named {name}; there are register, append, set, counter and scan")]
+    NoSuch {
+        /// The name.
+        name: String,
+    },
+}
+
+impl WorkloadName {
+    /// Every workload.
+    pub const ALL: [Self; 5] = [Self::Register, Self::Append, Self::Set, Self::Counter, Self::Scan];
+
+    /// As on the command line and in keys.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Append => "append",
+            Self::Set => "set",
+            Self::Counter => "counter",
+            Self::Scan => "scan",
+        }
+    }
+
+    /// The workload that made `key`: its name follows the last slash, up to a dash.
+    pub fn of_key(key: &str) -> Option<Self> {
+        let (_, tail) = key.rsplit_once('/')?;
+        let (name, _) = tail.split_once('-')?;
+        Self::ALL.into_iter().find(|workload| workload.name() == name)
+    }
+}
+
+impl fmt::Display for WorkloadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for WorkloadName {
+    type Err = UnknownWorkload;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWorkload> {
+        let name = text.to_lowercase();
+        let lacks = match name.as_str() {
+            "lease" => "leases",
+            "watch" => "watches",
+            "bank" => "transactions over several keys",
+            _ => {
+                let known = Self::ALL.into_iter().find(|workload| workload.name() == name);
+                return known.ok_or(UnknownWorkload::NoSuch { name });
+            }
+        };
+        Err(UnknownWorkload::NotOffered { name, lacks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for workload in WorkloadName::ALL {
+            assert_eq!(workload.to_string().parse(), Ok(workload));
+            assert_eq!(WorkloadName::of_key(&format!("//{workload}-3.7")), Some(workload));
+        }
+        assert_eq!(
+            WorkloadName::of_key("K/register-3!/scan-1-2"),
+            Some(WorkloadName::Scan)
+        );
+        assert_eq!(WorkloadName::of_key("k1"), None);
+    }
+
+    #[test]
+    fn what_the_store_lacks_is_said() {
+        let refused = "bank".parse::<WorkloadName>().unwrap_err();
+        assert!(refused.to_string().contains("transactions"), "{refused}");
+        let refused = "registr".parse::<WorkloadName>().unwrap_err();
+        assert!(refused.to_string().contains("register, append"), "{refused}");
+    }
+}
