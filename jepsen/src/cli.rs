@@ -17,6 +17,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start hosts, load and torment them, and judge; exit code 0 only if all is ok
     Run(Box<RunArgs>),
+    /// Run whole clusters in one process each, on simulated time, network and disks; exit code 0 only if all are ok
+    Simulate(SimulateArgs),
     /// Judge once more what a run left in its folder
     Check {
         /// The folder
@@ -69,6 +71,34 @@ pub(crate) struct RunArgs {
     /// Rounds with consecutive seeds; more than one writes totals.json
     #[arg(long, default_value_t = 1)]
     pub(crate) rounds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// The one schedule to run, in this process
+    #[arg(long, conflicts_with_all = ["schedules", "from", "seeds_file"])]
+    pub(crate) seed: Option<u64>,
+    /// Where the schedule's history, events, verdict and page go
+    #[arg(long, value_name = "DIR", requires = "seed")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the schedule's figures as JSON
+    #[arg(long, requires = "seed")]
+    pub(crate) json: bool,
+    /// Schedules to run, each in a process of its own
+    #[arg(long, default_value_t = 20)]
+    pub(crate) schedules: u64,
+    /// The first seed of several [default: a random one, which is printed]
+    #[arg(long)]
+    pub(crate) from: Option<u64>,
+    /// A file with seeds to run before the others, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) seeds_file: Option<PathBuf>,
+    /// Processes at a time
+    #[arg(long, default_value_t = 2)]
+    pub(crate) jobs: usize,
+    /// Where the totals go, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) totals: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

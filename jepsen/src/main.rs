@@ -12,7 +12,7 @@ use jepsen::judge::{Demands, Judgement, judge_files};
 use jepsen::run::{RunOptions, soak};
 use jepsen::workload::WorkloadName;
 
-use cli::{Cli, Command, Network, RunArgs};
+use cli::{Cli, Command, Network, RunArgs, SimulateArgs};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     }
     let ended = match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Simulate(args) => simulate(&args),
         Command::Check { folder } => check(&folder),
         Command::Godwit { .. } => Err(anyhow::anyhow!("`godwit` must be the first argument")),
     };
@@ -42,6 +43,54 @@ fn check(folder: &Path) -> anyhow::Result<bool> {
         println!("without verdict.json: faults, recovery, replicas and logs are not judged");
     }
     Ok(judgement.is_ok())
+}
+
+/// Simulates one schedule here, or several in processes of their own; whether all are ok.
+fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
+    if let Some(seed) = args.seed {
+        // Logs go to where the trace of a run would: two runs of a seed write the same.
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .without_time()
+            .init();
+        let report = jepsen::simulate::simulate(seed, args.out.as_deref())?;
+        match args.json {
+            true => println!("{}", serde_json::to_string(&report)?),
+            false => println!("{}", serde_json::to_string_pretty(&report)?),
+        }
+        return Ok(report.verdict == "ok");
+    }
+    let from = args.from.unwrap_or_else(random_seed);
+    println!("from seed {from}");
+    let mut seeds = match &args.seeds_file {
+        Some(file) => jepsen::simulate::Campaign::seeds_of(file)?,
+        None => Vec::new(),
+    };
+    seeds.extend((0..args.schedules).map(|number| from.wrapping_add(number)));
+    let campaign = jepsen::simulate::Campaign {
+        program: std::env::current_exe()?,
+        seeds,
+        jobs: args.jobs,
+        environment: Vec::new(),
+    };
+    let summary = campaign.run(|report| {
+        println!(
+            "seed {}: {}, {} operations, {} migrations, {} ms",
+            report.seed, report.verdict, report.operations, report.migrations_done, report.simulated_ms
+        );
+        report.broken.iter().for_each(|what| println!("    {what}"));
+    })?;
+    print!("{summary}");
+    if let Some(file) = &args.totals {
+        std::fs::write(file, serde_json::to_string_pretty(&summary)? + "\n")?;
+    }
+    Ok(summary.is_ok())
+}
+
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Runs as asked; whether all rounds are ok.
@@ -103,9 +152,7 @@ fn options(args: &RunArgs) -> anyhow::Result<RunOptions> {
         args.network == Network::Auto,
         "the network cannot be chosen yet: leave --network out"
     );
-    let seed = args
-        .seed
-        .unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    let seed = args.seed.unwrap_or_else(random_seed);
     let folder = args
         .out
         .clone()

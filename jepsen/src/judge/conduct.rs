@@ -10,7 +10,9 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         violation("scan_order", &facts.disorder),
         violation("replicas", &facts.replica_differences),
         violation("host_logs", &facts.complaints),
+        violation("invariants", &facts.invariants),
         Check::unless("nemeses", Finding::Invalid, did_not_happen(facts)),
+        Check::unless("coverage", Finding::Invalid, facts.shortfalls.clone()),
         Check::unless("leaks", Finding::Invalid, facts.leaks.clone()),
     ]
 }

@@ -43,6 +43,12 @@ pub struct Facts {
     pub replica_differences: Vec<String>,
     /// Lines of hosts' logs that tell of a panic or a broken assertion.
     pub complaints: Vec<String>,
+    /// What an observer inside the cluster saw broken: only a simulation has one.
+    #[serde(default)]
+    pub invariants: Vec<String>,
+    /// What the run set out to show and did not, in words.
+    #[serde(default)]
+    pub shortfalls: Vec<String>,
     /// Processes, namespaces and mounts that were still there after the end.
     pub leaks: Vec<String>,
 }

@@ -9,6 +9,7 @@
 //! One process runs one seed: thread-local generators of the libraries would carry over from one run to the next. A
 //! campaign starts a process a seed.
 
+mod campaign;
 mod chronicle;
 mod invariants;
 mod nodes;
@@ -18,14 +19,23 @@ mod seams;
 mod weather;
 mod world;
 
+pub use campaign::{Campaign, Summary};
 pub use plan::{FaultClass, Plan};
 pub use schedule::Report;
 
-/// Runs the schedule of `seed` in this process. Once a process: see above.
-pub fn simulate(seed: u64) -> Report {
-    let plan = Plan::of(seed);
-    let ended = schedule::run(&plan);
-    let mut report = ended.report;
-    report.operations = ended.recorded.operations.len() as u64;
-    report
+use std::path::Path;
+
+use crate::judge::write_files;
+
+/// Runs the schedule of `seed` in this process, and writes what it left into `folder`, if one is given. Once a
+/// process: see above.
+///
+/// # Errors
+/// When the files cannot be written.
+pub fn simulate(seed: u64, folder: Option<&Path>) -> anyhow::Result<Report> {
+    let (report, evidence, judgement) = schedule::run(&Plan::of(seed)).judge();
+    if let Some(folder) = folder {
+        write_files(folder, &evidence, &judgement)?;
+    }
+    Ok(report)
 }

@@ -13,9 +13,10 @@ use super::plan::{FaultClass, Plan};
 use super::weather::Weather;
 use super::world::World;
 use crate::events::Happening;
+use crate::judge::{Demands, Evidence, Facts, Finding, Judgement, Recovery, judge};
 use crate::placement::PlacementLine;
 use crate::record::{Recorded, Recorder};
-use crate::workload::{ReadAll, Used};
+use crate::workload::{ReadAll, Used, WorkloadName};
 
 /// How long hosts may take to make a cluster.
 const FORMING_MAX: Duration = Duration::from_secs(60);
@@ -30,13 +31,17 @@ const CLOSING_MAX: Duration = Duration::from_secs(120);
 /// How long replicas may take to be equal once nobody writes.
 const AGREE_MAX: Duration = Duration::from_secs(20);
 
+/// Acknowledged operations that a schedule must have.
+const ACKNOWLEDGED_MIN: u64 = 200;
+/// Classes of fault that must have struck.
+const CLASSES_MIN: usize = 2;
+
 /// What a schedule came to, before it is judged.
 pub(super) struct Ended {
     pub(super) recorded: Recorded,
     pub(super) placement: Vec<PlacementLine>,
     pub(super) closed: Option<(Used, ReadAll)>,
-    pub(super) homes_took: Option<Duration>,
-    pub(super) migrations_took: Option<Duration>,
+    pub(super) recovery: Recovery,
     pub(super) differences: Vec<String>,
     pub(super) report: Report,
 }
@@ -58,6 +63,8 @@ pub struct Report {
     pub simulated_ms: u64,
     /// Operations recorded.
     pub operations: u64,
+    /// Those that the linearizability checker had to explain.
+    pub checked: u64,
     /// Those that were acknowledged.
     pub acknowledged: u64,
     /// Those of unknown outcome.
@@ -204,7 +211,7 @@ impl Course<'_> {
         let healed_at = self.recorder.recorded().events.iter().find_map(|event| {
             matches!(event.what, Happening::Healed).then(|| Duration::from_nanos(event.at_ns))
         });
-        let since = |at: Option<Duration>| Some(at?.saturating_sub(healed_at?));
+        let since = |at: Option<Duration>| Some(at?.saturating_sub(healed_at?).as_millis() as u64);
         let differences = self.differences();
         let simulated_ms = self.now().as_millis() as u64;
         let mut told = self.line.told();
@@ -227,6 +234,7 @@ impl Course<'_> {
             shards: plan.shards,
             simulated_ms,
             operations: 0,
+            checked: 0,
             acknowledged: 0,
             unknown: 0,
             migrations_done: self.chronicle.done.len() as u64,
@@ -239,10 +247,74 @@ impl Course<'_> {
             recorded: self.recorder.recorded(),
             placement: std::mem::take(&mut self.chronicle.lines),
             closed: told.closed.take(),
-            homes_took: since(told.homes_at),
-            migrations_took: since(told.migrations_at),
+            recovery: Recovery {
+                homes_ms: since(told.homes_at),
+                migrations_ms: since(told.migrations_at),
+                failure: None,
+            },
             differences,
             report,
         }
     }
+}
+
+impl Ended {
+    /// Judges the schedule like a run against real processes, and by what the observer saw.
+    pub(super) fn judge(mut self) -> (Report, Evidence, Judgement) {
+        let (used, read) = self.closed.take().unwrap_or_default();
+        let mut facts = Facts {
+            faults_wanted: true,
+            tally: self.report.faults.clone(),
+            recovery: Some(self.recovery),
+            replica_differences: self.differences,
+            invariants: std::mem::take(&mut self.report.broken),
+            shortfalls: shortfalls(&self.report),
+            ..Facts::new(self.report.seed, &WorkloadName::ALL, &used, &read)
+        };
+        if used.keys.is_empty() && facts.invariants.is_empty() {
+            facts.invariants.push("the clients never stopped".to_owned());
+        }
+        let evidence = Evidence {
+            recorded: self.recorded,
+            placement: self.placement,
+            facts: Some(facts),
+            demands: Demands {
+                ok_min: ACKNOWLEDGED_MIN,
+                homes_max: HOMES_MAX,
+                migrations_max: MIGRATIONS_MAX,
+                ..Demands::default()
+            },
+        };
+        let judgement = judge(&evidence);
+        let mut report = self.report;
+        report.verdict = judgement.verdict.to_string();
+        report.operations = judgement.counts.operations;
+        report.checked = judgement.counts.operations_checked;
+        report.acknowledged = judgement.counts.outcomes.ok;
+        report.unknown = judgement.counts.outcomes.info;
+        let wrong = judgement
+            .checks
+            .iter()
+            .filter(|check| check.verdict != Finding::Ok);
+        report.broken = wrong
+            .map(|check| format!("{}: {}", check.name, check.details.join("; ")))
+            .collect();
+        (report, evidence, judgement)
+    }
+}
+
+/// What a schedule must show and did not.
+fn shortfalls(report: &Report) -> Vec<String> {
+    let mut shortfalls = Vec::new();
+    let struck = FaultClass::ALL
+        .iter()
+        .filter(|class| report.faults.contains_key(class.name()))
+        .count();
+    if struck < CLASSES_MIN {
+        shortfalls.push(format!("{struck} classes of fault"));
+    }
+    if report.migrations_done == 0 {
+        shortfalls.push("no migration was done".to_owned());
+    }
+    shortfalls
 }

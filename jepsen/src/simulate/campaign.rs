@@ -1,0 +1,198 @@
+//! Many schedules, each in a process of its own, and what they came to together.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::schedule::Report;
+
+/// Lines of a broken process that are kept.
+const LAST_LINES: usize = 12;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// This program: it is started as `simulate --seed N --json`.
+    pub program: PathBuf,
+    /// One schedule a seed.
+    pub seeds: Vec<u64>,
+    /// Processes at a time.
+    pub jobs: usize,
+    /// More environment for each, as `GODWIT_BUG`.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What all schedules came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// Schedules that ended.
+    pub schedules: u64,
+    /// How many had each verdict.
+    pub verdicts: BTreeMap<String, u64>,
+    /// Seeds that were not ok, with their verdicts.
+    pub failed: BTreeMap<u64, String>,
+    /// Simulated time, in milliseconds.
+    pub simulated_ms: u64,
+    /// Operations recorded.
+    pub operations: u64,
+    /// Those that the linearizability checker had to explain.
+    pub checked: u64,
+    /// Operations acknowledged; and the fewest of one schedule.
+    pub acknowledged: u64,
+    /// The fewest acknowledged operations of one schedule.
+    pub acknowledged_min: Option<u64>,
+    /// Operations of unknown outcome.
+    pub unknown: u64,
+    /// Migrations that ended as wanted.
+    pub migrations_done: u64,
+    /// How often each fault struck.
+    pub faults: BTreeMap<String, u64>,
+    /// States of replicas that were checked.
+    pub states_checked: u64,
+    /// Those that were different from all others of their schedule.
+    pub states_distinct: u64,
+}
+
+impl Summary {
+    /// Whether all schedules were ok, and there was one.
+    pub fn is_ok(&self) -> bool {
+        self.schedules > 0 && self.failed.is_empty()
+    }
+
+    fn add(&mut self, report: &Report) {
+        self.schedules += 1;
+        *self.verdicts.entry(report.verdict.clone()).or_default() += 1;
+        if report.verdict != "ok" {
+            self.failed.insert(report.seed, report.verdict.clone());
+        }
+        self.simulated_ms += report.simulated_ms;
+        self.operations += report.operations;
+        self.checked += report.checked;
+        self.acknowledged += report.acknowledged;
+        let fewest = self.acknowledged_min.unwrap_or(u64::MAX).min(report.acknowledged);
+        self.acknowledged_min = Some(fewest);
+        self.unknown += report.unknown;
+        self.migrations_done += report.migrations_done;
+        self.states_checked += report.states_checked;
+        self.states_distinct += report.states_distinct;
+        for (fault, times) in &report.faults {
+            *self.faults.entry(fault.clone()).or_default() += times;
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} schedules: {:?}", self.schedules, self.verdicts)?;
+        writeln!(
+            f,
+            "{:.0} simulated seconds, {} operations ({} to explain, {} acknowledged, at least {} a schedule, {} unknown)",
+            self.simulated_ms as f64 / 1e3,
+            self.operations,
+            self.checked,
+            self.acknowledged,
+            self.acknowledged_min.unwrap_or(0),
+            self.unknown
+        )?;
+        writeln!(
+            f,
+            "{} migrations done, {} states of replicas checked, {} distinct",
+            self.migrations_done, self.states_checked, self.states_distinct
+        )?;
+        writeln!(f, "faults: {:?}", self.faults)?;
+        for (seed, verdict) in &self.failed {
+            writeln!(f, "{verdict}: REPRODUCE WITH: jepsen simulate --seed {seed}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Campaign {
+    /// The seeds in a file: one a line, `#` begins a comment.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a line is no number.
+    pub fn seeds_of(file: &Path) -> anyhow::Result<Vec<u64>> {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let lines = text
+            .lines()
+            .map(|line| line.split('#').next().unwrap_or_default().trim());
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                line.parse()
+                    .with_context(|| format!("{}: {line:?}", file.display()))
+            })
+            .collect()
+    }
+
+    /// Runs every schedule and tells of each as it ends.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub fn run(&self, mut told: impl FnMut(&Report)) -> anyhow::Result<Summary> {
+        let seeds = std::sync::Mutex::new(self.seeds.iter().copied().collect::<VecDeque<u64>>());
+        let (done, reports) = mpsc::channel();
+        let mut summary = Summary::default();
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                let (done, seeds) = (done.clone(), &seeds);
+                scope.spawn(move || {
+                    loop {
+                        let next = seeds.lock().ok().and_then(|mut seeds| seeds.pop_front());
+                        let Some(seed) = next else { return };
+                        if done.send(self.one(seed)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(done);
+            for report in reports {
+                let report = report?;
+                told(&report);
+                summary.add(&report);
+            }
+            Ok::<(), anyhow::Error>(())
+        })?;
+        Ok(summary)
+    }
+
+    /// Runs one schedule in a process; one that breaks down is a violation with its last words.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn one(&self, seed: u64) -> anyhow::Result<Report> {
+        let output = Command::new(&self.program)
+            .args(["simulate", "--json", "--seed", &seed.to_string()])
+            .envs(self.environment.iter().cloned())
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if let Ok(report) = serde_json::from_str(said.trim()) {
+            return Ok(report);
+        }
+        let complained = String::from_utf8_lossy(&output.stderr);
+        let mut last: Vec<String> = complained
+            .lines()
+            .rev()
+            .take(LAST_LINES)
+            .map(str::to_owned)
+            .collect();
+        last.reverse();
+        last.insert(0, format!("the process ended with {}", output.status));
+        Ok(Report {
+            seed,
+            verdict: "violation".to_owned(),
+            broken: last,
+            ..Report::default()
+        })
+    }
+}
