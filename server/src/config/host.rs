@@ -221,6 +221,8 @@ pub struct BalancerConfig {
     pub host_moves_max: u32,
     /// Windows a shard's replicas stay before the balancer may move one again. Taken over by `init`.
     pub replica_dwell_windows: u32,
+    /// A host that has not answered for this long is dead: its replicas are replaced. Taken over by `init`.
+    pub dead_after_ms: u64,
     /// The share of reads expected to rely on a leader's lease, in parts per million, until a window has shown it.
     pub lease_reads_ppm: u32,
     /// Round-trip times between zones: CSV `zone,zone,micros` or JSON. Unset: those that are emulated, or else assumed
@@ -245,6 +247,7 @@ impl Default for BalancerConfig {
             dwell_windows: 2,
             host_moves_max: 2,
             replica_dwell_windows: 4,
+            dead_after_ms: 300_000,
             lease_reads_ppm: 0,
             rtt_matrix: None,
             history: None,

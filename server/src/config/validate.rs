@@ -160,6 +160,12 @@ impl HostConfig {
 
     fn check_profiling(&self, checks: &mut Checks) {
         let profiler = &self.profiler;
+        within(
+            checks,
+            "balancer.dead_after_ms",
+            self.balancer.dead_after_ms,
+            1_000..=u64::MAX >> 1,
+        );
         within(checks, "profiler.window_ms", profiler.window_ms, 100..=DAY_MS);
         let kept = profiler.access_log_bytes_max;
         within(

@@ -26,7 +26,7 @@ impl Controller {
         let (known, actions, decided_on) = self.decide(migration)?;
         let mut rest = Duration::ZERO;
         for action in actions {
-            let now_ms = self.host.now_ms();
+            let now_ms = self.clock.now_ms();
             if let Action::Wait { until_ms } = &action {
                 rest = Duration::from_millis(until_ms.saturating_sub(now_ms)).min(REST_MAX);
             } else if pacer.is_due(migration, &action, now_ms, REPEAT_MS) {
@@ -46,7 +46,7 @@ impl Controller {
             .filter(|known| !known.state.is_terminal())?
             .clone();
         let observation = self.observer.observation(known.shard);
-        let actions = placement::next_actions(&state, &known, &observation, self.term, self.host.now_ms());
+        let actions = placement::next_actions(&state, &known, &observation, self.term, self.clock.now_ms());
         Some((known, actions, observation.membership_index().unwrap_or(0)))
     }
 

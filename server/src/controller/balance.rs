@@ -72,14 +72,14 @@ impl Controller {
         let window_ms = config.profiler.window_ms;
         let open = |now_ms: u64| WindowId(now_ms / window_ms);
         if let Err(e) = self
-            .set_balancer(Some(config.balancer.policy), open(self.host.now_ms()), false)
+            .set_balancer(Some(config.balancer.policy), open(self.clock.now_ms()), false)
             .await
         {
             tracing::error!(error = %e, "the balancer did not start; nothing will be proposed");
             return;
         }
         loop {
-            let now_ms = self.host.now_ms();
+            let now_ms = self.clock.now_ms();
             tokio::time::sleep(Duration::from_millis(window_ms - now_ms % window_ms)).await;
             let ended = open(now_ms);
             if let Err(e) = self.close_window(ended, Duration::ZERO).await {
@@ -163,7 +163,7 @@ impl Controller {
         let (counted, local_accesses) = self.collect(window).await;
         let closed = Command::CloseWindow {
             window: logged,
-            now_ms: self.host.now_ms(),
+            now_ms: self.clock.now_ms(),
         };
         write(&self.local, self.raft_term, &closed)
             .await
@@ -273,7 +273,7 @@ impl Controller {
             &balancer.memory,
         );
         balancer.memory = planned.memory;
-        let now_ms = self.host.now_ms();
+        let now_ms = self.clock.now_ms();
         // Explicit replica plans may have to wait for slots for as long as they are given to settle.
         let life_ms = match mode {
             Mode::Homes => PROPOSAL_LIFE_MS,
@@ -292,7 +292,7 @@ impl Controller {
 
     /// The policy without a forecast: each shard's home is the voter that its number picks.
     fn spread_by_number(&self, window: WindowId) -> Vec<Proposal> {
-        let now_ms = self.host.now_ms();
+        let now_ms = self.clock.now_ms();
         let state = self.local.machine.state();
         let picked = state.data_shards().filter_map(|shard| {
             let voters: Vec<HostId> = shard
@@ -408,7 +408,7 @@ impl Controller {
                 window,
                 model: forecast.model.clone(),
                 scores,
-                now_ms: self.host.now_ms(),
+                now_ms: self.clock.now_ms(),
             };
             write(&self.local, self.raft_term, &command).await;
         }

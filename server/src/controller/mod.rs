@@ -9,6 +9,7 @@
 
 mod act;
 mod balance;
+mod clock;
 mod forecast;
 mod geography;
 mod observe;
@@ -23,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::host::{Host, LocalPlacement};
 pub(crate) use balance::{BalanceError, Balancer};
+use clock::LogClock;
 use observe::Observer;
 
 /// How often the controller looks when nothing changes.
@@ -82,18 +84,21 @@ pub(crate) struct Controller {
     local: LocalPlacement,
     raft_term: u64,
     term: ControllerTerm,
+    clock: LogClock,
     observer: Observer,
     balancer: Arc<tokio::sync::Mutex<Balancer>>,
 }
 
 impl Controller {
     fn new(host: Host, local: LocalPlacement, raft_term: u64, term: ControllerTerm) -> Self {
-        let observer = Observer::new(host.clone());
+        let clock = LogClock::new(host.clock(), local.machine.state().now_ms());
+        let observer = Observer::new(host.clone(), clock.clone());
         Self {
             host,
             local,
             raft_term,
             term,
+            clock,
             observer,
             balancer: Arc::default(),
         }
@@ -114,6 +119,7 @@ impl Controller {
         let mut working = Workers::default();
         while self.in_control() {
             changes.borrow_and_update();
+            self.clock.follow(self.local.machine.state().now_ms());
             working.forget_ended();
             for migration in self.due(&working) {
                 let ended = working.add(migration);

@@ -15,6 +15,7 @@ use placement::{
 use tokio::sync::watch;
 
 use super::Controller;
+use super::clock::LogClock;
 use crate::control::{GroupView, ObserveReply, ObserveRequest};
 use crate::host::Host;
 
@@ -28,6 +29,7 @@ const SAMPLES_MAX: usize = 16;
 #[derive(Clone)]
 pub(crate) struct Observer {
     host: Host,
+    clock: LogClock,
     seen: Arc<Mutex<Seen>>,
     looks: Arc<watch::Sender<u64>>,
 }
@@ -57,9 +59,10 @@ struct Progress {
 }
 
 impl Observer {
-    pub(crate) fn new(host: Host) -> Self {
+    pub(super) fn new(host: Host, clock: LogClock) -> Self {
         Self {
             host,
+            clock,
             seen: Arc::default(),
             looks: Arc::new(watch::Sender::new(0)),
         }
@@ -78,6 +81,12 @@ impl Observer {
         Some(now_ms.saturating_sub(since))
     }
 
+    /// How long ago a host last answered, in milliseconds; `None` if it never did in this term of control.
+    pub(crate) fn answered_ago_ms(&self, host: HostId, now_ms: u64) -> Option<u64> {
+        let answered_ms = self.lock().hosts.get(&host)?.answered_ms?;
+        Some(now_ms.saturating_sub(answered_ms))
+    }
+
     /// Bytes of live data in each shard, as its leader says.
     pub(crate) fn shard_bytes(&self) -> BTreeMap<ShardId, u64> {
         let seen = self.lock();
@@ -91,7 +100,7 @@ impl Observer {
 
     /// Takes one group's view from an order's reply.
     pub(crate) fn absorb(&self, host: HostId, view: GroupView) {
-        let now_ms = self.host.now_ms();
+        let now_ms = self.clock.now_ms();
         let mut seen = self.lock();
         seen.note_progress(&view, now_ms);
         seen.hosts
@@ -127,7 +136,7 @@ impl Observer {
         };
         Observation {
             shard,
-            sampled_ms: self.host.now_ms(),
+            sampled_ms: self.clock.now_ms(),
             leader: leader.map(|(host, view)| seen.leader_view(host, view)),
             hosts: hosts.map(|(host, known)| (*host, view_of(known))).collect(),
         }
@@ -139,7 +148,7 @@ impl Observer {
     }
 
     pub(super) async fn look(&self, host: HostId, address: String) {
-        let now_ms = self.host.now_ms();
+        let now_ms = self.clock.now_ms();
         self.lock()
             .hosts
             .entry(host)
@@ -162,7 +171,7 @@ impl Observer {
     }
 
     fn take(&self, host: HostId, reply: ObserveReply) {
-        let now_ms = self.host.now_ms();
+        let now_ms = self.clock.now_ms();
         let mut seen = self.lock();
         reply
             .groups

@@ -40,7 +40,7 @@ impl Controller {
 
     /// Marks hosts up and down, and declares dead what was down for too long.
     async fn notice_hosts(&self) {
-        let now_ms = self.host.now_ms();
+        let now_ms = self.clock.now_ms();
         let hosts: Vec<(HostId, HostState)> = self
             .local
             .machine
@@ -53,9 +53,13 @@ impl Controller {
             let Some(silent_ms) = self.observer.silent_ms(host, now_ms) else {
                 continue;
             };
+            // Only an answer shows that a host is back: a new controller has not asked for long, whoever is silent.
+            let answered_ago_ms = self.observer.answered_ago_ms(host, now_ms);
             let state = match known {
                 HostState::Up if silent_ms >= DOWN_AFTER_MS => HostState::Down,
-                HostState::Down if silent_ms < DOWN_AFTER_MS => HostState::Up,
+                HostState::Down if answered_ago_ms.is_some_and(|ago_ms| ago_ms < DOWN_AFTER_MS) => {
+                    HostState::Up
+                }
                 _ => continue,
             };
             tracing::info!(%host, ?state, silent_ms, "a host's state changed");
@@ -99,7 +103,7 @@ impl Controller {
             Ok(()) => {
                 self.write(&Command::ShardReady {
                     shard: shard.id,
-                    now_ms: self.host.now_ms(),
+                    now_ms: self.clock.now_ms(),
                 })
                 .await
             }
@@ -143,7 +147,7 @@ impl Controller {
 
     /// Proposes what the rules ask for, the placement group first.
     async fn propose_repairs(&self) {
-        let now_ms = self.host.now_ms();
+        let now_ms = self.clock.now_ms();
         let proposals = {
             let state = self.local.machine.state();
             let group = placement::placement_group_target(&state, now_ms);

@@ -10,14 +10,14 @@ use std::time::Duration;
 use client::proto::{InitRequest, JoinRequest};
 use futures_util::future::join_all;
 use placement::{
-    Accepted, Bootstrap, Command, HostId, Limits, Partition, ReplicaId, Response, Rules, ShardId,
+    Accepted, Bootstrap, Command, HostId, Limits, Partition, Refusal, ReplicaId, Response, Rules, ShardId,
 };
 use raft::{HostIdentity, RaftHost, RaftOptions};
 
 use super::folder::{FORMAT, FolderError, Identity};
 use super::map::ShardMap;
 use super::replicas::ReplicaError;
-use super::state::Host;
+use super::state::{Host, HostFailure};
 use crate::control::MapUpdate;
 use crate::profiler::Profiler;
 
@@ -105,6 +105,7 @@ impl Host {
                 moves_out_max: self.config().balancer.host_moves_max,
                 home_dwell_windows: u64::from(self.config().balancer.dwell_windows),
                 move_dwell_windows: u64::from(self.config().balancer.replica_dwell_windows),
+                dead_after_ms: self.config().balancer.dead_after_ms,
                 ..Limits::default()
             },
             partition,
@@ -272,11 +273,11 @@ impl Host {
                     return;
                 }
                 Ok(Response::Accepted(_)) => return,
-                Ok(Response::Refused(refusal)) => {
-                    tracing::error!(%refusal, "the cluster does not take this host back");
-                    self.shared.stop.cancel();
-                    return;
+                // Its predecessor at this address is not known to be gone yet.
+                Ok(Response::Refused(refusal @ Refusal::AddressInUse(_))) => {
+                    tracing::warn!(%refusal, "cannot announce this host yet");
                 }
+                Ok(Response::Refused(refusal)) => return self.fail(HostFailure::NotTakenBack(refusal)),
                 Err(e) => tracing::info!(error = %e, "cannot announce this host yet"),
             }
             tokio::time::sleep(RETRY_PAUSE).await;

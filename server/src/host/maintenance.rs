@@ -7,7 +7,7 @@ use placement::ShardId;
 use raft::{Group, MachineFault};
 use storage::shard::RewriteError;
 
-use super::state::Host;
+use super::state::{Host, HostFailure};
 
 /// How often the host looks for something to do.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -24,7 +24,7 @@ impl Host {
             tokio::time::sleep(LOOK_PAUSE).await;
             for group in self.groups() {
                 if let Some(reason) = group.failure() {
-                    return self.fail(group.id(), reason);
+                    return self.replica_failed(group.id(), reason);
                 }
                 let now_ms = self.now_ms();
                 let due = *due_ms
@@ -37,10 +37,14 @@ impl Host {
                 due_ms.insert(group.id(), now_ms + config.interval_ms);
                 match group.checkpoint().await {
                     Err(MachineFault::Busy) | Ok(()) => {}
-                    Err(e) => return self.fail(group.id(), e.to_string()),
+                    Err(e) => return self.replica_failed(group.id(), e.to_string()),
                 }
             }
         }
+    }
+
+    fn replica_failed(&self, shard: ShardId, reason: String) {
+        self.fail(HostFailure::Replica { shard, reason });
     }
 
     /// Rewrites shard files of which little is live.

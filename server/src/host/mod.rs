@@ -22,4 +22,4 @@ pub use map::{MapHost, ShardMap};
 pub use replicas::{LocalShard, ReplicaError};
 pub use run::{RunError, run};
 pub(crate) use state::LocalPlacement;
-pub use state::{Host, HostEnv, ProposeFailure, ReplicaFailed};
+pub use state::{Host, HostEnv, HostFailure, ProposeFailure};

@@ -17,7 +17,7 @@ use super::folder::{DataFolder, FORMAT, FolderError, Identity};
 use super::join::{InitError, OtherCluster};
 use super::map::ShardMap;
 use super::replicas::ReplicaError;
-use super::state::{Host, HostEnv, ReplicaFailed, Shared};
+use super::state::{Host, HostEnv, HostFailure, Shared};
 use crate::config::HostConfig;
 use crate::net::{AcceptOptions, Listener, incoming};
 use crate::{controller, service};
@@ -37,9 +37,9 @@ pub enum RunError {
     /// A replica.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
-    /// A replica's state failed while the host ran: what is acknowledged is safe in the logs of a quorum.
-    #[error("a replica failed: {0}")]
-    ReplicaFailed(#[from] ReplicaFailed),
+    /// The host stopped by itself: what is acknowledged is safe in the logs of a quorum.
+    #[error(transparent)]
+    Failed(#[from] HostFailure),
     /// The folder of one cluster, told to join another.
     #[error(transparent)]
     OtherCluster(#[from] OtherCluster),

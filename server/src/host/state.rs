@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use client::Connector;
-use placement::{Command, HostId, NewHost, Region, ReplicaId, Response, ShardId, Zone};
+use placement::{Command, HostId, NewHost, Refusal, Region, ReplicaId, Response, ShardId, Zone};
 use raft::{Group, ProposeError, RaftHost};
 use storage::clock::Clock;
 use storage::disk::Disk;
@@ -94,15 +94,23 @@ pub(crate) struct Shared {
     pub(crate) controller: RwLock<Option<Controller>>,
     pub(crate) stop: CancellationToken,
     /// Why the host stops by itself.
-    pub(crate) failure: OnceLock<ReplicaFailed>,
+    pub(crate) failure: OnceLock<HostFailure>,
 }
 
-/// A replica's disk failed. What the disk holds is not known any more: the host must stop and read it anew.
+/// Why a host stops by itself.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{shard}: {reason}")]
-pub struct ReplicaFailed {
-    shard: ShardId,
-    reason: String,
+pub enum HostFailure {
+    /// A replica's disk failed. What the disk holds is not known any more: it must be read anew.
+    #[error("a replica failed: {shard}: {reason}")]
+    Replica {
+        /// The shard.
+        shard: ShardId,
+        /// What failed.
+        reason: String,
+    },
+    /// The cluster has no place for this host any more.
+    #[error("the cluster does not take this host back: {0}")]
+    NotTakenBack(Refusal),
 }
 
 impl Host {
@@ -196,15 +204,19 @@ impl Host {
         &self.shared.stop
     }
 
-    /// Stops the host because a replica's disk failed. The first reason is the one that is told.
-    pub(crate) fn fail(&self, shard: ShardId, reason: String) {
+    /// Stops the host. The first reason is the one that is told.
+    pub(crate) fn fail(&self, failure: HostFailure) {
         if self.shared.stop.is_cancelled() {
             return;
         }
-        tracing::error!(%shard, reason, "a replica failed, the host stops");
+        tracing::error!(%failure, "the host stops");
         // A second failure says nothing new.
-        let _ = self.shared.failure.set(ReplicaFailed { shard, reason });
+        let _ = self.shared.failure.set(failure);
         self.shared.stop.cancel();
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.shared.env.clock.clone()
     }
 
     /// Runs work that blocks or computes for long, beside the host's own tasks.
