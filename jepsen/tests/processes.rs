@@ -60,7 +60,7 @@ async fn hurt_and_heal(options: ClusterOptions) {
         effect: Effect::Block,
         ways: both_ways(&[End::Host(2)], &[End::Host(1), End::Host(3), End::Clients]),
     };
-    cluster.network().impose("cut", cut).await.unwrap();
+    cluster.network().impose("cut", cut).unwrap();
     client.put("kept", "host 2 cut off").await.unwrap();
     let alone = cluster.admin_of_host(2).unwrap();
     alone.status().await.unwrap_err();
@@ -72,13 +72,24 @@ async fn hurt_and_heal(options: ClusterOptions) {
     cluster.recover(LIMIT, LIMIT).await.unwrap();
     let layout = cluster.layout().await.unwrap();
     let id = layout.id_of(joined).unwrap();
-    let shard = layout.shards.iter().find(|shard| shard.shard_id == moved).unwrap();
-    assert!(shard.replicas.iter().any(|replica| replica.host_id == id), "{shard:?}");
+    let shard = layout
+        .shards
+        .iter()
+        .find(|shard| shard.shard_id == moved)
+        .unwrap();
+    assert!(
+        shard.replicas.iter().any(|replica| replica.host_id == id),
+        "{shard:?}"
+    );
 
     let read = client.get("kept").await.unwrap();
     assert_eq!(read.pair.unwrap().value, "host 2 cut off");
     assert_eq!(cluster.complaints(), [String::new(); 0]);
-    assert_eq!(cluster.stop().await, [String::new(); 0], "something was left behind");
+    assert_eq!(
+        cluster.stop().await,
+        [String::new(); 0],
+        "something was left behind"
+    );
 }
 
 /// Moves a replica of some shard onto the host; which shard.

@@ -112,7 +112,12 @@ impl Cluster {
         let hosts = u32::try_from(self.options.hosts)?;
         let request = InitRequest {
             shards: self.options.shards,
-            split_at: self.options.split_at.iter().map(|key| key.clone().into()).collect(),
+            split_at: self
+                .options
+                .split_at
+                .iter()
+                .map(|key| key.clone().into())
+                .collect(),
             replication_factor: hosts.min(3),
             hosts,
         };
@@ -187,7 +192,9 @@ impl Cluster {
     /// Hosts that have a process which is not paused.
     pub fn running(&self) -> Vec<usize> {
         let mut hosts = self.hosts();
-        let running = hosts.iter_mut().filter_map(|host| (host.running() && !host.paused).then_some(host.number));
+        let running = hosts
+            .iter_mut()
+            .filter_map(|host| (host.running() && !host.paused).then_some(host.number));
         running.collect()
     }
 
@@ -207,16 +214,19 @@ impl Cluster {
         config_for(&self.addresses())
     }
 
-    /// An operator's client, which asks hosts that run before others.
+    /// An operator's client, which asks hosts that can answer before others.
     ///
     /// # Errors
     /// When there is no host.
     pub fn admin(&self) -> anyhow::Result<AdminClient> {
         let running = self.running();
         let mut numbers = self.numbers();
-        numbers.sort_by_key(|number| !running.contains(number));
+        numbers.sort_by_key(|number| !running.contains(number) || self.network.is_cut_off(*number));
         let addresses = self.addresses();
-        let ordered: Vec<String> = numbers.iter().filter_map(|number| addresses.get(number - 1).cloned()).collect();
+        let ordered: Vec<String> = numbers
+            .iter()
+            .filter_map(|number| addresses.get(number - 1).cloned())
+            .collect();
         self.admin_of(&ordered)
     }
 
@@ -281,7 +291,6 @@ impl Cluster {
     /// # Errors
     /// When the process cannot be started.
     pub fn start_armed(&self, number: usize, environment: &[(String, String)]) -> anyhow::Result<()> {
-        self.with_host(number, |host| host.may_end = true);
         self.start_with(number, environment)
     }
 
@@ -292,6 +301,7 @@ impl Cluster {
             if host.child.is_some() {
                 return Ok(());
             }
+            host.may_end = !environment.is_empty() || (host.spoiled.is_some() && !host.renewed);
             let pid = host.start(&self.launch, &prefix, environment)?;
             self.network.moved_in(pid, number);
             Ok(())
@@ -354,12 +364,13 @@ impl Cluster {
     /// # Errors
     /// When something cannot be undone.
     pub async fn heal(&self) -> anyhow::Result<()> {
-        self.network.heal().await?;
+        self.network.heal()?;
         self.note_ends();
         for number in self.numbers() {
             std::fs::remove_file(self.fault_file(number)).ok();
-            let (paused, must_restart, spoiled) =
-                self.with_host(number, |host| (host.paused, host.must_restart, host.spoiled.is_some()));
+            let (paused, must_restart, spoiled) = self.with_host(number, |host| {
+                (host.paused, host.must_restart, host.spoiled.is_some())
+            });
             if paused {
                 self.signal(number, Signal::Continue)?;
             }
@@ -385,7 +396,9 @@ impl Cluster {
         for number in self.numbers() {
             let log = std::fs::read(self.with_host(number, |host| host.log())).unwrap_or_default();
             let text = String::from_utf8_lossy(&log);
-            let lines = text.lines().filter(|line| COMPLAINTS.iter().any(|word| line.contains(word)));
+            let lines = text
+                .lines()
+                .filter(|line| COMPLAINTS.iter().any(|word| line.contains(word)));
             found.extend(lines.map(|line| format!("host {number}: {line}")));
         }
         found
@@ -397,11 +410,20 @@ impl Cluster {
         let mut left = Vec::new();
         for host in self.hosts().iter_mut() {
             pids.extend(host.child.as_ref().map(|child| (host.number, child.id())));
-            left.extend(host.kill().err().map(|error| format!("host {}: {error:#}", host.number)));
+            left.extend(
+                host.kill()
+                    .err()
+                    .map(|error| format!("host {}: {error:#}", host.number)),
+            );
         }
         let alive = pids.into_iter().filter(|(_, pid)| shell::is_alive(*pid));
         left.extend(alive.map(|(number, pid)| format!("process {pid} of host {number}")));
-        left.extend(self.network.close().into_iter().map(|name| format!("namespace {name}")));
+        left.extend(
+            self.network
+                .close()
+                .into_iter()
+                .map(|name| format!("namespace {name}")),
+        );
         let mounts = shell::mounts_below(&self.options.folder);
         left.extend(mounts.into_iter().map(|point| format!("mount {point}")));
         left
@@ -418,7 +440,10 @@ impl Cluster {
                 lines.push(format!("host {} ended by itself: {status}", host.number));
             }
         }
-        self.ends.lock().expect("no panic with the lock held").extend(lines);
+        self.ends
+            .lock()
+            .expect("no panic with the lock held")
+            .extend(lines);
     }
 
     fn complain(&self, line: String) {

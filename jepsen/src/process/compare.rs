@@ -85,7 +85,11 @@ mod tests {
         let [line] = &differences(&states)[..] else {
             panic!("one line")
         };
-        for part in ["shard 1 at entry 7", "replica 11 on host 1", "replica 12 on host 2"] {
+        for part in [
+            "shard 1 at entry 7",
+            "replica 11 on host 1",
+            "replica 12 on host 2",
+        ] {
             assert!(line.contains(part), "{line}");
         }
     }

@@ -57,7 +57,11 @@ fn inode_of(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
 /// The kernel prints the address as one number of the machine's byte order, and the port as it is.
 fn as_in_table(address: SocketAddr) -> Option<String> {
     let IpAddr::V4(ip) = address.ip() else { return None };
-    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port()))
+    Some(format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(ip.octets()),
+        address.port()
+    ))
 }
 
 #[cfg(test)]

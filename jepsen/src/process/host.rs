@@ -134,12 +134,16 @@ impl Host {
 
     /// The process id, while there is a process.
     pub(super) fn pid(&mut self) -> Option<u32> {
-        self.running().then(|| self.child.as_ref().map(Child::id)).flatten()
+        self.running()
+            .then(|| self.child.as_ref().map(Child::id))
+            .flatten()
     }
 
     /// Whether there is a process, paused or not.
     pub(super) fn running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// How the process ended, if it ended without being killed here. Asked again, it says nothing.
@@ -154,7 +158,9 @@ impl Host {
         let ran = self.running();
         if let Some(mut child) = self.child.take() {
             if ran {
-                child.kill().with_context(|| format!("killing host {}", self.number))?;
+                child
+                    .kill()
+                    .with_context(|| format!("killing host {}", self.number))?;
             }
             child.wait()?;
         }

@@ -28,13 +28,19 @@ impl Layout {
 
     /// The id under which host `number` takes part: the newest of its address.
     pub fn id_of(&self, number: usize) -> Option<u64> {
-        let ours = self.hosts.iter().filter(|host| self.numbers.get(&host.address) == Some(&number));
+        let ours = self
+            .hosts
+            .iter()
+            .filter(|host| self.numbers.get(&host.address) == Some(&number));
         ours.map(|host| host.host_id).max()
     }
 
     /// The ids of hosts that take replicas.
     pub fn up(&self) -> impl Iterator<Item = u64> + '_ {
-        self.hosts.iter().filter(|host| host.state == "up").map(|host| host.host_id)
+        self.hosts
+            .iter()
+            .filter(|host| host.state == "up")
+            .map(|host| host.host_id)
     }
 
     /// All groups, the placement group first.

@@ -53,9 +53,14 @@ pub(super) fn missing() -> Option<String> {
     if let Err(refused) = shell::run("ip", ["netns", "add", &probe]) {
         return Some(format!("no network namespaces: {refused:#}"));
     }
-    let filters = shell::run("ip", ["netns", "exec", &probe, "nft", "add", "table", "bridge", TABLE]);
+    let filters = shell::run(
+        "ip",
+        ["netns", "exec", &probe, "nft", "add", "table", "bridge", TABLE],
+    );
     shell::run("ip", ["netns", "del", &probe]).ok();
-    filters.err().map(|refused| format!("no packet filter: {refused:#}"))
+    filters
+        .err()
+        .map(|refused| format!("no packet filter: {refused:#}"))
 }
 
 /// The prefix of what this process makes.
@@ -83,7 +88,15 @@ fn attach(prefix: &str, name: &str, last: u8) -> anyhow::Result<()> {
         "-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace,
     ])?;
     ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"])?;
-    ip(&["-n", &namespace, "addr", "add", &format!("10.77.0.{last}/24"), "dev", "eth0"])?;
+    ip(&[
+        "-n",
+        &namespace,
+        "addr",
+        "add",
+        &format!("10.77.0.{last}/24"),
+        "dev",
+        "eth0",
+    ])?;
     ip(&["-n", &namespace, "link", "set", "eth0", "up"])?;
     ip(&["-n", &namespace, "link", "set", "lo", "up"])
 }
@@ -94,7 +107,10 @@ pub(super) fn remove_all(prefix: &str) -> Vec<String> {
     for namespace in existing().iter().filter(|name| name.starts_with(&ours)) {
         remove(namespace);
     }
-    existing().into_iter().filter(|name| name.starts_with(&ours)).collect()
+    existing()
+        .into_iter()
+        .filter(|name| name.starts_with(&ours))
+        .collect()
 }
 
 /// Removes the namespaces of runs whose process is gone.
@@ -112,7 +128,10 @@ pub(super) fn remove_abandoned() {
 
 fn remove(namespace: &str) {
     let pids = shell::run("ip", ["netns", "pids", namespace]).unwrap_or_default();
-    for pid in pids.split_ascii_whitespace().filter(|pid| *pid != std::process::id().to_string()) {
+    for pid in pids
+        .split_ascii_whitespace()
+        .filter(|pid| *pid != std::process::id().to_string())
+    {
         shell::run("kill", ["-KILL", pid]).ok();
     }
     shell::run("ip", ["netns", "del", namespace]).ok();
@@ -122,7 +141,9 @@ fn existing() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(NETNS_FOLDER) else {
         return Vec::new();
     };
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.collect()
 }
 
@@ -151,7 +172,10 @@ impl Namespaces {
     pub(super) fn add_host(&self, number: usize) -> anyhow::Result<String> {
         let last = u8::try_from(number).ok().filter(|last| *last < CLIENTS);
         let last = last.ok_or_else(|| anyhow::anyhow!("no address for host {number}"))?;
-        self.hosts.lock().expect("no panic with the lock held").insert(number);
+        self.hosts
+            .lock()
+            .expect("no panic with the lock held")
+            .insert(number);
         attach(&self.prefix, &format!("h{number}"), last)?;
         Ok(address_of(End::Host(number)))
     }
@@ -194,7 +218,10 @@ impl Namespaces {
     /// lives there.
     pub(super) fn remove_hosts(&self) -> Vec<String> {
         let hosts = std::mem::take(&mut *self.hosts.lock().expect("no panic with the lock held"));
-        let names: Vec<String> = hosts.iter().map(|number| format!("{}-h{number}", self.prefix)).collect();
+        let names: Vec<String> = hosts
+            .iter()
+            .map(|number| format!("{}-h{number}", self.prefix))
+            .collect();
         names.iter().for_each(|name| remove(name));
         // The filter outlives the hosts it names; the next cluster begins with an open one.
         self.replace_filter("s", &crossing(&Conditions::default())).ok();
@@ -226,7 +253,11 @@ fn address_of(end: End) -> String {
 fn crossing(conditions: &Conditions) -> String {
     let mut script = emptied("bridge");
     let blocked = conditions.ways_with(|effect| effect == Effect::Block);
-    writeln!(script, "table bridge {TABLE} {{\n set blocked {{ type ipv4_addr . ipv4_addr").ok();
+    writeln!(
+        script,
+        "table bridge {TABLE} {{\n set blocked {{ type ipv4_addr . ipv4_addr"
+    )
+    .ok();
     if !blocked.is_empty() {
         writeln!(script, "  elements = {{ {} }}", pairs(&blocked)).ok();
     }
@@ -237,7 +268,11 @@ fn crossing(conditions: &Conditions) -> String {
             && !condition.ways.is_empty()
         {
             let ways = pairs(&condition.ways);
-            writeln!(script, "  ip saddr . ip daddr {{ {ways} }} numgen random mod 1000 < {permille} drop").ok();
+            writeln!(
+                script,
+                "  ip saddr . ip daddr {{ {ways} }} numgen random mod 1000 < {permille} drop"
+            )
+            .ok();
         }
     }
     script.push_str(" }\n}\n");
@@ -293,7 +328,10 @@ mod tests {
         let script = crossing(&conditions);
         let pairs = "10.77.0.1 . 10.77.0.250, 10.77.0.1 . 10.77.0.2";
         assert!(script.contains(&format!("elements = {{ {pairs} }}")), "{script}");
-        assert!(script.contains(&format!("{{ {pairs} }} numgen random mod 1000 < 30 drop")), "{script}");
+        assert!(
+            script.contains(&format!("{{ {pairs} }} numgen random mod 1000 < 30 drop")),
+            "{script}"
+        );
         assert!(!crossing(&Conditions::default()).contains("elements"));
     }
 }

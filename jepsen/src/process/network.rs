@@ -1,8 +1,10 @@
 //! The network between hosts and clients: which kind it is, and what is wrong with it.
 
+use std::sync::{Mutex, MutexGuard};
+
 use anyhow::{Context, bail};
 
-use super::condition::{Condition, Conditions, Effect};
+use super::condition::{Condition, Conditions, Effect, End};
 use super::namespaces::Namespaces;
 use super::proxy::Proxy;
 
@@ -19,7 +21,8 @@ pub enum NetworkKind {
 #[derive(Debug)]
 pub struct Network {
     fabric: Fabric,
-    conditions: tokio::sync::Mutex<Conditions>,
+    /// Held while they are applied, so that what holds is always the last that was asked for.
+    conditions: Mutex<Conditions>,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl Network {
         };
         Ok(Self {
             fabric,
-            conditions: tokio::sync::Mutex::default(),
+            conditions: Mutex::default(),
         })
     }
 
@@ -72,11 +75,11 @@ impl Network {
     ///
     /// # Errors
     /// When the network does not offer it, or the machine refuses it.
-    pub async fn impose(&self, name: &str, condition: Condition) -> anyhow::Result<()> {
+    pub fn impose(&self, name: &str, condition: Condition) -> anyhow::Result<()> {
         if !self.offers(condition.effect) {
             bail!("{:?} is not available in {:?}", condition.effect, self.kind());
         }
-        let mut conditions = self.conditions.lock().await;
+        let mut conditions = self.conditions();
         conditions.0.insert(name.to_owned(), condition);
         self.apply(&conditions)
     }
@@ -85,8 +88,8 @@ impl Network {
     ///
     /// # Errors
     /// When the machine refuses it.
-    pub async fn lift(&self, name: &str) -> anyhow::Result<()> {
-        let mut conditions = self.conditions.lock().await;
+    pub fn lift(&self, name: &str) -> anyhow::Result<()> {
+        let mut conditions = self.conditions();
         conditions.0.remove(name);
         self.apply(&conditions)
     }
@@ -95,10 +98,26 @@ impl Network {
     ///
     /// # Errors
     /// When the machine refuses it.
-    pub async fn heal(&self) -> anyhow::Result<()> {
-        let mut conditions = self.conditions.lock().await;
+    pub fn heal(&self) -> anyhow::Result<()> {
+        let mut conditions = self.conditions();
         conditions.0.clear();
         self.apply(&conditions)
+    }
+
+    /// Whether clients and the host do not hear each other.
+    pub(super) fn is_cut_off(&self, number: usize) -> bool {
+        let conditions = self.conditions();
+        let ways = [
+            (End::Clients, End::Host(number)),
+            (End::Host(number), End::Clients),
+        ];
+        ways.into_iter()
+            .map(|way| conditions.on(way))
+            .any(|sum| sum.blocked || sum.reset)
+    }
+
+    fn conditions(&self) -> MutexGuard<'_, Conditions> {
+        self.conditions.lock().expect("no panic with the lock held")
     }
 
     fn apply(&self, conditions: &Conditions) -> anyhow::Result<()> {

@@ -89,7 +89,10 @@ impl Cluster {
         new: u64,
     ) -> anyhow::Result<Option<String>> {
         let candidates = std::iter::once(new).chain(layout.up());
-        let Some(to) = candidates.into_iter().find(|id| *id != old && !has_replica(group, *id)) else {
+        let Some(to) = candidates
+            .into_iter()
+            .find(|id| *id != old && !has_replica(group, *id))
+        else {
             return Ok(Some(format!("no host for shard {}", group.shard_id)));
         };
         let request = MoveReplicaRequest {

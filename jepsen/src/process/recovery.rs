@@ -20,7 +20,11 @@ impl Cluster {
     ///
     /// # Errors
     /// When it takes longer than the limit given for it.
-    pub async fn recover(&self, homes: Duration, migrations: Duration) -> anyhow::Result<(Duration, Duration)> {
+    pub async fn recover(
+        &self,
+        homes: Duration,
+        migrations: Duration,
+    ) -> anyhow::Result<(Duration, Duration)> {
         let started = Instant::now();
         until(homes, || self.every_shard_answers())
             .await

@@ -48,7 +48,6 @@ pub fn enter_client_namespace(arguments: impl IntoIterator<Item = OsString>) -> 
     Ok(Entry::Ended(ExitCode::FAILURE))
 }
 
-
 fn run_inside(prefix: &str, arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     let line = namespaces::entering(prefix, "c");
     let program = shell::find_program(&line[0]).context("this machine has no nsenter")?;
@@ -58,7 +57,9 @@ fn run_inside(prefix: &str, arguments: impl IntoIterator<Item = OsString>) -> an
         .arg(std::env::current_exe()?)
         .args(arguments)
         .env(namespaces::MARKER, prefix);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let status = runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut terminated = signal(SignalKind::terminate())?;

@@ -14,11 +14,16 @@ const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from));
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+    folders
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }
 
 /// Runs a program to its end and returns what it printed.
-pub(super) fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> anyhow::Result<String> {
+pub(super) fn run<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> anyhow::Result<String> {
     let mut command = prepared(program, arguments)?;
     let described = format!("{command:?}");
     let output = command
@@ -54,7 +59,8 @@ pub(super) fn is_alive(pid: u32) -> bool {
         return false;
     };
     // The name in parentheses may hold anything; the state follows its end.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Mount points at or below `folder`.
@@ -67,7 +73,10 @@ pub(super) fn mounts_below(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-fn prepared<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> anyhow::Result<Command> {
+fn prepared<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> anyhow::Result<Command> {
     let path = find_program(program).with_context(|| format!("this machine has no {program}"))?;
     let mut command = Command::new(path);
     command.args(arguments);
