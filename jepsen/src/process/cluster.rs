@@ -53,7 +53,7 @@ interval_ms = 500
 
 [balancer]
 enabled = false
-host_moves_max = 4
+host_moves_max = 64
 
 [tracing]
 filter = "info,openraft=error"

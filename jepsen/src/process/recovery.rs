@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use client::Client;
-use client::proto::{MigrationsRequest, ShardStatus};
+use client::proto::{MigrationStatus, MigrationsRequest, ShardStatus};
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
 use super::compare::{self, ReplicaState, differences};
+use super::layout::Layout;
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// Looks in a row that must find no migration: one may follow another.
@@ -59,9 +60,11 @@ impl Cluster {
         for _ in 0..QUIET_LOOKS {
             let request = MigrationsRequest {
                 include_ended: false,
-                limit: 10,
+                limit: 100,
             };
-            let active = admin.migrations(request).await?.migrations;
+            let mut active = admin.migrations(request).await?.migrations;
+            let layout = self.layout().await?;
+            active.retain(|migration| !waits_for_the_lost(&layout, migration));
             if let Some(first) = active.first() {
                 bail!("{} active, among them {first:?}", active.len());
             }
@@ -100,6 +103,12 @@ impl Cluster {
     async fn replica_states(&self) -> anyhow::Result<Vec<ReplicaState>> {
         bail!("hosts do not tell the state of their replicas")
     }
+}
+
+/// Whether only the debris on a host that lost its disk is left to clear. The cluster waits for such a host until it
+/// has been down for so long that it is declared dead; the new voter is at work already.
+pub(super) fn waits_for_the_lost(layout: &Layout, migration: &MigrationStatus) -> bool {
+    migration.state == "Cleaning" && layout.number_of(migration.from_host).is_none()
 }
 
 /// A key that lies in the shard.
