@@ -4,6 +4,7 @@
 //! good copies, and a second loss could take what was acknowledged. So a fault of this class ends with the rebuild of
 //! its host, and holds the field's one place for disks until then.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,11 +37,12 @@ async fn strike_whole(name: &str, field: &Field<'_>) -> anyhow::Result<Option<St
     let Some(layout) = field.layout().await else {
         return Ok(None);
     };
-    let mut replicas = layout.groups().flat_map(|group| &group.replicas);
-    if replicas.any(|replica| layout.number_of(replica.host_id).is_none()) {
-        return Ok(None);
-    }
-    let candidates: Vec<usize> = layout.up().filter_map(|id| layout.number_of(id)).collect();
+    let replicas = layout.groups().flat_map(|group| &group.replicas);
+    let holders: Option<BTreeSet<usize>> = replicas
+        .map(|replica| layout.number_of(replica.host_id))
+        .collect();
+    // A host that holds nothing has no disk worth striking.
+    let candidates: Vec<usize> = holders.into_iter().flatten().collect();
     let Some(number) = field.take_one(&candidates) else {
         return Ok(None);
     };
