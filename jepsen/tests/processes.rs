@@ -1,5 +1,6 @@
 //! Real hosts in real processes: started, hurt, healed, and all gone at the end. On both networks, where the machine
 //! has what the second one takes.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -84,12 +85,10 @@ async fn hurt_and_heal(options: ClusterOptions) {
 
     let read = client.get("kept").await.unwrap();
     assert_eq!(read.pair.unwrap().value, "host 2 cut off");
-    assert_eq!(cluster.complaints(), [String::new(); 0]);
-    assert_eq!(
-        cluster.stop().await,
-        [String::new(); 0],
-        "something was left behind"
-    );
+    let complaints = cluster.complaints();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    let left = cluster.stop().await;
+    assert!(left.is_empty(), "left behind: {left:?}");
 }
 
 /// Moves a replica of some shard onto the host; which shard.

@@ -37,6 +37,10 @@ async fn strike_whole(name: &str, field: &Field<'_>) -> anyhow::Result<Option<St
     let Some(layout) = field.layout().await else {
         return Ok(None);
     };
+    // A shard that waits to clean up could not replace a second replica.
+    if field.cluster.has_debris().await.unwrap_or(true) {
+        return Ok(None);
+    }
     let replicas = layout.groups().flat_map(|group| &group.replicas);
     let holders: Option<BTreeSet<usize>> = replicas
         .map(|replica| layout.number_of(replica.host_id))

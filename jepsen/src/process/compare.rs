@@ -75,7 +75,7 @@ mod tests {
             state(3, 1, 6, 0xb),
             state(1, 2, 7, 0xc),
         ];
-        assert_eq!(differences(&states), [String::new(); 0]);
+        assert!(differences(&states).is_empty());
         assert_eq!(shards_compared(&states), 1);
     }
 

@@ -55,14 +55,27 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether a migration waits to clean up on a host that lost its disk: its shard can change no more before that
+    /// host is declared dead.
+    pub(crate) async fn has_debris(&self) -> anyhow::Result<bool> {
+        let layout = self.layout().await?;
+        let active = self.active_migrations().await?;
+        Ok(active
+            .iter()
+            .any(|migration| waits_for_the_lost(&layout, migration)))
+    }
+
+    async fn active_migrations(&self) -> anyhow::Result<Vec<MigrationStatus>> {
+        let request = MigrationsRequest {
+            include_ended: false,
+            limit: 100,
+        };
+        Ok(self.admin()?.migrations(request).await?.migrations)
+    }
+
     async fn is_quiet(&self) -> anyhow::Result<()> {
-        let admin = self.admin()?;
         for _ in 0..QUIET_LOOKS {
-            let request = MigrationsRequest {
-                include_ended: false,
-                limit: 100,
-            };
-            let mut active = admin.migrations(request).await?.migrations;
+            let mut active = self.active_migrations().await?;
             let layout = self.layout().await?;
             active.retain(|migration| !waits_for_the_lost(&layout, migration));
             if let Some(first) = active.first() {
@@ -107,7 +120,7 @@ impl Cluster {
 
 /// Whether only the debris on a host that lost its disk is left to clear. The cluster waits for such a host until it
 /// has been down for so long that it is declared dead; the new voter is at work already.
-pub(super) fn waits_for_the_lost(layout: &Layout, migration: &MigrationStatus) -> bool {
+fn waits_for_the_lost(layout: &Layout, migration: &MigrationStatus) -> bool {
     migration.state == "Cleaning" && layout.number_of(migration.from_host).is_none()
 }
 
