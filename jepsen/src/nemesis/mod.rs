@@ -4,8 +4,9 @@
 //! moving data is where replicated stores break; beside them one or two other faults hold for some seconds each, with
 //! quiet in between. Every name gets its turn before any gets a second one.
 //!
-//! A fault is a function from the field to what it struck; how it is undone is data, so that it can be undone at any moment, and by [`Cluster::heal`] if all else was cut
-//! short. A fault is counted when it happened: a kill that found a process, a migration that was accepted.
+//! A fault is a function from the field to what it struck; how it is undone is data, so that it can be undone at any
+//! moment, and by [`Cluster::heal`] if all else was cut short. A fault is counted when it happened: a kill that found
+//! a process, a migration that was accepted.
 //!
 //! Files: processes, network, shards, controllers and disks hold one class of faults each; `torment` is the schedule.
 //!
