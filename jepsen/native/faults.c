@@ -28,6 +28,7 @@
 //     104 i64 wall_ppm        how much faster than the truth it runs, from wall_from_ns on
 //     112 i64 mono_ahead_ns   sum of all forward jumps of CLOCK_MONOTONIC; never shrinks
 //     120 i64 mono_ppm        how much faster than the truth it runs from now on
+//     128 u32 cut_moment      of the power cut: 0: at once; 1: instead of the next sync that has something to write
 //    2048 u64 each            counters, in the order of struct counters
 //
 // The disk. While writes are held, what the program wrote is in a list per file, and reads, sizes and positions show
@@ -99,6 +100,7 @@ struct orders {
 	_Atomic uint64_t sync_delay_ns, sync_errors_max, write_errors_max, flip_one_in, seed, cut_seed;
 	_Atomic uint32_t cut_order, clock_order;
 	_Atomic int64_t wall_from_ns, wall_ahead_ns, wall_ppm, mono_ahead_ns, mono_ppm;
+	_Atomic uint32_t cut_moment;
 };
 
 struct counters {
@@ -131,7 +133,7 @@ struct control {
 
 _Static_assert(offsetof(struct orders, sync_delay_ns) == 32, "layout");
 _Static_assert(offsetof(struct orders, cut_order) == 80, "layout");
-_Static_assert(offsetof(struct orders, mono_ppm) == 120, "layout");
+_Static_assert(offsetof(struct orders, cut_moment) == 128, "layout");
 _Static_assert(offsetof(struct control, counters) == 2048, "layout");
 
 static struct control *control;
@@ -551,13 +553,20 @@ static void cut_power(uint64_t seed)
 		pause();
 }
 
+enum cut_moment { AT_ONCE, AT_SYNC };
+
+static void cut_if_ordered(enum cut_moment moment)
+{
+	if (atomic_load(&control->orders.cut_order) != cut_seen && ORDER(cut_moment) == moment)
+		cut_power(ORDER(cut_seed));
+}
+
 static void *watch(void *unused)
 {
 	(void)unused;
 	struct timespec pause_for = { .tv_nsec = WATCH_NS };
 	for (;;) {
-		if (atomic_load(&control->orders.cut_order) != cut_seen)
-			cut_power(ORDER(cut_seed));
+		cut_if_ordered(AT_ONCE);
 		NEXT(nanosleep)(&pause_for, NULL);
 	}
 	return NULL;
@@ -1249,6 +1258,8 @@ static int sync_file(struct file *file, int fd, int (*real)(int))
 {
 	COUNT(syncs);
 	delay_sync();
+	if (is_overlaid(file))
+		cut_if_ordered(AT_SYNC);
 	if (claim(&control->counters.sync_errors, ORDER(sync_errors_max))) {
 		if (ORDER(sync_failure))
 			lose_held(file);

@@ -30,6 +30,7 @@ const WALL_AHEAD_NS: u64 = 96;
 const WALL_PPM: u64 = 104;
 const MONO_AHEAD_NS: u64 = 112;
 const MONO_PPM: u64 = 120;
+const CUT_MOMENT: u64 = 128;
 const COUNTERS: u64 = 2048;
 
 /// A clock slower than this stands still; one faster than this overflows within a day.
@@ -73,6 +74,15 @@ pub enum SyncFailure {
     KeepsWrites,
     /// Reads go on showing them, no later sync writes them: what Linux does with pages it failed to write.
     DropsWrites,
+}
+
+/// When the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutMoment {
+    /// At once, whatever the process is doing. Between two commits there is nothing to lose.
+    Now,
+    /// In place of the next sync that has something to write: what it was to make durable is what the cut tears.
+    NextSync,
 }
 
 /// How one clock of a host differs from the truth.
@@ -186,7 +196,8 @@ impl FaultControl {
     /// # Errors
     /// See [`FaultControl::slow_sync`].
     pub fn fail_next_sync(&self, failure: SyncFailure) -> anyhow::Result<()> {
-        self.file.write_u32(SYNC_FAILURE, failure as u32)?;
+        let drops = failure == SyncFailure::DropsWrites;
+        self.file.write_u32(SYNC_FAILURE, u32::from(drops))?;
         self.file
             .write_u64(SYNC_ERRORS_MAX, self.counters()?.sync_errors + 1)
     }
@@ -236,12 +247,14 @@ impl FaultControl {
     }
 
     /// Cuts the power: of every held write some, all or no sectors reach the disk, drawn from `seed`, and the process
-    /// is killed. Takes a few milliseconds; wait for the process. Without a running process nothing happens, later
-    /// ones are spared.
+    /// is killed. Wait for its end: `Now` takes a few milliseconds, `NextSync` comes when the process syncs. Processes
+    /// that start after the order are spared.
     ///
     /// # Errors
     /// See [`FaultControl::slow_sync`].
-    pub fn cut_power(&self, seed: u64) -> anyhow::Result<()> {
+    pub fn cut_power(&self, moment: CutMoment, seed: u64) -> anyhow::Result<()> {
+        self.file
+            .write_u32(CUT_MOMENT, u32::from(moment == CutMoment::NextSync))?;
         self.file.write_u64(CUT_SEED, seed)?;
         let order = self.file.u32(CUT_ORDER)?.wrapping_add(1);
         self.file.write_u32(CUT_ORDER, order)

@@ -147,7 +147,7 @@ fn after_cut(seed: u64) -> Option<(Vec<u8>, Counters)> {
     for block in 0..8 {
         probe.ask(&format!("write {} 2048 b", block * 2048));
     }
-    bench.control.cut_power(seed).expect("cut");
+    bench.control.cut_power(CutMoment::Now, seed).expect("cut");
     assert_eq!(probe.wait().signal(), Some(SIGKILL));
     Some((bench.on_disk(), bench.counters()))
 }
@@ -196,12 +196,27 @@ fn a_power_cut_follows_its_seed_and_spares_later_processes() {
     let Some((first, _)) = after_cut(4) else { return };
     assert_eq!(Some(first), after_cut(4).map(|(again, _)| again));
     let Some(bench) = Bench::new() else { return };
-    bench.control.cut_power(1).expect("cut");
+    bench.control.cut_power(CutMoment::Now, 1).expect("cut");
     let mut probe = bench.probe();
     probe.ask("sleep 50");
     assert_eq!(probe.ask("write 0 1 a"), "1");
     assert_eq!(bench.counters().cuts, 0);
     probe.kill();
+}
+
+#[test]
+fn a_power_cut_can_wait_for_the_next_sync() {
+    let Some(bench) = Bench::new() else { return };
+    bench.hold();
+    let mut probe = bench.probe();
+    bench.control.cut_power(CutMoment::NextSync, 3).expect("cut");
+    assert_eq!(probe.ask("sync"), "0", "it had nothing to write");
+    probe.ask("sleep 50");
+    assert_eq!(probe.ask("write 0 10 a"), "10");
+    assert_eq!(probe.ask("sync"), "", "no answer");
+    assert_eq!(probe.wait().signal(), Some(SIGKILL));
+    let counters = bench.counters();
+    assert_eq!(counters.writes_settled + counters.writes_dropped, 1);
 }
 
 #[test]

@@ -19,5 +19,5 @@ mod switch;
 mod testing;
 
 pub use compile::{Artifact, Tools, compile, compiler};
-pub use faults::{Clock, Counters, FaultControl, Space, SyncFailure, Syncs, UnsyncedWrites};
+pub use faults::{Clock, Counters, CutMoment, FaultControl, Space, SyncFailure, Syncs, UnsyncedWrites};
 pub use switch::{DEVICE, Link, LinkCounters, Pair, Port, Reachability, Switch, SwitchControl};
