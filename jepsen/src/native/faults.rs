@@ -247,8 +247,8 @@ impl FaultControl {
     }
 
     /// Cuts the power: of every held write some, all or no sectors reach the disk, drawn from `seed`, and the process
-    /// is killed. Wait for its end: `Now` takes a few milliseconds, `NextSync` comes when the process syncs. Processes
-    /// that start after the order are spared.
+    /// is killed. Wait for its end: `Now` takes a few milliseconds, `NextSync` comes when the process syncs. A process
+    /// that has not mapped the file yet, as [`Counters::attached`] tells, is spared.
     ///
     /// # Errors
     /// See [`FaultControl::slow_sync`].

@@ -209,6 +209,7 @@ fn a_power_cut_can_wait_for_the_next_sync() {
     let Some(bench) = Bench::new() else { return };
     bench.hold();
     let mut probe = bench.probe();
+    assert_eq!(probe.ask("size"), "0", "from here on it obeys orders");
     bench.control.cut_power(CutMoment::NextSync, 3).expect("cut");
     assert_eq!(probe.ask("sync"), "0", "it had nothing to write");
     probe.ask("sleep 50");
