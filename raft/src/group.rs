@@ -230,7 +230,13 @@ impl Group {
         if seeded_bug::is_on("B1") && self.is_leader() {
             return Ok(());
         }
-        match self.linearize(how).await {
+        let raft = &self.registered.raft;
+        let confirmed = match seeded_bug::is_on("B12") {
+            // Seeded bug B12: a leader serves before it has applied what was committed before it led.
+            true => self.scoped(raft.get_read_log_id(how)).await.map(|_| ()),
+            false => self.scoped(raft.ensure_linearizable(how)).await.map(|_| ()),
+        };
+        match confirmed {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
                 Err(ReadError::NotLeader {
@@ -242,18 +248,6 @@ impl Group {
             }
             Err(RaftError::Fatal(e)) => Err(ReadError::Stopped(e.to_string())),
         }
-    }
-
-    async fn linearize(
-        &self,
-        how: LinearizerOption,
-    ) -> Result<(), RaftError<TypeConfig, LinearizableReadError<TypeConfig>>> {
-        let raft = &self.registered.raft;
-        if seeded_bug::is_on("B12") {
-            // Seeded bug B12: a leader serves before it has applied what was committed before it led.
-            return self.scoped(raft.get_read_log_id(how)).await.map(|_| ());
-        }
-        self.scoped(raft.ensure_linearizable(how)).await.map(|_| ())
     }
 
     /// Who leads instead of this replica: during a transfer its target, which is about to.
