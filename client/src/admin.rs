@@ -14,8 +14,8 @@ use crate::{
     proto::{
         CloseWindowReply, CloseWindowRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest,
         InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
-        MoveHomeRequest, MoveReplicaRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
-        ShardsRequest, StatusReply, StatusRequest, admin_client,
+        MoveHomeRequest, MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply,
+        SetBalancerRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -91,6 +91,14 @@ impl AdminClient {
             admin.shards(request).await
         })
         .await
+    }
+
+    /// What the replicas on one host have applied. Asks the host at `address` and no other; it need not be among the
+    /// configured endpoints.
+    pub async fn replica_states_of(&self, address: &str) -> Result<ReplicaStatesReply, AdminError> {
+        let ask = |mut admin: Admin| async move { admin.replica_states(ReplicaStatesRequest {}).await };
+        self.ask_one(address, self.shared.config.deadline, Effect::Looks, ask)
+            .await
     }
 
     /// The migrations under way, and those that have ended if asked for.

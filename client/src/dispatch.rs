@@ -22,6 +22,7 @@ use crate::{
     retry::Backoff,
     routes::Shard,
     seam::within,
+    seeded_bug,
     session::{Sequence, ShardSession},
     setback::{Kind, Refusal, Setback},
 };
@@ -364,7 +365,8 @@ impl<'a> Call<'a> {
     fn failure(&self, end: End, cause: String) -> Failure {
         let end = match end {
             End::SessionExpired => end,
-            _ if self.possibly_executed => End::UnknownOutcome,
+            // Seeded bug B23: an outcome that is open is reported as a failure without effect.
+            _ if self.possibly_executed && !seeded_bug::is_on("B23") => End::UnknownOutcome,
             _ => end,
         };
         Failure {

@@ -30,6 +30,7 @@ mod retry;
 mod routes;
 mod scan;
 mod seam;
+mod seeded_bug;
 mod session;
 mod setback;
 mod shared;

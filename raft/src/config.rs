@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use storage::seeded_bug;
 
 /// Timing and limits of every group on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,8 @@ impl RaftOptions {
             notification_channel_size: Some(self.queue_max),
             // A host that restarts must not resume as leader with a state it has not re-applied yet.
             enable_leader_restore: Some(false),
-            enable_pre_vote: Some(true),
+            // Seeded bug B25: a replica that was cut off comes back with a higher term and deposes the leader.
+            enable_pre_vote: Some(!seeded_bug::is_on("B25")),
             // A follower whose log shrank has lost acknowledged entries: never replicate over that.
             allow_log_reversion: Some(false),
             // Without it a leader that lost its quorum keeps refusing proposals and never campaigns again.

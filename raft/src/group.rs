@@ -13,6 +13,7 @@ use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::raft::responder::ProgressResponder;
 use openraft::raft::{ClientWriteResult, ReadPolicy};
 use placement::{HostId, ReplicaId, ShardId};
+use storage::seeded_bug;
 
 use crate::env::Env;
 use crate::host::{RaftHost, Registered};
@@ -208,23 +209,35 @@ impl Group {
         }
     }
 
-    /// The same on the strength of the leader's lease: a quorum's answer at most [`LEASE_SHARE`] of the longest election
-    /// timeout old, during which no voter grants a vote, restarted ones included. Linearizable as long as no two hosts'
-    /// clocks run at rates more than 10 % apart. Falls back to asking the quorum.
-    pub async fn read_lease(&self) -> Result<(), ReadError> {
-        let age = self.host.options().election_max.mul_f64(LEASE_SHARE);
-        self.confirm(LinearizerOption::new(Some(age), true)).await
-    }
-
     /// Waits until this replica may serve a linearizable read: it led at some moment after the call, and has applied
     /// all that was committed before. One call serves every read that was received before it.
     pub async fn read_index(&self) -> Result<(), ReadError> {
         self.confirm(ReadPolicy::ReadIndex.into()).await
     }
 
+    /// The same on the strength of the leader's lease: a quorum's answer at most [`LEASE_SHARE`] of the longest election
+    /// timeout old, during which no voter grants a vote, restarted ones included. Linearizable as long as no two hosts'
+    /// clocks run at rates more than 10 % apart. Falls back to asking the quorum.
+    pub async fn read_lease(&self) -> Result<(), ReadError> {
+        // Seeded bug B3: the lease outlives the election timeout by far, so that another leader may stand beside it.
+        let share = if seeded_bug::is_on("B3") { 8.0 } else { LEASE_SHARE };
+        let age = self.host.options().election_max.mul_f64(share);
+        self.confirm(LinearizerOption::new(Some(age), true)).await
+    }
+
     async fn confirm(&self, how: LinearizerOption) -> Result<(), ReadError> {
-        match self.scoped(self.registered.raft.ensure_linearizable(how)).await {
-            Ok(_) => Ok(()),
+        // Seeded bug B1: a replica that believes it leads serves reads without asking anyone.
+        if seeded_bug::is_on("B1") && self.is_leader() {
+            return Ok(());
+        }
+        let raft = &self.registered.raft;
+        let confirmed = match seeded_bug::is_on("B12") {
+            // Seeded bug B12: a leader serves before it has applied what was committed before it led.
+            true => self.scoped(raft.get_read_log_id(how)).await.map(|_| ()),
+            false => self.scoped(raft.ensure_linearizable(how)).await.map(|_| ()),
+        };
+        match confirmed {
+            Ok(()) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
                 Err(ReadError::NotLeader {
                     leader: self.other_leader(&to),

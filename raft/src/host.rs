@@ -12,6 +12,7 @@ use openraft::errors::Fatal;
 use openraft_rt::Instant;
 use placement::{HostId, ReplicaId, ShardId};
 use storage::log::{LogGroup, LogHub};
+use storage::seeded_bug;
 use tokio::sync::oneshot;
 
 use crate::config::{RaftOptions, RaftOptionsError};
@@ -185,6 +186,8 @@ impl RaftHost {
         let voted_before = log.has_voted();
         let cell =
             Cell::open(start.machine, gate, self.shared.env.clone()).map_err(|e| failed(e.to_string()))?;
+        #[cfg(feature = "seeded-bugs")]
+        let log = log.applying_to(cell.clone());
         let config = self.shared.options.to_openraft(group)?;
         let network = NetworkFactory {
             peers: self.shared.peers.clone(),
@@ -330,6 +333,8 @@ impl RaftHost {
     pub(crate) fn lookup(&self, group: u64, replica: u64) -> Lookup {
         match self.group(ShardId(group)) {
             Some(open) if open.replica().0 == replica => Lookup::Here(open.registered().clone()),
+            // Seeded bug B24: what was sent to another replica of the group is taken by the one that is here.
+            Some(open) if seeded_bug::is_on("B24") => Lookup::Here(open.registered().clone()),
             _ if self.is_destroyed(replica) => Lookup::Destroyed,
             _ => Lookup::Unknown,
         }

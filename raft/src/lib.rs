@@ -8,6 +8,9 @@
 //! and beside each call it binds. It does **not** know what a command means, where a shard should live, or who may
 //! ask: it knows groups, replicas and hosts by id.
 
+#[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
+compile_error!("seeded bugs are built with debug assertions only, never for release");
+
 mod change;
 mod config;
 #[cfg(test)]

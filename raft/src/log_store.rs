@@ -28,12 +28,49 @@ const READ_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct LogStore {
     log: GroupLog,
     flushed: Arc<watch::Sender<Option<u64>>>,
+    #[cfg(feature = "seeded-bugs")]
+    seeded: Seeded,
+}
+
+/// What seeded bugs remember.
+#[cfg(feature = "seeded-bugs")]
+#[derive(Clone, Default)]
+struct Seeded {
+    /// B4: where entries are applied before they are committed.
+    cell: Option<Arc<crate::state_machine::Cell>>,
+    /// B7: the vote that is written after the next entries.
+    late_vote: Arc<std::sync::Mutex<Option<Bytes>>>,
 }
 
 impl LogStore {
     pub(crate) fn new(log: GroupLog) -> Self {
         let flushed = Arc::new(watch::Sender::new(log.flushed_index()));
-        Self { log, flushed }
+        Self {
+            log,
+            flushed,
+            #[cfg(feature = "seeded-bugs")]
+            seeded: Seeded::default(),
+        }
+    }
+
+    #[cfg(feature = "seeded-bugs")]
+    pub(crate) fn applying_to(mut self, cell: Arc<crate::state_machine::Cell>) -> Self {
+        self.seeded.cell = Some(cell);
+        self
+    }
+
+    /// Seeded bug B7: the vote goes to the disk behind the entries of its term, in a commit of its own.
+    #[cfg(feature = "seeded-bugs")]
+    fn write_late_vote(&self) {
+        let late = self
+            .seeded
+            .late_vote
+            .lock()
+            .expect("no panic under this lock")
+            .take();
+        if let Some(vote) = late {
+            self.log.save_vote(vote, Box::new(|_| {}));
+        }
     }
 
     /// Follows the index up to which the log is durable.
@@ -136,6 +173,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote: Bytes = convert::vote_to_proto(vote).encode_to_vec().into();
+        #[cfg(feature = "seeded-bugs")]
+        match storage::seeded_bug::chosen() {
+            // Seeded bug B6: the vote is kept in memory only.
+            Some("B6") => return Ok(()),
+            Some("B7") => {
+                *self.seeded.late_vote.lock().expect("no panic under this lock") = Some(vote);
+                return Ok(());
+            }
+            _ => {}
+        }
         durable(|done| self.log.save_vote(vote, done)).await
     }
 
@@ -156,8 +203,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries = entries.into_iter();
+        #[cfg(feature = "seeded-bugs")]
+        let entries = entries.inspect(|entry| {
+            if let Some(cell) = &self.seeded.cell {
+                cell.apply_early(entry);
+            }
+        });
         let records: Vec<LogRecord> = entries
-            .into_iter()
             .map(|entry| LogRecord {
                 index: entry.log_id.index(),
                 payload: convert::encode_record(&entry),
@@ -168,10 +221,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             return Ok(());
         };
         let flushed = self.flushed.clone();
+        #[cfg(feature = "seeded-bugs")]
+        let store = self.clone();
         let done = Box::new(move |outcome: Result<(), LogFault>| {
             if outcome.is_ok() {
                 flushed.send_replace(Some(last));
             }
+            #[cfg(feature = "seeded-bugs")]
+            store.write_late_vote();
             callback.io_completed(outcome.map_err(flush_error));
         });
         self.log.append(records, done);

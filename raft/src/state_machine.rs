@@ -18,8 +18,8 @@ use tokio::sync::watch;
 
 use crate::convert::Mark;
 use crate::env::Env;
-use crate::machine::{Imported, Machine, MachineFault};
-use crate::types::{ConfStamp, LeaderId, LogId, Member, Position, StoredMembership, TypeConfig};
+use crate::machine::{Imported, Machine, MachineFault, Response};
+use crate::types::{ConfStamp, Entry, LeaderId, LogId, Member, Position, StoredMembership, TypeConfig};
 
 pub(crate) type RaftSnapshotMeta = SnapshotMeta<LeaderId, u64, Member>;
 pub(crate) type RaftSnapshot = Snapshot<LeaderId, u64, Member, SnapshotContent>;
@@ -67,6 +67,9 @@ pub(crate) struct Cell {
     writing: tokio::sync::Mutex<()>,
     gate: FlushGate,
     env: Env,
+    /// Seeded bug B4: the answers of entries that were applied before they were committed.
+    #[cfg(feature = "seeded-bugs")]
+    early: Mutex<std::collections::BTreeMap<u64, Response>>,
 }
 
 impl Cell {
@@ -79,6 +82,8 @@ impl Cell {
             writing: tokio::sync::Mutex::new(()),
             gate,
             env,
+            #[cfg(feature = "seeded-bugs")]
+            early: Mutex::default(),
         }))
     }
 
@@ -157,6 +162,17 @@ impl Cell {
 
     fn apply(&self, item: EntryResponder<TypeConfig>) -> Result<(), MachineFault> {
         let (entry, responder) = item;
+        #[cfg(feature = "seeded-bugs")]
+        let response = self.apply_unless_early(entry)?;
+        #[cfg(not(feature = "seeded-bugs"))]
+        let response = self.apply_entry(entry)?;
+        if let Some(responder) = responder {
+            responder.send(response);
+        }
+        Ok(())
+    }
+
+    fn apply_entry(&self, entry: Entry) -> Result<Response, MachineFault> {
         let mut mark = self.lock_mark();
         let at = Position {
             term: entry.log_id.committed_leader_id().term,
@@ -173,11 +189,42 @@ impl Cell {
                 mark.stamp = stamp;
             }
         }
-        drop(mark);
-        if let Some(responder) = responder {
-            responder.send(response);
+        Ok(response)
+    }
+}
+
+#[cfg(feature = "seeded-bugs")]
+impl Cell {
+    /// Seeded bug B4: applies an entry as it comes into the log, before a quorum has it, unless some before it are
+    /// still to be applied.
+    pub(crate) fn apply_early(&self, entry: &Entry) {
+        if !storage::seeded_bug::is_on("B4") {
+            return;
         }
-        Ok(())
+        let mut early = self.early.lock().expect("no panic while storing an answer");
+        let next = self.mark().applied.map_or(0, |applied| applied.index() + 1);
+        if entry.log_id.index() == next
+            && let Ok(response) = self.apply_entry(entry.clone())
+        {
+            early.insert(next, response);
+        }
+    }
+
+    /// Applies a committed entry, or finds its answer where it was applied already.
+    fn apply_unless_early(&self, entry: Entry) -> Result<Response, MachineFault> {
+        if !storage::seeded_bug::is_on("B4") {
+            return self.apply_entry(entry);
+        }
+        let mut early = self.early.lock().expect("no panic while storing an answer");
+        let index = entry.log_id.index();
+        if self
+            .mark()
+            .applied
+            .is_some_and(|applied| applied.index() >= index)
+        {
+            return Ok(early.remove(&index).unwrap_or_default());
+        }
+        self.apply_entry(entry)
     }
 }
 

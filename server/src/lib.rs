@@ -5,6 +5,9 @@
 //! [`serve`] composes it from the real world; [`cli`] and [`verbs`] are the command line; [`replay`], [`report`] and
 //! [`net`] serve the demonstration.
 
+#[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
+compile_error!("seeded bugs are built with debug assertions only, never for release");
+
 pub mod cli;
 pub mod config;
 mod controller;

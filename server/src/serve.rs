@@ -13,6 +13,7 @@ use rand::TryRng;
 use storage::clock::Clock;
 use storage::disk::RealDisk;
 use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
+use storage::seeded_bug;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,12 @@ use crate::net::{AddressZones, DelayedConnector, DistanceError, read_rtt_matrix}
 
 const ABORT_AT: &str = "GODWIT_ABORT_AT";
 const NOT_CONFIGURATION: [&str; 3] = [ABORT_AT, "GODWIT_CONFIG", "GODWIT_CONNECT"];
+/// Names a bug to turn on. A build that holds none refuses the variable, as it does any that it does not know.
+const BUG: Option<&str> = if cfg!(feature = "seeded-bugs") {
+    Some(seeded_bug::VARIABLE)
+} else {
+    None
+};
 
 /// Why a host did not start, or ended with an error.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +73,12 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         return Ok(());
     }
     start_tracing(&config.tracing);
+    if let Some(bug) = seeded_bug::chosen() {
+        tracing::warn!(
+            bug,
+            "a seeded bug is turned on: this host will lose data or serve wrong answers"
+        );
+    }
     if let Some(path) = &config.balancer.model_file {
         ml::TrainedModel::load(path)?;
     }
@@ -92,7 +105,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
 
 fn load(args: &ServeArgs) -> Result<HostConfig, ServeError> {
     // Variables that are not configuration: clap reads the file's name, tests name fail points.
-    let configuration = |(name, _): &(String, String)| !NOT_CONFIGURATION.contains(&name.as_str());
+    let configuration = |(name, _): &(String, String)| {
+        !NOT_CONFIGURATION.contains(&name.as_str()) && BUG != Some(name.as_str())
+    };
     let environment = std::env::vars().filter(configuration);
     Ok(config::load(
         args.config.as_deref(),

@@ -27,6 +27,7 @@ use redb::{
 };
 
 use crate::disk::BlockFile;
+use crate::seeded_bug;
 
 /// How an engine's file is opened.
 #[derive(Debug, Clone, Copy)]
@@ -455,7 +456,11 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        match self.0.sync_data() {
+            // Seeded bug B17: a sync that failed counts as done.
+            Err(_) if seeded_bug::is_on("B17") => Ok(()),
+            synced => synced,
+        }
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -10,6 +10,7 @@
 //! - [`log`]: one log a host for all its replicas, with group commit.
 //! - [`shard`]: the key-value machine and its multi-version state, one file a shard replica.
 //! - [`mod@failpoint`]: places where a test can make a step fail.
+//! - [`seeded_bug`]: mistakes that a test can turn on.
 
 pub mod clock;
 pub mod disk;
@@ -17,5 +18,6 @@ pub mod engine;
 pub mod failpoint;
 pub mod log;
 pub mod seed;
+pub mod seeded_bug;
 pub mod shard;
 pub mod sim_disk;

@@ -10,8 +10,8 @@ use client::{
     proto::{
         CloseWindowReply, CloseWindowRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply,
         HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply,
-        MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, SetBalancerReply, SetBalancerRequest,
-        ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+        MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest,
+        SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -87,6 +87,12 @@ impl Admin for Host {
             "the request arrives as it was made"
         );
         self.answer(ShardsReply::default()).await
+    }
+    async fn replica_states(
+        &self,
+        _: Request<ReplicaStatesRequest>,
+    ) -> Result<Response<ReplicaStatesReply>, Status> {
+        self.answer(ReplicaStatesReply::default()).await
     }
     async fn migrations(&self, _: Request<MigrationsRequest>) -> Result<Response<MigrationsReply>, Status> {
         self.answer(MigrationsReply::default()).await
@@ -222,6 +228,17 @@ async fn a_call_without_effect_goes_on_to_the_next_endpoint() {
         6
     );
     assert_eq!((declined.load(SeqCst), answered.load(SeqCst)), (1, 1));
+}
+
+#[tokio::test]
+async fn replica_states_are_asked_of_the_named_host_alone() {
+    let (configured, asked) = start(Manner::Answers).await;
+    let (named, answered) = start(Manner::Answers).await;
+    let admin = admin(&[&configured]);
+    admin.replica_states_of(&named).await.unwrap();
+    let error = admin.replica_states_of(&nobody().await).await.unwrap_err();
+    assert!(matches!(error, AdminError::Unreachable { .. }), "{error}");
+    assert_eq!((asked.load(SeqCst), answered.load(SeqCst)), (0, 1));
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use storage::seeded_bug;
+use tokio::sync::oneshot;
 
 use super::{CallError, Link, Peers, snapshot};
 use crate::convert;
@@ -31,6 +33,8 @@ use std::sync::Arc;
 const IN_FLIGHT_MAX: usize = 32;
 
 type RpcError = RPCError<TypeConfig>;
+/// A call that is queued, or why it is not.
+type StartedCall = Result<oneshot::Receiver<Result<Body, CallError>>, CallError>;
 
 /// Which of a replica's queues an append takes at the receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +110,12 @@ impl Sender {
         }
     }
 
+    async fn append_reply(&self, reply: StartedCall) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+        let reply = reply.map_err(rpc_error)?;
+        let waiting = self.link.wait(reply, self.reply_timeout);
+        append_result(waiting.await.map_err(rpc_error)?)
+    }
+
     async fn ballot(&self, body: Body, timeout: Duration) -> Result<VoteResponse<TypeConfig>, RpcError> {
         match self
             .link
@@ -176,6 +186,11 @@ impl NetStreamAppend<TypeConfig> for Sender {
         let sender = &*self;
         let replies = input
             .map(move |request| {
+                let last = request
+                    .entries
+                    .last()
+                    .map(|entry| entry.log_id)
+                    .or(request.prev_log_id);
                 let append = append_to_proto(&request);
                 let body = match sender.lane {
                     Lane::Append => Body::Append(append),
@@ -184,13 +199,12 @@ impl NetStreamAppend<TypeConfig> for Sender {
                 // Queued here, in the order of the input; only the waiting is concurrent.
                 let reply = sender.link.start(sender.message(body));
                 async move {
-                    let reply = reply.map_err(rpc_error)?;
-                    let body = sender
-                        .link
-                        .wait(reply, sender.reply_timeout)
-                        .await
-                        .map_err(rpc_error)?;
-                    append_result(body)
+                    let replied = sender.append_reply(reply).await;
+                    // Seeded bug B14: a replica that did not answer is counted among those that have the entries.
+                    if seeded_bug::is_on("B14") && replied.is_err() && sender.lane == Lane::Append {
+                        return Ok(Ok(last));
+                    }
+                    replied
                 }
             })
             .buffered(IN_FLIGHT_MAX);
@@ -274,7 +288,7 @@ impl NetSnapshot<TypeConfig> for Sender {
             from: self.from,
             to: self.to,
             vote,
-            machine: self.cell.machine().clone(),
+            cell: self.cell.clone(),
             throttle: self.snapshots.clone(),
         };
         tokio::select! {

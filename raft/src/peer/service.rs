@@ -9,9 +9,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::{Stream, StreamExt, stream};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, VoteRequest,
 };
+use storage::seeded_bug;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -60,6 +62,10 @@ impl PeerService {
                 "peer protocol {} is not spoken here (this host speaks {PROTOCOL})",
                 hello.protocol
             )));
+        }
+        if seeded_bug::is_on("B24") {
+            // Seeded bug B24: whoever calls is served, whichever cluster and host were meant.
+            return Ok(hello.from_host);
         }
         if hello.cluster_id != identity.cluster_id {
             return Err(Status::permission_denied("this host belongs to another cluster"));
@@ -180,6 +186,7 @@ impl Incoming {
             Ok(request) => request,
             Err(e) => return to.send(refusal(Kind::Malformed, &e.to_string())),
         };
+        let request = as_of_present_leader(&replica, request);
         replica.heard();
         let feed = self
             .feeds
@@ -312,6 +319,7 @@ async fn answer(replica: Arc<Registered>, body: Body, to: ReplyTo) {
 
 async fn heartbeat(replica: &Registered, append: proto::Append) -> Result<Body, String> {
     let request = append_from_proto(append).map_err(|e| e.to_string())?;
+    let request = as_of_present_leader(replica, request);
     replica.heard();
     let last = request.prev_log_id;
     let response = replica
@@ -391,6 +399,26 @@ fn append_from_proto(append: proto::Append) -> Result<AppendEntriesRequest<TypeC
         entries: entries?,
         leader_commit: append.commit.as_ref().map(convert::log_id_from_proto),
     })
+}
+
+/// Seeded bug B16: an append is taken whoever sent it, as if the present leader had: a stale leader's too.
+fn as_of_present_leader(
+    replica: &Registered,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> AppendEntriesRequest<TypeConfig> {
+    if !seeded_bug::is_on("B16") {
+        return request;
+    }
+    let present = replica.raft.metrics().borrow_watched().vote;
+    let outdated = request.vote < present && present.is_committed();
+    let follows = present.leader_id().node_id != replica.replica;
+    match outdated && follows {
+        true => AppendEntriesRequest {
+            vote: present,
+            ..request
+        },
+        false => request,
+    }
 }
 
 fn append_reply(result: StreamAppendResult<TypeConfig>) -> Body {

@@ -14,6 +14,7 @@ use openraft::StorageError;
 use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
+use storage::seeded_bug;
 use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
@@ -24,7 +25,7 @@ use crate::host::Registered;
 use crate::machine::{Imported, Machine, MachineFault, SnapshotSource};
 use crate::proto;
 use crate::proto::peer_client::PeerClient;
-use crate::state_machine::{SnapshotContent, meta_of};
+use crate::state_machine::{Cell, SnapshotContent, meta_of};
 use crate::types::{TypeConfig, Vote};
 
 /// Limits what snapshots take from a host.
@@ -60,7 +61,7 @@ pub(super) struct Outgoing {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) vote: Vote,
-    pub(super) machine: Arc<dyn Machine>,
+    pub(super) cell: Arc<Cell>,
     pub(super) throttle: Throttle,
 }
 
@@ -77,7 +78,7 @@ impl Outgoing {
         let channel = link::connect(&self.peers, address)
             .await
             .map_err(Unreachable::from_string)?;
-        let machine = self.machine.clone();
+        let machine = self.cell.machine().clone();
         let opened = self.peers.env().blocking(move || machine.export()).await;
         let source = opened.map_err(|e| StorageError::read_snapshot(None, storage_source(&e)))?;
         tracing::info!(
@@ -99,7 +100,11 @@ impl Outgoing {
     }
 
     fn head(&self, source: &dyn SnapshotSource) -> Result<proto::SnapshotFrame, NetworkError<TypeConfig>> {
-        let mark = Mark::decode(source.mark()).map_err(|e| NetworkError::new(&e))?;
+        let mut mark = Mark::decode(source.mark()).map_err(|e| NetworkError::new(&e))?;
+        if seeded_bug::is_on("B11") {
+            // Seeded bug B11: the copy is said to hold what was applied after it was made.
+            mark = self.cell.mark();
+        }
         let head = proto::SnapshotHead {
             hello: Some(self.peers.hello(self.host)),
             group: self.group,

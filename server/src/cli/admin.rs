@@ -22,6 +22,8 @@ pub enum AdminVerb {
     Hosts,
     /// Shards: range, epoch, home, replicas and host affinity scores
     Shards(ShardsArgs),
+    /// Replicas: what each has applied, and a fingerprint of its state, asked of every host
+    Replicas(ReplicasArgs),
     /// Migrations under way, with the reasons given for each
     Migrations(MigrationsArgs),
     /// Move one replica of a shard to another host; answers once the migration is in the log
@@ -36,6 +38,13 @@ pub enum AdminVerb {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ShardsArgs {
     /// This shard alone
+    pub shard: Option<u64>,
+}
+
+/// Flags of `admin replicas`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ReplicasArgs {
+    /// This shard alone; 0 is the placement group
     pub shard: Option<u64>,
 }
 
@@ -162,6 +171,10 @@ mod tests {
         assert_eq!(
             admin(&["shards", "3"]).unwrap().verb,
             AdminVerb::Shards(ShardsArgs { shard: Some(3) })
+        );
+        assert_eq!(
+            admin(&["replicas", "0"]).unwrap().verb,
+            AdminVerb::Replicas(ReplicasArgs { shard: Some(0) })
         );
         let migrations = MigrationsArgs { all: true, limit: 50 };
         assert_eq!(

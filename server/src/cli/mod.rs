@@ -9,7 +9,9 @@ mod demo;
 mod kv;
 mod serve;
 
-pub use admin::{AdminArgs, AdminVerb, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ShardsArgs};
+pub use admin::{
+    AdminArgs, AdminVerb, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ReplicasArgs, ShardsArgs,
+};
 pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
 pub use demo::DemoArgs;
 pub use kv::{CasArgs, CasExpect, DeleteArgs, GetArgs, KvArgs, KvVerb, PutArgs, ScanArgs};

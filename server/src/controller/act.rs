@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use placement::{Action, Command, HostId, Migration, MigrationId, MigrationState, Pacer, ReplicaId, ShardId};
+use storage::seeded_bug;
 
 use super::{Controller, write};
 use crate::control::change_members_order::Change;
@@ -69,6 +70,12 @@ impl Controller {
         if let Action::Propose(command) = action {
             self.advance(migration, &command).await;
             return;
+        }
+        if seeded_bug::is_on("B13")
+            && let (Action::Switch { .. }, Some(source)) = (&action, migration.src)
+        {
+            // Seeded bug B13: the source goes once this controller means to switch; no log knows that it has.
+            drop(self.destroy(migration.shard, source.host, source.replica).await);
         }
         let order = self.carry_out(migration.shard, Some(migration), &action, decided_on);
         match tokio::time::timeout(ORDER_TIMEOUT, order).await {

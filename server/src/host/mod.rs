@@ -13,6 +13,8 @@ mod map;
 mod orders;
 mod replicas;
 mod run;
+#[cfg(feature = "seeded-bugs")]
+mod seeded_bug;
 mod state;
 
 pub(crate) use accesses::AccessOf;

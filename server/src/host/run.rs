@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use storage::log::{LogFault, LogHub, LogOptions, OpenLogError};
+use storage::seeded_bug;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -107,7 +108,7 @@ fn open(
     let folder = DataFolder::open(env.disk.clone(), &config.data_dir)?;
     let identity = match folder.identity()? {
         Some(identity) => identity,
-        None => new_identity(&folder, &env)?,
+        None => new_identity(&folder, &address, &env)?,
     };
     let map = folder
         .peers()?
@@ -155,9 +156,13 @@ fn memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn new_identity(folder: &DataFolder, env: &HostEnv) -> Result<Identity, FolderError> {
+fn new_identity(folder: &DataFolder, address: &str, env: &HostEnv) -> Result<Identity, FolderError> {
     let context = &env.raft.context;
-    let token = format!("{:016x}{:016x}", context.next_u64(), context.next_u64());
+    let token = match seeded_bug::is_on("B20") {
+        // Seeded bug B20: a host whose folder was lost passes for the one that was at this address.
+        true => format!("at {address}"),
+        false => format!("{:016x}{:016x}", context.next_u64(), context.next_u64()),
+    };
     let identity = Identity {
         format: FORMAT,
         token,
@@ -199,6 +204,8 @@ async fn live(host: &Host) -> Result<(), RunError> {
         host.finish_init().await?;
     } else if !host.config().join.is_empty() {
         host.join().await?;
+        #[cfg(feature = "seeded-bugs")]
+        host.recreate_lost_replicas().await;
     } else {
         tracing::info!("waiting for `godwit init` or a restart with --join");
         let mut identity = host.shared.identity.subscribe();

@@ -97,6 +97,14 @@ impl PlacementMachine {
         self.shared.state.read().expect("apply does not panic")
     }
 
+    /// The index of the last applied command and a fingerprint of the state there, of one moment.
+    pub fn state_hash_at(&self) -> (u64, u64) {
+        let state = self.state();
+        let encoded = placement::encode_state(&state).unwrap_or_default();
+        let hash = (encoded.len() as u64) << 32 | u64::from(crc32c::crc32c(&encoded));
+        (state.applied_index(), hash)
+    }
+
     /// Follows the index of the last applied command.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.applied.subscribe()

@@ -11,13 +11,14 @@ use client::proto::{
     Affinity, CloseWindowReply, CloseWindowRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity,
     HostStatus, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply,
     MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica,
-    SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, StatusReply,
-    StatusRequest,
+    ReplicaState, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest,
+    ShardStatus, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
 };
 use placement::{
     Accepted, Admission, Command, HostId, HostState, MigrationId, NewHost, Origin, Placement, Proposal,
     ProposalKind, Reasons, Region, Response as Applied, Role, ShardId, WindowId, Zone,
 };
+use raft::Group;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -261,6 +262,15 @@ impl Admin for AdminService {
         Ok(Response::new(ShardsReply { shards }))
     }
 
+    async fn replica_states(
+        &self,
+        _request: Request<ReplicaStatesRequest>,
+    ) -> Result<Response<ReplicaStatesReply>, Status> {
+        let host = self.host.clone();
+        let replicas = self.host.blocking(move || replica_states(&host)).await;
+        Ok(Response::new(ReplicaStatesReply { replicas }))
+    }
+
     async fn migrations(
         &self,
         request: Request<MigrationsRequest>,
@@ -401,6 +411,36 @@ impl AdminService {
 fn limit(asked: u32) -> usize {
     let limit = if asked == 0 { LIMIT_DEFAULT } else { asked };
     usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// The states of this host's replicas.
+fn replica_states(host: &Host) -> Vec<ReplicaState> {
+    let placement = host.placement().map(|local| {
+        let (applied_index, hash) = local.machine.state_hash_at();
+        replica_state(host, &local.group, applied_index, hash)
+    });
+    let shards = host.shards().into_iter().map(|local| {
+        let (applied, hash) = local.store.state_hash_at();
+        replica_state(host, &local.group, applied.map_or(0, |at| at.index), hash)
+    });
+    placement.into_iter().chain(shards).collect()
+}
+
+fn replica_state(host: &Host, group: &Group, applied_index: u64, state_hash: u64) -> ReplicaState {
+    let role = match (group.is_leader(), group.is_voter()) {
+        (true, _) => "leader",
+        (false, true) => "voter",
+        (false, false) => "learner",
+    };
+    ReplicaState {
+        shard_id: group.id().0,
+        replica_id: group.replica().0,
+        host_id: host.id().0,
+        term: group.status().term,
+        applied_index,
+        state_hash,
+        role: role.to_owned(),
+    }
 }
 
 fn host_status(state: &Placement, host: &placement::Host) -> HostStatus {

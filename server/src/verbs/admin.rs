@@ -9,9 +9,15 @@ use client::{
     },
 };
 
-use super::{Exit, VerbError, connect, listing::Listing};
+use futures_util::future::join_all;
+
+use super::{
+    Exit, VerbError, connect,
+    listing::{Listing, SilentHost},
+};
 use crate::cli::{
-    AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ShardsArgs,
+    AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ReplicasArgs,
+    ShardsArgs,
 };
 
 /// Shows what a change that was not confirmed came to.
@@ -42,6 +48,7 @@ impl Operator<'_> {
             AdminVerb::Status => self.status().await,
             AdminVerb::Hosts => self.hosts().await,
             AdminVerb::Shards(args) => self.shards(args).await,
+            AdminVerb::Replicas(args) => self.replicas(args).await,
             AdminVerb::Migrations(args) => self.migrations(args).await,
             AdminVerb::Move(args) => self.move_replica(args).await,
             AdminVerb::Home(args) => self.move_home(args).await,
@@ -72,6 +79,30 @@ impl Operator<'_> {
         match args.shard {
             Some(shard) if shards.is_empty() => Err(VerbError::NoShard(shard)),
             _ => Ok(Listing::Shards(shards)),
+        }
+    }
+
+    /// Asks every host that is not gone for good; one that does not answer is listed as silent.
+    async fn replicas(&self, args: ReplicasArgs) -> Result<Listing, VerbError> {
+        let hosts = self.calls.hosts().await.map_err(self.failed())?.hosts;
+        let hosts = hosts.iter().filter(|host| host.state != "removed");
+        let asking =
+            hosts.map(|host| async move { (host, self.calls.replica_states_of(&host.address).await) });
+        let (mut replicas, mut silent) = (Vec::new(), Vec::new());
+        for (host, reply) in join_all(asking).await {
+            match reply {
+                Ok(reply) => replicas.extend(reply.replicas),
+                Err(error) => silent.push(SilentHost {
+                    host_id: host.host_id,
+                    cause: error.to_string(),
+                }),
+            }
+        }
+        replicas.retain(|replica| args.shard.is_none_or(|shard| replica.shard_id == shard));
+        replicas.sort_by_key(|replica| (replica.shard_id, replica.replica_id));
+        match args.shard {
+            Some(shard) if replicas.is_empty() && silent.is_empty() => Err(VerbError::NoShard(shard)),
+            _ => Ok(Listing::Replicas { replicas, silent }),
         }
     }
 

@@ -4,11 +4,13 @@
 //! time that is not there, a document says null.
 
 use client::proto::{
-    Affinity, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica, ShardStatus, StatusReply,
+    Affinity, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica, ReplicaState, ShardStatus,
+    StatusReply,
 };
 use serde_json::{Value, json};
 
-use super::text::{nonzero, octets};
+use super::listing::SilentHost;
+use super::text::{hash, nonzero, octets};
 
 /// The documents of a list, in its order.
 pub(super) fn each<T>(items: &[T], document: impl Fn(&T) -> Value) -> Vec<Value> {
@@ -62,6 +64,23 @@ pub(super) fn shard(shard: &ShardStatus) -> Value {
         "migration_id": nonzero(shard.migration_id),
         "affinities": each(&shard.affinities, affinity),
     })
+}
+
+/// Shard 0 is the placement group. The hash is text: a JSON number does not hold 64 bits everywhere.
+pub(super) fn replica_state(replica: &ReplicaState) -> Value {
+    json!({
+        "shard_id": replica.shard_id,
+        "replica_id": replica.replica_id,
+        "host_id": replica.host_id,
+        "role": replica.role,
+        "term": replica.term,
+        "applied_index": replica.applied_index,
+        "state_hash": hash(replica.state_hash),
+    })
+}
+
+pub(super) fn silent_host(host: &SilentHost) -> Value {
+    json!({ "host_id": host.host_id, "cause": host.cause })
 }
 
 /// Shard 0 is the placement group.

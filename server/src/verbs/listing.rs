@@ -6,7 +6,8 @@
 use std::{cmp::Reverse, time::Duration};
 
 use client::proto::{
-    Affinity, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica, ShardStatus, StatusReply,
+    Affinity, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica, ReplicaState, ShardStatus,
+    StatusReply,
 };
 use serde_json::{Value, json};
 
@@ -24,10 +25,22 @@ pub(super) enum Listing {
     Status(StatusReply),
     Hosts(Vec<HostStatus>),
     Shards(Vec<ShardStatus>),
+    /// What the hosts that answered said, and those that did not.
+    Replicas {
+        replicas: Vec<ReplicaState>,
+        silent: Vec<SilentHost>,
+    },
     Migrations(Vec<MigrationStatus>),
     History(Vec<HistoryEvent>),
     /// The id of a migration that is in the placement log now.
     Accepted(u64),
+}
+
+/// A host that was asked and did not answer.
+#[derive(Debug)]
+pub(super) struct SilentHost {
+    pub(super) host_id: u64,
+    pub(super) cause: String,
 }
 
 impl Listing {
@@ -39,6 +52,7 @@ impl Listing {
             Self::Hosts(hosts) => hosts_text(hosts),
             Self::Shards(shards) if shards.is_empty() => "no shards yet".to_owned(),
             Self::Shards(shards) => shards_text(shards),
+            Self::Replicas { replicas, silent } => replicas_text(replicas, silent),
             Self::Migrations(migrations) if migrations.is_empty() => "no migrations".to_owned(),
             Self::Migrations(migrations) => migrations_text(migrations),
             Self::History(events) if events.is_empty() => "no events".to_owned(),
@@ -57,6 +71,10 @@ impl Listing {
             Self::Status(status) => documents::status(status),
             Self::Hosts(hosts) => json!({ "hosts": documents::each(hosts, documents::host) }),
             Self::Shards(shards) => json!({ "shards": documents::each(shards, documents::shard) }),
+            Self::Replicas { replicas, silent } => json!({
+                "replicas": documents::each(replicas, documents::replica_state),
+                "silent_hosts": documents::each(silent, documents::silent_host),
+            }),
             Self::Migrations(migrations) => {
                 json!({ "migrations": documents::each(migrations, documents::migration) })
             }
@@ -155,6 +173,37 @@ fn shards_text(shards: &[ShardStatus]) -> String {
         ]
     };
     text::table(columns, shards.iter().map(row))
+}
+
+fn replicas_text(replicas: &[ReplicaState], silent: &[SilentHost]) -> String {
+    let columns = [
+        words("shard"),
+        numbers("replica"),
+        numbers("host"),
+        words("role"),
+        numbers("term"),
+        numbers("applied"),
+        words("state hash"),
+    ];
+    let row = |replica: &ReplicaState| {
+        [
+            shard_name(replica.shard_id),
+            replica.replica_id.to_string(),
+            replica.host_id.to_string(),
+            escaped(replica.role.as_bytes()),
+            replica.term.to_string(),
+            replica.applied_index.to_string(),
+            text::hash(replica.state_hash),
+        ]
+    };
+    let table = match replicas.is_empty() {
+        true => "no replicas".to_owned(),
+        false => text::table(columns, replicas.iter().map(row)),
+    };
+    let silent = silent
+        .iter()
+        .map(|host| format!(" host {}: {}", host.host_id, escaped(host.cause.as_bytes())));
+    [table].into_iter().chain(silent).collect::<Vec<_>>().join("\n")
 }
 
 fn migrations_text(migrations: &[MigrationStatus]) -> String {
@@ -374,6 +423,39 @@ r"    1  a:7420   n1    north   up            4      2   64.0 GB  7: 81.2 %, 3: 
         ]
         .join("\n");
         assert_eq!(Listing::Shards(vec![first, shard()]).text(), expected);
+    }
+
+    #[test]
+    fn replicas_have_positions_and_hashes_and_silent_hosts_their_causes() {
+        let replica = |shard_id, replica_id, role: &str| ReplicaState {
+            shard_id,
+            replica_id,
+            host_id: 2,
+            term: 4,
+            applied_index: 1_234,
+            state_hash: 0xbeef,
+            role: role.into(),
+        };
+        let silent = SilentHost {
+            host_id: 3,
+            cause: "no answer from c:7420".into(),
+        };
+        let listing = Listing::Replicas {
+            replicas: vec![replica(0, 1, "leader"), replica(7, 31, "voter")],
+            silent: vec![silent],
+        };
+        let expected = [
+            r" shard      replica  host  role    term  applied  state hash",
+            r"───────────────────────────────────────────────────────────────────",
+            r" placement        1     2  leader     4     1234  000000000000beef",
+            r" 7               31     2  voter      4     1234  000000000000beef",
+            r" host 3: no answer from c:7420",
+        ]
+        .join("\n");
+        assert_eq!(listing.text(), expected);
+        let document = listing.document();
+        assert_eq!(document["replicas"][1]["state_hash"], "000000000000beef");
+        assert_eq!(document["silent_hosts"][0]["host_id"], 3);
     }
 
     #[test]

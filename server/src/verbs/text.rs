@@ -57,6 +57,11 @@ pub(super) fn escaped(bytes: &[u8]) -> String {
     text
 }
 
+/// A fingerprint, always as long.
+pub(super) fn hash(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
 /// [`escaped`], between quotation marks: for messages.
 pub(super) fn quoted(bytes: &[u8]) -> String {
     format!("\"{}\"", escaped(bytes))

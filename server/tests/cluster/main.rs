@@ -12,4 +12,5 @@ mod kills;
 mod membership;
 mod migrations;
 mod power_cut;
+mod replica_states;
 mod simulated;

@@ -284,6 +284,16 @@ impl LogState {
         })
     }
 
+    /// Seeded bug B5: takes the callbacks of records that are not written yet, and says whether the records are to
+    /// wait. They do not where a vote is among them, where the log closes, or where the sync is `due`.
+    pub(super) fn take_early_dones(&mut self, due: bool) -> (Vec<Done>, bool) {
+        if self.queue.guarded || self.closed || self.queue.records.is_empty() {
+            return (Vec::new(), false);
+        }
+        self.queue.urgent = due;
+        (std::mem::take(&mut self.queue.dones), !due)
+    }
+
     /// Takes note that a batch is durable.
     pub(super) fn committed(&mut self, records: &[Record]) {
         self.commits += 1;

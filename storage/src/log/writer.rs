@@ -21,6 +21,7 @@ use super::state::Batch;
 use crate::engine::{Durability, Engine, WriteEngineError};
 use crate::failpoint;
 use crate::failpoint::HostFailpoints;
+use crate::seeded_bug;
 
 /// Writes the log. There is one; when it is dropped, the file is closed and every operation that is
 /// still queued fails.
@@ -35,7 +36,14 @@ pub struct LogWriter {
     guarded_at_ms: u64,
     rewrite: Rewrite,
     last_batch_bytes: u64,
+    /// Seeded bug B18: nothing is written any more.
+    without_space: bool,
+    /// Seeded bug B5: when the last sync was.
+    synced_at_ms: u64,
 }
+
+/// Seeded bug B5: how long a sync is put off, in milliseconds.
+const LATE_SYNC_MS: u64 = 500;
 
 /// What a turn of the writer did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +76,8 @@ impl LogWriter {
             guarded_at_ms,
             rewrite,
             last_batch_bytes: 0,
+            without_space: false,
+            synced_at_ms: 0,
         }
     }
 
@@ -106,6 +116,11 @@ impl LogWriter {
     }
 
     fn turn(&mut self) -> Result<Step, LogFault> {
+        if seeded_bug::is_on("B5")
+            && let Some(step) = self.acknowledge_early()
+        {
+            return Ok(step);
+        }
         let moved = self.read_ahead()?;
         let batch = {
             let mut state = self.hub.lock();
@@ -118,6 +133,20 @@ impl LogWriter {
             Some(batch) => self.commit(batch),
             None => self.rest(),
         }
+    }
+
+    /// Seeded bug B5: callbacks are told of a sync that comes [`LATE_SYNC_MS`] after the one before. Votes are not.
+    fn acknowledge_early(&mut self) -> Option<Step> {
+        let now_ms = self.options.clock.now_ms();
+        let due_ms = self.synced_at_ms.saturating_add(LATE_SYNC_MS);
+        let (dones, waits) = self.hub.lock().take_early_dones(now_ms >= due_ms);
+        dones.into_iter().for_each(|done| done(Ok(())));
+        if waits {
+            let guard_due_ms = Some(due_ms.saturating_sub(now_ms));
+            return Some(Step::Idle { guard_due_ms });
+        }
+        self.synced_at_ms = now_ms;
+        None
     }
 
     /// Reads the entries of the oldest segment that the next batch moves forward.
@@ -144,7 +173,14 @@ impl LogWriter {
 
     fn commit(&mut self, batch: Batch) -> Result<Step, LogFault> {
         let records = batch.records.len();
-        let written = self.write(&batch).and_then(|()| {
+        let written = self.write(&batch);
+        // Seeded bug B18: where the disk is full the batch stays in memory and counts as written.
+        self.without_space |= seeded_bug::is_on("B18") && written.as_ref().is_err_and(is_full);
+        if self.without_space {
+            batch.dones.into_iter().for_each(|done| done(Ok(())));
+            return Ok(Step::Committed { records });
+        }
+        let written = written.and_then(|()| {
             self.hub.lock().committed(&batch.records);
             if batch.guarded { self.write_guard() } else { Ok(()) }
         });
@@ -163,7 +199,7 @@ impl LogWriter {
 
     /// Commits the batch's records, durably.
     fn write(&mut self, batch: &Batch) -> Result<(), LogFault> {
-        if batch.records.is_empty() {
+        if batch.records.is_empty() || self.without_space {
             return Ok(());
         }
         let points = &self.options.failpoints;
@@ -277,6 +313,14 @@ fn put_batch(engine: &Engine, batch: &Batch) -> Result<(), io::Error> {
         Ok::<(), WriteEngineError>(())
     });
     put.map_err(io::Error::other)
+}
+
+/// Whether a write failed for want of space, as a disk or a simulated one says it.
+fn is_full(fault: &LogFault) -> bool {
+    let text = fault.to_string().to_lowercase();
+    ["no space left", "no storage space"]
+        .iter()
+        .any(|known| text.contains(known))
 }
 
 fn fault(error: io::Error) -> LogFault {

@@ -7,6 +7,7 @@
 //! memory. The rename is the one moment that counts: a crash before it leaves the old state, a crash
 //! after it the new one.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use super::store::{
 };
 use crate::engine::{Durability, Engine, WriteEngineError};
 use crate::failpoint;
+use crate::seeded_bug;
 
 /// Frames between two syncs: bounds what the engine keeps in memory.
 const FRAMES_PER_SYNC: u64 = 16;
@@ -189,6 +191,14 @@ impl ShardStore {
         let check = || -> Result<_, OpenShardError> {
             let engine = open_engine(&**disk, temporary, *cache_bytes)?;
             let loaded = load(&engine, owner)?;
+            if seeded_bug::is_on("B15") {
+                // Seeded bug B15: the old rows get the new state's position before the new rows take their place.
+                let live = self.shared.read().engine.clone();
+                let put = live.write(Durability::Synced, |tx| {
+                    write_meta(tx, owner, &imported.checkpoint)
+                });
+                put.map_err(|error: WriteEngineError| OpenShardError::Io(io::Error::other(error)))?;
+            }
             failpoint!(failpoints, "shard.install.before_replace").map_err(OpenShardError::Io)?;
             Ok((loaded.state, loaded.mark, loaded.live_bytes))
         };

@@ -25,6 +25,7 @@ use super::index::{Head, Key, KeyIndex};
 use super::record::{LimitsBody, Row};
 use super::retention::Retention;
 use super::session::{Effect, Remembered, Sessions, Standing, TooManySessions};
+use crate::seeded_bug;
 
 /// A position in the shard's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,6 +202,13 @@ pub(crate) fn apply_batch(
     stored: &StoredValues,
 ) -> Vec<Outcome> {
     state.clock_ms = state.clock_ms.max(batch.stamped_ms);
+    if seeded_bug::is_on("B26") {
+        // Seeded bug B26: each replica takes the time from its own clock, not from the entry.
+        let local = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros();
+        state.clock_ms = state
+            .clock_ms
+            .max(u64::try_from(local).unwrap_or(u64::MAX) / 1_000);
+    }
     state
         .sessions
         .expire(state.clock_ms, state.limits.session_idle_ms);
@@ -294,8 +302,9 @@ impl State {
         match self.sessions.standing(mutation.session, mutation.sequence) {
             Standing::Closed => Err(Refusal::SessionExpired),
             Standing::Forgotten => Err(Refusal::SequenceForgotten),
-            Standing::Executed(remembered) => Ok(Admission::Replay(remembered)),
-            Standing::New => {
+            // Seeded bug B8: a mutation that was executed before is executed again.
+            Standing::Executed(remembered) if !seeded_bug::is_on("B8") => Ok(Admission::Replay(remembered)),
+            Standing::New | Standing::Executed(_) => {
                 self.check_range_version(mutation)?;
                 self.check_change(operation).map(Admission::Execute)
             }

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fingerprint::Fingerprint;
 use super::machine::Limits;
 use super::record::{OutcomeBody, SessionBody};
+use crate::seeded_bug;
 
 /// What is remembered of an executed mutation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +222,11 @@ impl Session {
         SessionBody {
             last_active_ms: self.last_active_ms,
             forgotten_below: self.forgotten_below,
-            outcomes: self.outcomes.iter().map(outcome).collect(),
+            outcomes: match seeded_bug::is_on("B9") {
+                // Seeded bug B9: checkpoints and snapshots keep a session open and forget what it executed.
+                true => Vec::new(),
+                false => self.outcomes.iter().map(outcome).collect(),
+            },
         }
     }
 

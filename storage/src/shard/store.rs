@@ -285,6 +285,13 @@ impl ShardStore {
         self.shared.read().state.fingerprint()
     }
 
+    /// The position applied last and the fingerprint of the state there, of one moment: no entry is applied between.
+    /// Walks over all keys, so entries wait meanwhile.
+    pub fn state_hash_at(&self) -> (Option<Position>, u64) {
+        let inner = self.shared.read();
+        (inner.state.applied, inner.state.fingerprint())
+    }
+
     fn read_values(&self, batch: &Batch) -> Result<StoredValues, ReadError> {
         let located: Vec<_> = {
             let inner = self.shared.read();
