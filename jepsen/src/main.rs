@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use jepsen::judge::{Demands, Judgement, judge_files};
+use jepsen::process::{Entry, NetworkKind, enter_client_namespace};
 use jepsen::run::{RunOptions, soak};
 use jepsen::workload::WorkloadName;
 
@@ -20,7 +21,11 @@ fn main() -> ExitCode {
         return server::program::main(arguments);
     }
     let ended = match Cli::parse().command {
-        Command::Run(args) => run(&args),
+        Command::Run(args) => match enter(args.network) {
+            Ok(Some(code)) => return code,
+            Ok(None) => run(&args),
+            Err(e) => Err(e),
+        },
         Command::Simulate(args) => simulate(&args),
         Command::Check { folder } => check(&folder),
         Command::Godwit { .. } => Err(anyhow::anyhow!("`godwit` must be the first argument")),
@@ -31,6 +36,23 @@ fn main() -> ExitCode {
         Err(e) => {
             eprintln!("jepsen: {e:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Goes into namespaces of its own, where they are wanted and can be: then the run takes place in another process, and
+/// this is how it ended.
+fn enter(network: Network) -> anyhow::Result<Option<ExitCode>> {
+    if network == Network::Proxy {
+        return Ok(None);
+    }
+    match enter_client_namespace(std::env::args_os().skip(1))? {
+        Entry::Ended(code) => Ok(Some(code)),
+        Entry::Inside => Ok(None),
+        Entry::Refused(reason) if network == Network::Netns => anyhow::bail!("no namespaces: {reason}"),
+        Entry::Refused(reason) => {
+            println!("no namespaces ({reason}): proxies stand in");
+            Ok(None)
         }
     }
 }
@@ -148,10 +170,6 @@ fn command_line(args: &RunArgs, seed: u64) -> String {
 }
 
 fn options(args: &RunArgs) -> anyhow::Result<RunOptions> {
-    anyhow::ensure!(
-        args.network == Network::Auto,
-        "the network cannot be chosen yet: leave --network out"
-    );
     let seed = args.seed.unwrap_or_else(random_seed);
     let folder = args
         .out
@@ -181,6 +199,11 @@ fn options(args: &RunArgs) -> anyhow::Result<RunOptions> {
         operations_per_s: args.rate,
         program,
         environment: Vec::new(),
+        network: match args.network {
+            Network::Auto => None,
+            Network::Netns => Some(NetworkKind::Namespaces),
+            Network::Proxy => Some(NetworkKind::Proxy),
+        },
         demands: Demands::default(),
     })
 }

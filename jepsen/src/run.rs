@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::events::Happening;
 use crate::judge::{Demands, Evidence, Facts, Finding, Judgement, Recovery, judge, write_files};
 use crate::nemesis;
-use crate::process::{Cluster, ClusterOptions};
+use crate::process::{Cluster, ClusterOptions, NetworkKind};
 use crate::record::{MonotonicClock, Recorder};
 use crate::workload::{self, Connect, ReadAll, Used, WorkloadName, WorkloadPlan};
 
@@ -54,6 +54,8 @@ pub struct RunOptions {
     pub program: Vec<String>,
     /// More environment for every host.
     pub environment: Vec<(String, String)>,
+    /// What lies between the hosts; `None`: what this process finds itself in.
+    pub network: Option<NetworkKind>,
     /// What is asked of the run.
     pub demands: Demands,
 }
@@ -87,11 +89,19 @@ fn cluster_options(options: &RunOptions) -> ClusterOptions {
     ClusterOptions {
         hosts: options.hosts,
         shards: options.shards,
-        program: options.program.clone(),
-        folder: options.folder.join("cluster"),
+        split_at: cuts(options.shards),
         seed: options.seed,
         environment: options.environment.clone(),
+        network: options.network,
+        ..ClusterOptions::new(options.program.clone(), options.folder.join("cluster"))
     }
+}
+
+/// Cuts between shards that spread the keys of the workloads: these begin with a printable byte.
+fn cuts(shards: u32) -> Vec<Vec<u8>> {
+    let (first, count) = (u32::from(b'!'), u32::from(b'~' - b'!') + 1);
+    let cut = |shard: u32| u8::try_from(first + shard * count / shards).ok();
+    (1..shards).filter_map(|shard| Some(vec![cut(shard)?])).collect()
 }
 
 /// Everything between the cluster's start and its end.
@@ -155,10 +165,15 @@ async fn torment(
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    let Some(names) = &options.nemeses else {
-        limit.await;
-        return (BTreeMap::new(), None);
+    let names = match &options.nemeses {
+        None => {
+            limit.await;
+            return (BTreeMap::new(), None);
+        }
+        Some(named) if named.is_empty() => default_mix(cluster),
+        Some(named) => named.clone(),
     };
+    let names = &names;
     let faults = nemesis::torment(cluster, recorder, names, options.seed, stop.clone());
     tokio::pin!(faults);
     let ended = tokio::select! {
@@ -172,6 +187,14 @@ async fn torment(
         Ok(tally) => (tally.0, None),
         Err(e) => (BTreeMap::new(), Some(format!("the nemeses failed: {e:#}"))),
     }
+}
+
+/// The default mix, as far as this machine and build can do it.
+fn default_mix(cluster: &Cluster) -> Vec<String> {
+    let names = nemesis::DEFAULT_MIX
+        .iter()
+        .filter(|name| nemesis::available(cluster, name).is_none());
+    names.map(|name| (*name).to_owned()).collect()
 }
 
 async fn recover(options: &RunOptions, cluster: &Cluster, recorder: &Recorder) -> Recovery {

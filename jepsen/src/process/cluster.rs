@@ -41,6 +41,8 @@ const HOST_CONFIG: &str = r#"region = "jepsen"
 heartbeat_ms = 100
 election_min_ms = 500
 election_max_ms = 900
+snapshot_entries = 300
+keep_entries = 20
 
 [log]
 segment_bytes = 65536
@@ -54,6 +56,7 @@ interval_ms = 500
 [balancer]
 enabled = false
 host_moves_max = 64
+dead_after_ms = 8000
 
 [tracing]
 filter = "info,openraft=error"
@@ -237,6 +240,11 @@ impl Cluster {
     pub fn admin_of_host(&self, number: usize) -> anyhow::Result<AdminClient> {
         let address = self.with_host(number, |host| host.address.clone());
         self.admin_of(&[address])
+    }
+
+    /// Where a host is reached.
+    pub fn address_of(&self, number: usize) -> String {
+        self.with_host(number, |host| host.address.clone())
     }
 
     fn admin_of(&self, addresses: &[String]) -> anyhow::Result<AdminClient> {

@@ -48,9 +48,20 @@ pub(super) fn shards_compared(states: &[ReplicaState]) -> usize {
     for state in states {
         *counted.entry((state.shard, state.applied)).or_default() += 1;
     }
-    let several = counted.iter().filter(|(_, replicas)| **replicas > 1);
+    let several = counted
+        .iter()
+        .filter(|((shard, _), replicas)| *shard != 0 && **replicas > 1);
     let shards: std::collections::BTreeSet<u64> = several.map(|((shard, _), _)| *shard).collect();
     shards.len()
+}
+
+/// How many shards have all their replicas at one entry. The placement group is none of them.
+pub(super) fn shards_level(states: &[ReplicaState]) -> usize {
+    let mut applied: BTreeMap<u64, std::collections::BTreeSet<u64>> = BTreeMap::new();
+    for state in states.iter().filter(|state| state.shard != 0) {
+        applied.entry(state.shard).or_default().insert(state.applied);
+    }
+    applied.values().filter(|positions| positions.len() == 1).count()
 }
 
 #[cfg(test)]

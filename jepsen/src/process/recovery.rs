@@ -13,6 +13,8 @@ use super::compare::{self, ReplicaState, differences};
 use super::layout::Layout;
 
 const PAUSE: Duration = Duration::from_millis(100);
+/// Looks that replicas have to be equally far.
+const LEVEL_LOOKS: usize = 50;
 /// Looks in a row that must find no migration: one may follow another.
 const QUIET_LOOKS: usize = 3;
 
@@ -100,7 +102,15 @@ impl Cluster {
     /// # Errors
     /// When a host cannot be asked.
     pub async fn compare_replicas(&self) -> anyhow::Result<Vec<String>> {
-        let states = self.replica_states().await?;
+        let mut states = self.replica_states().await?;
+        // The last entries reach a follower a heartbeat after the leader has answered.
+        for _ in 0..LEVEL_LOOKS {
+            if compare::shards_level(&states) >= self.options().shard_count() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            states = self.replica_states().await?;
+        }
         let mut lines = differences(&states);
         let compared = compare::shards_compared(&states);
         if compared < self.options().shard_count() {
@@ -112,9 +122,21 @@ impl Cluster {
         Ok(lines)
     }
 
-    /// What every replica says of itself.
+    /// What every replica of every host that runs says of itself.
     async fn replica_states(&self) -> anyhow::Result<Vec<ReplicaState>> {
-        bail!("hosts do not tell the state of their replicas")
+        let mut states = Vec::new();
+        for number in self.running() {
+            let address = self.address_of(number);
+            let reply = self.admin_of_host(number)?.replica_states_of(&address).await?;
+            states.extend(reply.replicas.into_iter().map(|state| ReplicaState {
+                host: number,
+                shard: state.shard_id,
+                replica: state.replica_id,
+                applied: state.applied_index,
+                hash: state.state_hash,
+            }));
+        }
+        Ok(states)
     }
 }
 
