@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Run whole clusters in one process each, on simulated time, network and disks; exit code 0 only if all are ok
     Simulate(SimulateArgs),
+    /// Turn on each seeded bug and see that something finds it; exit code 0 only if all are found
+    Mutants(MutantsArgs),
     /// Judge once more what a run left in its folder
     Check {
         /// The folder
@@ -99,6 +101,25 @@ pub(crate) struct SimulateArgs {
     /// Where the totals go, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) totals: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MutantsArgs {
+    /// Bugs, with commas between [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) bug: Vec<String>,
+    /// Where the table goes, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// A program built with the feature `seeded-bugs` [default: it is built]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) program: Option<PathBuf>,
+    /// Where runs against processes leave their files
+    #[arg(long, value_name = "DIR", default_value = "jepsen-mutants")]
+    pub(crate) out: PathBuf,
+    /// Simulations at a time
+    #[arg(long, default_value_t = 2)]
+    pub(crate) jobs: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

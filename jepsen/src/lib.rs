@@ -22,6 +22,7 @@ pub mod judge;
 pub mod linearizability;
 pub mod list_append;
 pub mod migration;
+pub mod mutants;
 pub mod native;
 pub mod nemesis;
 pub mod placement;

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use jepsen::judge::{Demands, Judgement, judge_files};
+use jepsen::mutants::Hunting;
 use jepsen::process::{Entry, NetworkKind, enter_client_namespace};
 use jepsen::run::{RunOptions, soak};
 use jepsen::workload::WorkloadName;
 
-use cli::{Cli, Command, Network, RunArgs, SimulateArgs};
+use cli::{Cli, Command, MutantsArgs, Network, RunArgs, SimulateArgs};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             Err(e) => Err(e),
         },
         Command::Simulate(args) => simulate(&args),
+        Command::Mutants(args) => mutants(&args),
         Command::Check { folder } => check(&folder),
         Command::Godwit { .. } => Err(anyhow::anyhow!("`godwit` must be the first argument")),
     };
@@ -109,6 +111,25 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
         std::fs::write(file, serde_json::to_string_pretty(&summary)? + "\n")?;
     }
     Ok(summary.is_ok())
+}
+
+/// Looks for the bugs asked for; whether all were caught.
+fn mutants(args: &MutantsArgs) -> anyhow::Result<bool> {
+    let hunting = Hunting::new(args.program.clone(), args.out.clone(), args.jobs)?;
+    let bugs = match args.bug.as_slice() {
+        [] => Hunting::bugs().map(str::to_owned).collect(),
+        named => named.to_vec(),
+    };
+    let mut hunts = Vec::new();
+    for bug in &bugs {
+        let hunt = hunting.hunt(bug)?;
+        println!("{hunt}");
+        hunts.push(hunt);
+        if let Some(file) = &args.json {
+            std::fs::write(file, serde_json::to_string_pretty(&hunts)? + "\n")?;
+        }
+    }
+    Ok(hunts.iter().all(|hunt| hunt.caught))
 }
 
 fn random_seed() -> u64 {

@@ -33,6 +33,8 @@ use crate::judge::write_files;
 /// # Errors
 /// When the files cannot be written.
 pub fn simulate(seed: u64, folder: Option<&Path>) -> anyhow::Result<Report> {
+    // A name that no bug has must not pass for a bug that nothing found.
+    storage::seeded_bug::chosen();
     let (report, evidence, judgement) = schedule::run(&Plan::of(seed)).judge();
     if let Some(folder) = folder {
         write_files(folder, &evidence, &judgement)?;

@@ -109,6 +109,7 @@ async fn run_clients(plan: Plan, line: &Line, recorder: Recorder) {
         clients: plan.clients,
         operations_per_s: plan.operations_per_s,
         keys_live: 3,
+        read_mode: plan.read_mode,
         ..WorkloadPlan::default()
     };
     let running = workload::start(load, recorder.clone(), connect_one, stop.clone());

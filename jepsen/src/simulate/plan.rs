@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use client::ReadMode;
+
 use crate::generate::Chance;
 
 /// A class of fault.
@@ -85,6 +87,8 @@ pub struct Plan {
     pub clients: usize,
     /// Operations that they begin in a second, together.
     pub operations_per_s: u64,
+    /// Whether reads rely on a leader's lease or ask its quorum.
+    pub read_mode: ReadMode,
     /// Pause between heartbeats.
     pub heartbeat_ms: u64,
     /// Shortest election timeout; the longest is half as long again.
@@ -136,6 +140,10 @@ impl Plan {
             shards: 2 + chance.below(4) as u32,
             clients: 5 + pick(&mut chance, 6),
             operations_per_s: 40 + chance.below(80),
+            read_mode: match chance.permille(300) {
+                true => ReadMode::Lease,
+                false => ReadMode::default(),
+            },
             heartbeat_ms: 50 + chance.below(50),
             election_min_ms: 300 + chance.below(500),
             snapshot_entries: 20 + chance.below(200),
