@@ -20,6 +20,8 @@ pub(super) struct Chronicle {
     shards: BTreeMap<u64, (u64, Vec<Placed>, Vec<Placed>)>,
     steps: BTreeMap<MigrationId, u64>,
     memberships: BTreeMap<ShardId, u64>,
+    /// The replica of each shard on each host that runs.
+    present: BTreeMap<(usize, ShardId), ReplicaId>,
     /// The lines for [`crate::placement::check`].
     pub(super) lines: Vec<PlacementLine>,
     /// Migrations that ended as wanted.
@@ -39,6 +41,9 @@ impl Chronicle {
         let newer = furthest.filter(|(applied, _)| *applied > self.applied);
         for host in &running {
             self.memberships_of(host);
+        }
+        for (number, host) in hosts.iter().enumerate() {
+            self.replicas_of(number, host);
         }
         if let Some((applied, host)) = newer {
             host.look_at_placement(|placement| self.take(placement, recorder));
@@ -74,6 +79,36 @@ impl Chronicle {
                 });
             }
         }
+    }
+
+    /// A replica that was here, and is not any more although its host runs, was destroyed.
+    fn replicas_of(&mut self, number: usize, host: &SimHost) {
+        let running = host.host().filter(|host| !host.stop().is_cancelled());
+        let now: Option<BTreeMap<ShardId, ReplicaId>> = running.map(|host| {
+            let shards = host.shards();
+            shards
+                .iter()
+                .map(|local| (local.group.id(), local.group.replica()))
+                .collect()
+        });
+        let before: Vec<(ShardId, ReplicaId)> = self
+            .present
+            .iter()
+            .filter(|((host, _), _)| *host == number)
+            .map(|((_, shard), replica)| (*shard, *replica))
+            .collect();
+        for (shard, replica) in before {
+            self.present.remove(&(number, shard));
+            if now.as_ref().is_some_and(|now| now.get(&shard) != Some(&replica)) {
+                self.show(Showing::Destroyed {
+                    shard: shard.0,
+                    replica: replica.0,
+                });
+            }
+        }
+        let now = now.unwrap_or_default();
+        self.present
+            .extend(now.into_iter().map(|(shard, replica)| ((number, shard), replica)));
     }
 
     fn take(&mut self, placement: &Placement, recorder: &Recorder) {

@@ -27,6 +27,8 @@ const KEPT_MAX: usize = 20;
 pub(super) struct Invariants {
     groups: BTreeMap<ShardId, Memory>,
     seen: BTreeMap<(usize, ShardId), (ReplicaId, Vitals)>,
+    /// The newest replica that each host had of each group.
+    lain: BTreeMap<(usize, ShardId), ReplicaId>,
     /// What was broken, and when.
     pub(super) broken: Vec<String>,
     /// How many states of replicas were checked.
@@ -54,7 +56,16 @@ impl Invariants {
         self.seen.retain(|(host, _), _| *host != number);
     }
 
-    /// A host's disk is gone: nothing on it counts as durable any more.
+    /// A host's disk is gone or spoilt: nothing on it counts as durable any more.
+    pub(super) fn disk_lost(&mut self, number: usize) {
+        for ((_, group), replica) in self.lain.iter().filter(|((host, _), _)| *host == number) {
+            if let Some(memory) = self.groups.get_mut(group) {
+                memory.durable.remove(replica);
+            }
+        }
+    }
+
+    /// Looks at all replicas after a step.
     pub(super) fn step(&mut self, now_ms: u64, hosts: &[SimHost]) {
         let running: Vec<(usize, Host)> = hosts
             .iter()
@@ -69,6 +80,7 @@ impl Invariants {
                 let before = before
                     .filter(|(replica, _)| *replica == group.replica())
                     .map(|(_, vitals)| vitals);
+                self.lain.insert((*number, group.id()), group.replica());
                 if before != Some(vitals) {
                     changed.push((*number, host.clone(), group, before, vitals));
                 }

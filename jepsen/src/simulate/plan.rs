@@ -32,6 +32,10 @@ pub enum FaultClass {
     SyncError,
     /// A disk is full for a while.
     DiskFull,
+    /// A host loses its disk, once, and joins with an empty one.
+    Wipe,
+    /// Bits flip on one host's disk while it is down, once.
+    BitRot,
     /// The hosts' clocks run apart.
     ClockRates,
     /// Homes move in bursts.
@@ -40,7 +44,7 @@ pub enum FaultClass {
 
 impl FaultClass {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Crash,
         Self::CrashAll,
         Self::PowerCut,
@@ -51,6 +55,8 @@ impl FaultClass {
         Self::Slow,
         Self::SyncError,
         Self::DiskFull,
+        Self::Wipe,
+        Self::BitRot,
         Self::ClockRates,
         Self::TransferStorm,
     ];
@@ -68,6 +74,8 @@ impl FaultClass {
             Self::Slow => "slow",
             Self::SyncError => "sync-error",
             Self::DiskFull => "disk-full",
+            Self::Wipe => "wipe",
+            Self::BitRot => "bit-rot",
             Self::ClockRates => "clock-rates",
             Self::TransferStorm => "transfer-storm",
         }

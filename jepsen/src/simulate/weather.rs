@@ -1,9 +1,12 @@
 //! The faults of a schedule: drawn one after another from the plan's classes, each for a while, then undone.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raft::Role;
+use storage::disk::Disk;
+use storage::sim_disk::SimDisk;
 
 use super::invariants::Invariants;
 use super::plan::{FaultClass, Plan, pick};
@@ -12,6 +15,8 @@ use crate::events::Happening;
 use crate::generate::Chance;
 use crate::record::Recorder;
 
+/// Hosts without which no disk is spoilt: three replicas, and one host to make a new one on.
+const HOSTS_TO_SPOIL_MIN: usize = 4;
 /// Faults in force at one time.
 const ACTIVE_MAX: usize = 2;
 
@@ -26,6 +31,8 @@ pub(super) struct Weather {
     /// How often each class struck.
     pub(super) tally: BTreeMap<String, u64>,
     turn: usize,
+    /// Whether a disk was spoilt already.
+    spoilt: bool,
 }
 
 struct Active {
@@ -48,6 +55,7 @@ impl Weather {
             active: Vec::new(),
             tally: BTreeMap::new(),
             turn: 0,
+            spoilt: false,
         }
     }
 
@@ -153,6 +161,12 @@ impl Weather {
                     .collect();
                 cut(class, &fault.pairs, world);
             }
+            FaultClass::Wipe | FaultClass::BitRot => {
+                let Some(victim) = self.spoil(class, world, checks) else {
+                    return;
+                };
+                fault.hosts.push(victim);
+            }
             FaultClass::ClockRates | FaultClass::TransferStorm => return,
         }
         let targets = fault
@@ -184,6 +198,33 @@ impl Weather {
             checks.host_died(victim);
             fault.hosts.push(victim);
         }
+    }
+
+    /// Spoils one disk. At most one a schedule, and only where a majority of every shard's replicas keeps theirs.
+    fn spoil(&mut self, class: FaultClass, world: &mut World<'_>, checks: &mut Invariants) -> Option<usize> {
+        let hosts = world.hosts.len();
+        // The first host has nobody to join.
+        let victim = 1 + pick(&mut self.chance, hosts - 1);
+        let down = self.active.iter().any(|other| other.hosts.contains(&victim));
+        if self.spoilt || down || hosts < HOSTS_TO_SPOIL_MIN {
+            return None;
+        }
+        world.crash(victim);
+        checks.host_died(victim);
+        if class == FaultClass::Wipe {
+            world.hosts[victim].disk.wipe();
+            checks.disk_lost(victim);
+            self.spoilt = true;
+            return Some(victim);
+        }
+        let flips = 1 + self.chance.below(4);
+        for _ in 0..flips {
+            self.spoilt |= flip(&mut self.chance, &world.hosts[victim].disk);
+        }
+        if self.spoilt {
+            checks.disk_lost(victim);
+        }
+        Some(victim)
     }
 
     /// Two sides drawn at random, and every pair between them.
@@ -241,6 +282,24 @@ fn restart(number: usize, world: &mut World<'_>, checks: &mut Invariants) {
     world.crash(number);
     checks.host_died(number);
     world.bounce(number);
+}
+
+/// Flips a bit of some file that the host keeps; whether there was one.
+fn flip(chance: &mut Chance, disk: &SimDisk) -> bool {
+    let folder = ["/data/replicas", "/data/replicas", "/data"][pick(chance, 3)];
+    let files: Vec<(PathBuf, u64)> = disk
+        .list(Path::new(folder))
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|path| Some((path.clone(), disk.image(&path).ok()?.len() as u64)))
+        .filter(|(_, bytes)| *bytes > 0)
+        .collect();
+    if files.is_empty() {
+        return false;
+    }
+    let (path, bytes) = &files[pick(chance, files.len())];
+    let bit = u8::try_from(chance.below(8)).unwrap_or(0);
+    disk.flip(path, chance.below(*bytes), bit).is_ok()
 }
 
 fn cut(class: FaultClass, pairs: &[(String, String)], world: &World<'_>) {

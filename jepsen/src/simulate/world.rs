@@ -164,6 +164,7 @@ fn config(plan: &Plan, number: usize) -> HostConfig {
     config.log.live_bytes_max = plan.live_bytes_max;
     config.checkpoint.interval_ms = plan.checkpoint_ms;
     config.balancer.enabled = false;
+    config.balancer.dead_after_ms = 6_000;
     config
 }
 

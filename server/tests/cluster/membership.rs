@@ -65,3 +65,68 @@ async fn a_cluster_grows_from_one_host_and_then_survives_the_loss_of_any() {
     }
     check_all(&client, &acknowledged).await;
 }
+
+/// A new controller has asked nobody yet: that a host is not known to be silent does not mean that it is there. Were a
+/// lost host called up at each change of the controller, it would never be declared dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_controller_does_not_call_a_silent_host_up() {
+    let mut cluster = Cluster::start(5, 2).await;
+    let lost = cluster.hosts.len() - 1;
+    let lost_address = cluster.hosts[lost].address.clone();
+    cluster.hosts[lost].kill();
+    let state_of_lost = || async {
+        let hosts = cluster_hosts(&cluster.admin_of(&[0, 1, 2, 3])).await?;
+        let found = hosts.into_iter().find(|(address, _)| *address == lost_address);
+        found
+            .map(|(_, state)| state)
+            .ok_or_else(|| "it is not known".to_owned())
+    };
+    eventually("the lost host is down", || async {
+        match state_of_lost().await?.as_str() {
+            "down" => Ok(()),
+            state => Err(format!("it is {state}")),
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        let leader = controller_of(&cluster).await;
+        cluster.hosts[leader].kill();
+        let others: Vec<usize> = (0..4).filter(|host| *host != leader).collect();
+        let admin = cluster.admin_of(&others);
+        // Longer than an election and a few rounds of the new controller.
+        let ends = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+        while tokio::time::Instant::now() < ends {
+            for (address, state) in cluster_hosts(&admin).await.unwrap_or_default() {
+                assert!(
+                    address != lost_address || state == "down",
+                    "the lost host is {state}"
+                );
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        cluster.hosts[leader].start("");
+        cluster.wait_until_settled(2).await;
+    }
+}
+
+async fn cluster_hosts(admin: &client::AdminClient) -> Result<Vec<(String, String)>, String> {
+    let reply = admin.hosts().await.map_err(|e| e.to_string())?;
+    Ok(reply
+        .hosts
+        .into_iter()
+        .map(|host| (host.address, host.state))
+        .collect())
+}
+
+/// The index of the host that leads the placement group.
+async fn controller_of(cluster: &Cluster) -> usize {
+    let admin = cluster.admin_of(&[0, 1, 2, 3]);
+    let leader = eventually("the placement group has a leader", || async {
+        match admin.status().await.map_err(|e| e.to_string())?.placement_leader {
+            0 => Err("none is known".to_owned()),
+            leader => Ok(leader),
+        }
+    })
+    .await;
+    cluster.index_of(leader).await
+}

@@ -60,6 +60,15 @@ impl SimDisk {
         state.operations_left = None;
     }
 
+    /// Replaces the disk by an empty one of the same make: every file and folder is gone.
+    pub fn wipe(&self) {
+        self.crash();
+        let mut state = self.lock();
+        state.files.clear();
+        state.images.clear();
+        state.dirs = BTreeSet::from([PathBuf::from("/")]);
+    }
+
     /// Cuts the power after `operations` more operations: that many succeed, all later ones fail
     /// until [`SimDisk::crash`] starts the host anew.
     pub fn cut_power_after(&self, operations: u64) {

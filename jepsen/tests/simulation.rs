@@ -1,0 +1,76 @@
+//! Simulated schedules: those of the committed seeds, fresh ones, and the proof that a seed stands for one run.
+
+#![allow(clippy::unwrap_used)]
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+use std::process::Command;
+
+use jepsen::simulate::{Campaign, Summary};
+
+const JOBS: usize = 2;
+const FRESH: u64 = 8;
+
+fn campaign(seeds: Vec<u64>) -> Summary {
+    let campaign = Campaign {
+        program: env!("CARGO_BIN_EXE_jepsen").into(),
+        seeds,
+        jobs: JOBS,
+        environment: Vec::new(),
+    };
+    let mut wrong = Vec::new();
+    let summary = campaign
+        .run(|report| {
+            if report.verdict != "ok" {
+                wrong.push(report.clone());
+            }
+        })
+        .unwrap();
+    assert!(wrong.is_empty(), "{summary}{wrong:#?}");
+    summary
+}
+
+#[test]
+fn schedules_of_the_committed_seeds_hold() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds.txt");
+    let seeds = Campaign::seeds_of(&file).unwrap();
+    let count = seeds.len() as u64;
+    let summary = campaign(seeds);
+    assert_eq!(summary.schedules, count);
+    println!("{summary}");
+}
+
+#[test]
+fn fresh_schedules_hold() {
+    let from = RandomState::new().build_hasher().finish();
+    println!("from seed {from}");
+    let summary = campaign((0..FRESH).map(|number| from.wrapping_add(number)).collect());
+    println!("{summary}");
+}
+
+/// Everything that a schedule says, down to every state of every replica.
+fn trace(seed: u64) -> (Vec<u8>, Vec<u8>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_jepsen"))
+        .args(["simulate", "--json", "--seed", &seed.to_string()])
+        .env("RUST_LOG", "info,jepsen::states=trace")
+        .output()
+        .unwrap();
+    (output.stdout, output.stderr)
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_in_two_processes() {
+    for seed in [11, 12, 13] {
+        let (report, states) = trace(seed);
+        assert!(
+            states.len() > 100_000,
+            "seed {seed}: a trace of {} bytes",
+            states.len()
+        );
+        let (again, states_again) = trace(seed);
+        assert!(states == states_again, "seed {seed} has two traces");
+        assert_eq!(String::from_utf8_lossy(&report), String::from_utf8_lossy(&again));
+    }
+    let (one, other) = (trace(11), trace(12));
+    assert!(one.1 != other.1, "two seeds have one trace");
+}
