@@ -135,7 +135,7 @@ impl Model {
             Ok((existed, held, revision, replayed)) => {
                 let kind = match held {
                     Ok(previous) => OutcomeKind::Applied { existed, previous },
-                    Err(current) => OutcomeKind::CasFailed { current },
+                    Err(current) => OutcomeKind::CasFailed { existed, current },
                 };
                 answer(revision, kind, replayed)
             }
@@ -416,7 +416,7 @@ fn the_random_clients_meet_every_outcome() {
             }
         }
     }
-    assert_eq!(met.len(), 14, "{met:?}");
+    assert_eq!(met.len(), 16, "{met:?}");
 }
 
 fn kind_name(outcome: &Outcome) -> String {
@@ -424,7 +424,9 @@ fn kind_name(outcome: &Outcome) -> String {
         OutcomeKind::Applied { existed, .. } => {
             format!("applied, existed {existed}, replayed {}", outcome.replayed)
         }
-        OutcomeKind::CasFailed { .. } => format!("cas failed, replayed {}", outcome.replayed),
+        OutcomeKind::CasFailed { existed, .. } => {
+            format!("cas failed, existed {existed}, replayed {}", outcome.replayed)
+        }
         OutcomeKind::SessionOpened => "session opened".to_owned(),
         OutcomeKind::Refused(refusal) => format!("{refusal:?}"),
     }

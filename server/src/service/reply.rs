@@ -68,7 +68,7 @@ pub(crate) fn read_failed(id: u64, error: &ReadError) -> Reply {
 pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
     let (applied, existed, previous) = match outcome.kind {
         OutcomeKind::Applied { existed, previous } => (true, existed, previous),
-        OutcomeKind::CasFailed { current } => (false, current.is_some(), current),
+        OutcomeKind::CasFailed { existed, current } => (false, existed, current),
         OutcomeKind::SessionOpened => (true, false, None),
         OutcomeKind::Refused(refusal) => return refused(id, refusal),
     };

@@ -130,7 +130,9 @@ pub enum OutcomeKind {
     },
     /// The compare-and-set met something else than it expected, and changed nothing.
     CasFailed {
-        /// What the key holds; `None`: it is absent, or this is a replay.
+        /// The key existed.
+        existed: bool,
+        /// What it held, if this is no replay.
         current: Option<KeyValue>,
     },
     /// The session is open.
@@ -364,7 +366,8 @@ impl State {
             Change::CompareAndSet(swap, expect) => {
                 let current = self.pair(&swap.key, stored);
                 if !holds(expect, current.as_ref()) {
-                    return OutcomeKind::CasFailed { current };
+                    let existed = current.is_some();
+                    return OutcomeKind::CasFailed { existed, current };
                 }
                 let existed = self.set(&swap.key, swap.new_value.clone());
                 OutcomeKind::Applied {
@@ -434,7 +437,7 @@ impl State {
     fn remember(&mut self, mutation: &Mutation, outcome: &OutcomeKind) {
         let effect = match outcome {
             OutcomeKind::Applied { existed, .. } => Effect::Applied { existed: *existed },
-            OutcomeKind::CasFailed { .. } => Effect::CasFailed,
+            OutcomeKind::CasFailed { existed, .. } => Effect::CasFailed { existed: *existed },
             OutcomeKind::SessionOpened | OutcomeKind::Refused(_) => return,
         };
         let remembered = Remembered {
@@ -473,7 +476,10 @@ fn replay(remembered: Remembered) -> Outcome {
             existed,
             previous: None,
         },
-        Effect::CasFailed => OutcomeKind::CasFailed { current: None },
+        Effect::CasFailed { existed } => OutcomeKind::CasFailed {
+            existed,
+            current: None,
+        },
     };
     Outcome {
         revision: remembered.revision,

@@ -34,8 +34,8 @@ pub(crate) struct Remembered {
 pub(crate) enum Effect {
     /// It was applied to a key that existed before, or not.
     Applied { existed: bool },
-    /// A compare-and-set met something else than it expected.
-    CasFailed,
+    /// A compare-and-set met something else than it expected, on a key that existed or not.
+    CasFailed { existed: bool },
 }
 
 /// What a sequence means to its session.
@@ -243,7 +243,8 @@ fn effect_code(effect: Effect) -> u32 {
     match effect {
         Effect::Applied { existed: false } => 1,
         Effect::Applied { existed: true } => 2,
-        Effect::CasFailed => 3,
+        Effect::CasFailed { existed: true } => 3,
+        Effect::CasFailed { existed: false } => 4,
     }
 }
 
@@ -251,7 +252,8 @@ fn effect(code: u32) -> Option<Effect> {
     match code {
         1 => Some(Effect::Applied { existed: false }),
         2 => Some(Effect::Applied { existed: true }),
-        3 => Some(Effect::CasFailed),
+        3 => Some(Effect::CasFailed { existed: true }),
+        4 => Some(Effect::CasFailed { existed: false }),
         _ => None,
     }
 }
@@ -261,7 +263,7 @@ mod tests {
     use super::*;
 
     const DONE: Remembered = Remembered {
-        effect: Effect::CasFailed,
+        effect: Effect::CasFailed { existed: true },
         revision: 4,
     };
 

@@ -164,7 +164,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
         OutcomeKind::Applied { existed, previous } => {
             format!("applied, existed {existed}, previous {}", pair(previous))
         }
-        OutcomeKind::CasFailed { current } => format!("not as expected, current {}", pair(current)),
+        OutcomeKind::CasFailed { current, .. } => format!("not as expected, current {}", pair(current)),
         OutcomeKind::SessionOpened => "session open".to_owned(),
         OutcomeKind::Refused(refusal) => format!("refused: {}", describe_refusal(*refusal)),
     };
