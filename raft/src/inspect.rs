@@ -75,7 +75,7 @@ impl Group {
             committed: metrics.local_committed.map(position),
             applied: applied.map(position),
             membership_index,
-            purged_index: metrics.purged.map(|id| id.index()),
+            purged_index: self.log().purged().map(|(index, _)| index),
         }
     }
 

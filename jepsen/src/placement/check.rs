@@ -34,6 +34,8 @@ struct Migration {
     src: Option<Placed>,
     dst: Option<Placed>,
     voters_before: usize,
+    /// Whether it holds a slot at its source: a host that was down when it started has none to protect.
+    holds_out: bool,
 }
 
 impl Migration {
@@ -120,6 +122,7 @@ impl Picture {
                     src: *src,
                     dst: *dst,
                     voters_before: self.shards.get(shard).map_or(0, |shard| shard.voters.len()),
+                    holds_out: src.is_none_or(|src| self.eligible.contains(&src.host)),
                 };
                 self.step(*migration, entered);
             }
@@ -254,6 +257,7 @@ impl Picture {
                 // It counts from when it starts.
                 if from != MigrationState::Proposed {
                     entered.voters_before = before.voters_before;
+                    entered.holds_out = before.holds_out;
                 }
                 (entered.src, entered.dst) = (entered.src.or(before.src), entered.dst.or(before.dst));
                 if changed {
@@ -317,7 +321,8 @@ impl Picture {
         let mut counts: BTreeMap<(u64, &str), usize> = BTreeMap::new();
         let moving = self.migrations.values().filter(|migration| migration.is_active());
         for migration in moving.filter(|migration| migration.kind != MigrationKind::Home) {
-            for (placed, way) in [(migration.src, "out of"), (migration.dst, "into")] {
+            let src = migration.src.filter(|_| migration.holds_out);
+            for (placed, way) in [(src, "out of"), (migration.dst, "into")] {
                 if let Some(placed) = placed {
                     *counts.entry((placed.host, way)).or_default() += 1;
                 }

@@ -22,8 +22,12 @@ pub(super) struct Chronicle {
     memberships: BTreeMap<ShardId, u64>,
     /// The replica of each shard on each host that runs.
     present: BTreeMap<(usize, ShardId), ReplicaId>,
+    /// Which start of each host that was.
+    starts: BTreeMap<usize, u64>,
     /// The lines for [`crate::placement::check`].
     pub(super) lines: Vec<PlacementLine>,
+    /// Migrations that have not ended.
+    open: BTreeSet<MigrationId>,
     /// Migrations that ended as wanted.
     pub(super) done: BTreeSet<MigrationId>,
     /// Why a state was refused by its own check.
@@ -49,6 +53,11 @@ impl Chronicle {
             host.look_at_placement(|placement| self.take(placement, recorder));
             self.applied = applied;
         }
+    }
+
+    /// Whether a migration has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// All faults are over, and migrations had their time.
@@ -83,6 +92,9 @@ impl Chronicle {
 
     /// A replica that was here, and is not any more although its host runs, was destroyed.
     fn replicas_of(&mut self, number: usize, host: &SimHost) {
+        if self.starts.insert(number, host.starts()) != Some(host.starts()) {
+            self.present.retain(|(host, _), _| *host != number);
+        }
         let running = host.host().filter(|host| !host.stop().is_cancelled());
         let now: Option<BTreeMap<ShardId, ReplicaId>> = running.map(|host| {
             let shards = host.shards();
@@ -181,6 +193,10 @@ impl Chronicle {
             for step in migration.steps.iter().filter(|step| Some(step.index) > known) {
                 let state = named::<_, MigrationState>(step.state);
                 self.steps.insert(migration.id, step.index);
+                match state.is_terminal() {
+                    true => self.open.remove(&migration.id),
+                    false => self.open.insert(migration.id),
+                };
                 if state == MigrationState::Done {
                     self.done.insert(migration.id);
                 }

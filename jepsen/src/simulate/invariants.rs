@@ -45,6 +45,8 @@ struct Memory {
     applied: BTreeMap<u64, EntryPrint>,
     /// The last durable entry of each replica that ever was.
     durable: BTreeMap<ReplicaId, u64>,
+    /// Replicas whose host ended in the middle of a step: they may have made durable, and said, more than was seen.
+    unsure: BTreeSet<ReplicaId>,
     /// Hashes of states, by the last entry applied.
     states: BTreeMap<u64, u64>,
     voters: Vec<BTreeSet<ReplicaId>>,
@@ -72,6 +74,7 @@ impl Invariants {
             .enumerate()
             .filter_map(|(number, host)| Some((number, host.host()?)))
             .collect();
+        self.doubt(hosts);
         let mut changed = Vec::new();
         for (number, host) in &running {
             for group in host.raft().map(|raft| raft.groups()).unwrap_or_default() {
@@ -91,6 +94,7 @@ impl Invariants {
             if let Some(flushed) = vitals.flushed_index.max(vitals.applied.map(|at| at.index)) {
                 let memory = self.groups.entry(group.id()).or_default();
                 memory.durable.insert(group.replica(), flushed);
+                memory.unsure.remove(&group.replica());
             }
         }
         for (number, host, group, before, vitals) in changed {
@@ -109,6 +113,19 @@ impl Invariants {
                 if self.broken.len() < KEPT_MAX {
                     self.broken.push(line);
                 }
+            }
+        }
+    }
+
+    /// Takes note of hosts that are ending by themselves.
+    fn doubt(&mut self, hosts: &[SimHost]) {
+        for ((number, group), replica) in &self.lain {
+            let host = &hosts[*number];
+            let stopping = host.host().is_some_and(|host| host.stop().is_cancelled());
+            if let Some(memory) = self.groups.get_mut(group)
+                && (stopping || host.ended().is_some())
+            {
+                memory.unsure.insert(*replica);
             }
         }
     }
@@ -250,14 +267,20 @@ impl Memory {
         wanted: &[EntryPrint],
         running: &[(usize, Host)],
     ) -> bool {
-        if self.durable.get(&voter).is_none_or(|durable| *durable < at.index) {
-            return false;
-        }
         let alive = running
             .iter()
             .filter_map(|(_, host)| host.raft()?.group(group))
             .find(|group| group.replica() == voter);
-        let Some(alive) = alive else { return true };
+        let durable = self
+            .durable
+            .get(&voter)
+            .is_some_and(|durable| *durable >= at.index);
+        let Some(alive) = alive else {
+            return durable || self.unsure.contains(&voter);
+        };
+        if !durable {
+            return false;
+        }
         let vitals = alive.vitals();
         if vitals.purged_index >= Some(at.index) || vitals.applied.map(|at| at.index) >= Some(at.index) {
             return true;

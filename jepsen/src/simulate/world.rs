@@ -50,6 +50,11 @@ impl SimHost {
         self.lock().ended.clone()
     }
 
+    /// How often it was started.
+    pub(super) fn starts(&self) -> u64 {
+        self.lock().starts
+    }
+
     /// Lets go of the host: before a crash, or its state would outlive it.
     pub(super) fn forget(&self) {
         let mut running = self.lock();
