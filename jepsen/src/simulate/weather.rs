@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use placement::Role::Voter;
+use placement::Shard;
 use raft::Role;
+use server::host::Host;
 use storage::disk::Disk;
 use storage::sim_disk::SimDisk;
 
 use super::invariants::Invariants;
 use super::plan::{FaultClass, Plan, pick};
-use super::world::{CLIENTS, World};
+use super::world::{CLIENTS, SimHost, World};
 use crate::events::Happening;
 use crate::generate::Chance;
 use crate::record::Recorder;
 
 /// Hosts without which no disk is spoilt: three replicas, and one host to make a new one on.
 const HOSTS_TO_SPOIL_MIN: usize = 4;
+/// Voters of every group when a disk is spoilt.
+const VOTERS_MIN: usize = 3;
 /// Faults in force at one time.
 const ACTIVE_MAX: usize = 2;
 
@@ -31,8 +36,8 @@ pub(super) struct Weather {
     /// How often each class struck.
     pub(super) tally: BTreeMap<String, u64>,
     turn: usize,
-    /// Whether a disk was spoilt already.
-    spoilt: bool,
+    /// The host whose disk was spoilt.
+    spoilt: Option<usize>,
 }
 
 struct Active {
@@ -55,7 +60,7 @@ impl Weather {
             active: Vec::new(),
             tally: BTreeMap::new(),
             turn: 0,
-            spoilt: false,
+            spoilt: None,
         }
     }
 
@@ -94,7 +99,7 @@ impl Weather {
         }
         for number in 0..world.hosts.len() {
             if world.hosts[number].ended().is_some() {
-                restart(number, world, checks);
+                self.restart(number, world, checks);
             }
         }
     }
@@ -182,6 +187,19 @@ impl Weather {
         self.active.push(fault);
     }
 
+    /// Kills what may still run, and starts the host anew; on an empty disk, if it found its own spoilt, as an operator
+    /// would.
+    fn restart(&mut self, number: usize, world: &mut World<'_>, checks: &mut Invariants) {
+        let refused = world.hosts[number].ended().is_some() && self.spoilt == Some(number);
+        world.crash(number);
+        checks.host_died(number);
+        if refused {
+            world.hosts[number].disk.wipe();
+            checks.disk_lost(number);
+        }
+        world.bounce(number);
+    }
+
     fn kill(
         &mut self,
         victims: Vec<usize>,
@@ -206,7 +224,7 @@ impl Weather {
         // The first host has nobody to join.
         let victim = 1 + pick(&mut self.chance, hosts - 1);
         let down = self.active.iter().any(|other| other.hosts.contains(&victim));
-        if self.spoilt || down || hosts < HOSTS_TO_SPOIL_MIN {
+        if self.spoilt.is_some() || down || !may_spoil(world) {
             return None;
         }
         world.crash(victim);
@@ -214,15 +232,15 @@ impl Weather {
         if class == FaultClass::Wipe {
             world.hosts[victim].disk.wipe();
             checks.disk_lost(victim);
-            self.spoilt = true;
+            self.spoilt = Some(victim);
             return Some(victim);
         }
         let flips = 1 + self.chance.below(4);
         for _ in 0..flips {
-            self.spoilt |= flip(&mut self.chance, &world.hosts[victim].disk);
-        }
-        if self.spoilt {
-            checks.disk_lost(victim);
+            if flip(&mut self.chance, &world.hosts[victim].disk) {
+                self.spoilt = Some(victim);
+                checks.disk_lost(victim);
+            }
         }
         Some(victim)
     }
@@ -252,7 +270,7 @@ impl Weather {
             world.hosts[host].disk.limit_writes(None);
             let sound = matches!(fault.class, FaultClass::DiskFull) && world.hosts[host].ended().is_none();
             if !sound {
-                restart(host, world, checks);
+                self.restart(host, world, checks);
             }
         }
         for (a, b) in &fault.pairs {
@@ -277,11 +295,26 @@ fn name(host: usize) -> String {
     format!("h{host}")
 }
 
-/// Kills what may still run, and starts the host anew.
-fn restart(number: usize, world: &mut World<'_>, checks: &mut Invariants) {
-    world.crash(number);
-    checks.host_died(number);
-    world.bounce(number);
+/// Whether every group has a majority without any one host.
+fn may_spoil(world: &World<'_>) -> bool {
+    let whole = |host: Host| {
+        host.look_at_placement(|placement| {
+            let voters = |shard: &Shard| {
+                shard
+                    .replicas
+                    .values()
+                    .filter(|replica| replica.role == Voter)
+                    .count()
+            };
+            !placement.shards().is_empty()
+                && placement
+                    .shards()
+                    .values()
+                    .all(|shard| voters(shard) >= VOTERS_MIN)
+        })
+    };
+    let running = world.hosts.iter().filter_map(SimHost::host);
+    world.hosts.len() >= HOSTS_TO_SPOIL_MIN && running.filter_map(whole).any(|whole| whole)
 }
 
 /// Flips a bit of some file that the host keeps; whether there was one.
