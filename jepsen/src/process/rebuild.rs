@@ -47,6 +47,7 @@ impl Cluster {
             .with_context(|| format!("host {number} does not take the place of id {old}"))?;
         self.with_host(number, |host| {
             host.spoiled = None;
+            host.doubted = None;
             host.renewed = false;
         });
         Ok(())
