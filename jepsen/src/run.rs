@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::Happening;
 use crate::judge::{Demands, Evidence, Facts, Finding, Judgement, Recovery, judge, write_files};
+use crate::native;
 use crate::nemesis;
 use crate::process::{Cluster, ClusterOptions, NetworkKind};
 use crate::record::{MonotonicClock, Recorder};
@@ -26,6 +27,8 @@ use crate::workload::{self, Connect, ReadAll, Used, WorkloadName, WorkloadPlan};
 const CALM: Duration = Duration::from_secs(3);
 /// How long an operation may take, retries included.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// What is said when the library cannot be compiled or loaded.
+const WITHOUT_LIBRARY: &str = "disks that fail, power cuts and clocks that run wrong";
 /// Small, so that scans go through many pages.
 const SCAN_PAGE_PAIRS: u32 = 7;
 
@@ -67,11 +70,18 @@ pub struct RunOptions {
 /// of the verdict.
 pub async fn run(options: &RunOptions) -> anyhow::Result<Judgement> {
     let recorder = Recorder::new(Arc::new(MonotonicClock::new()));
-    let cluster = Cluster::start(cluster_options(options))
+    let library = native::library_for(&options.program, &options.folder.join("native"));
+    let without_library = library
+        .as_ref()
+        .err()
+        .map(|e| format!("{WITHOUT_LIBRARY}: {e:#}"));
+    let cluster = Cluster::start(cluster_options(options, library.ok()))
         .await
         .context("the cluster does not start")?;
     let mut facts = attend(options, &cluster, &recorder).await;
+    facts.left_out.extend(without_library);
     facts.complaints.extend(cluster.complaints());
+    facts.shortfalls.extend(cluster.untouched());
     facts.leaks.extend(cluster.stop().await);
     let evidence = Evidence {
         recorded: recorder.recorded(),
@@ -85,7 +95,7 @@ pub async fn run(options: &RunOptions) -> anyhow::Result<Judgement> {
     Ok(judgement)
 }
 
-fn cluster_options(options: &RunOptions) -> ClusterOptions {
+fn cluster_options(options: &RunOptions, preload: Option<PathBuf>) -> ClusterOptions {
     ClusterOptions {
         hosts: options.hosts,
         shards: options.shards,
@@ -93,6 +103,7 @@ fn cluster_options(options: &RunOptions) -> ClusterOptions {
         seed: options.seed,
         environment: options.environment.clone(),
         network: options.network,
+        preload,
         ..ClusterOptions::new(options.program.clone(), options.folder.join("cluster"))
     }
 }

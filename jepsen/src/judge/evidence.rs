@@ -49,6 +49,9 @@ pub struct Facts {
     /// What the run set out to show and did not, in words.
     #[serde(default)]
     pub shortfalls: Vec<String>,
+    /// What this machine could not do, and why: judged by nobody, but to be read with the verdict.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Processes, namespaces and mounts that were still there after the end.
     pub leaks: Vec<String>,
 }

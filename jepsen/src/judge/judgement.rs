@@ -213,6 +213,9 @@ impl fmt::Display for Judgement {
             "{operations} operations ({operations_checked} to explain) on {keys} keys in {:.1} s",
             *lasted_ms as f64 / 1e3
         )?;
+        for what in self.facts.iter().flat_map(|facts| &facts.left_out) {
+            writeln!(f, "  not possible here: {what}")?;
+        }
         for (kind, Outcomes { ok, fail, info }) in &self.counts.by_kind {
             writeln!(f, "  {:<8} {ok} ok, {fail} fail, {info} info", kind.name())?;
         }

@@ -13,6 +13,7 @@
 mod compile;
 mod control_file;
 mod faults;
+mod preload;
 mod switch;
 
 #[cfg(test)]
@@ -20,4 +21,5 @@ mod testing;
 
 pub use compile::{Artifact, Tools, compile, compiler};
 pub use faults::{Clock, Counters, CutMoment, FaultControl, Space, SyncFailure, Syncs, UnsyncedWrites};
+pub use preload::library_for;
 pub use switch::{DEVICE, Link, LinkCounters, Pair, Port, Reachability, Switch, SwitchControl};

@@ -6,52 +6,21 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 
 use super::fault::{Cure, Struck};
 use super::field::{Field, host_name};
+use crate::process::REFUSAL_LIMIT;
 
 pub(super) const NAMES: [&str; 3] = ["wipe", "rollback", "bit-rot"];
 
 /// How long the host runs on between the copy and the return to it.
 const AGEING_MS: (u64, u64) = (1_500, 1_500);
-/// How long a host may take to find that its disk is not what it was.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(3);
 const FLIPS_MAX: u64 = 8;
 
 pub(super) async fn strike(name: &str, field: &Field<'_>) -> anyhow::Result<Option<Struck>> {
-    if !field.take_disk() {
-        return Ok(None);
-    }
-    let struck = strike_whole(name, field).await;
-    if !matches!(struck, Ok(Some(_))) {
-        field.release_disk();
-    }
-    struck
-}
-
-async fn strike_whole(name: &str, field: &Field<'_>) -> anyhow::Result<Option<Struck>> {
-    // Every replica on a host that is there: nothing is left to repair from before.
-    let Some(layout) = field.layout().await else {
-        return Ok(None);
-    };
-    // A shard that waits to clean up could not replace a second replica.
-    if field.cluster.has_debris().await.unwrap_or(true) {
-        return Ok(None);
-    }
-    let replicas = layout.groups().flat_map(|group| &group.replicas);
-    let holders: Option<BTreeSet<usize>> = replicas
-        .map(|replica| layout.number_of(replica.host_id))
-        .collect();
-    // A host that holds nothing has no disk worth striking.
-    let candidates: Vec<usize> = holders.into_iter().flatten().collect();
-    let Some(number) = field.take_one(&candidates) else {
-        return Ok(None);
-    };
-    let Some(id) = layout.id_of(number) else {
-        field.release(&[number]);
+    let Some((number, id)) = take_victim(field).await else {
         return Ok(None);
     };
     field.begin(name, vec![host_name(number)]);
@@ -76,6 +45,39 @@ async fn strike_whole(name: &str, field: &Field<'_>) -> anyhow::Result<Option<St
         taken: vec![number],
         cure,
     }))
+}
+
+/// Takes the field's place for disks, and a host whose disk may be struck: its number and its id.
+pub(super) async fn take_victim(field: &Field<'_>) -> Option<(usize, u64)> {
+    if !field.take_disk() {
+        return None;
+    }
+    let victim = draw_victim(field).await;
+    if victim.is_none() {
+        field.release_disk();
+    }
+    victim
+}
+
+async fn draw_victim(field: &Field<'_>) -> Option<(usize, u64)> {
+    let layout = field.layout().await?;
+    // A shard that waits to clean up could not replace a second replica.
+    if field.cluster.has_debris().await.unwrap_or(true) {
+        return None;
+    }
+    // Every replica on a host that is there: nothing is left to repair from before.
+    let replicas = layout.groups().flat_map(|group| &group.replicas);
+    let holders: Option<BTreeSet<usize>> = replicas
+        .map(|replica| layout.number_of(replica.host_id))
+        .collect();
+    // A host that holds nothing has no disk worth striking.
+    let candidates: Vec<usize> = holders.into_iter().flatten().collect();
+    let number = field.take_one(&candidates)?;
+    let id = layout.id_of(number);
+    if id.is_none() {
+        field.release(&[number]);
+    }
+    Some((number, id?))
 }
 
 /// The host dies now; its folder is emptied when it is rebuilt.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::field::Field;
-use super::{controllers, disks, network, processes, shards};
+use super::{clocks, controllers, disk_errors, disks, network, power, processes, proof, shards};
 use crate::process::{Cluster, Condition, Signal};
 
 /// A fault that holds.
@@ -34,6 +34,17 @@ pub(super) enum Cure {
     Flap(Condition),
     /// The host gets an empty disk and replaces what it was.
     Rebuild(usize),
+    /// What was ordered from the library in these hosts is called off, and they are started if they ended of it.
+    Soothe(Vec<usize>),
+    /// The wall clock of the host flips between the truth and `ahead` of it until it is soothed.
+    Strobe {
+        /// Whose clock.
+        host: usize,
+        /// By how much.
+        ahead: Duration,
+    },
+    /// The host reads what is on its disk again, and starts anew; it is rebuilt if it cannot.
+    Doubt(usize),
 }
 
 /// How long a condition that flaps holds, and how long it does not: at least, and so much more.
@@ -48,14 +59,22 @@ pub(super) enum Class {
     Shards,
     Controllers,
     Disks,
+    DiskErrors,
+    Power,
+    Clocks,
 }
 
-const CLASSES: [(Class, &str, &[&str]); 5] = [
+/// Classes by the names that stand for all of their faults.
+const CLASSES: [(Class, &str, &[&str]); 9] = [
     (Class::Processes, "process", &processes::NAMES),
     (Class::Network, "network", &network::NAMES),
     (Class::Shards, "shards", &shards::NAMES),
     (Class::Controllers, "controller", &controllers::NAMES),
     (Class::Disks, "disk", &disks::NAMES),
+    (Class::DiskErrors, "disk", &disk_errors::NAMES),
+    (Class::Power, "disk", &power::NAMES),
+    (Class::Clocks, "clock", &clocks::NAMES),
+    (Class::Clocks, "clock-wild", &clocks::WILD),
 ];
 
 /// The names of all faults.
@@ -73,13 +92,17 @@ pub(super) fn expand(name: &str) -> anyhow::Result<Vec<String>> {
     if class_of(name).is_some() {
         return Ok(vec![name.to_owned()]);
     }
-    match CLASSES.iter().find(|(_, class, _)| *class == name) {
-        Some((_, _, names)) => Ok(names.iter().map(|name| (*name).to_owned()).collect()),
-        None => bail!(
+    let of_class = CLASSES.iter().filter(|(_, class, _)| *class == name);
+    let found: Vec<String> = of_class
+        .flat_map(|(_, _, names)| names.iter().map(|name| (*name).to_owned()))
+        .collect();
+    if found.is_empty() {
+        bail!(
             "there is no fault {name}; known are {}",
             names().collect::<Vec<_>>().join(", ")
-        ),
+        );
     }
+    Ok(found)
 }
 
 /// Why the fault cannot happen in this cluster on this machine; `None`: it can.
@@ -91,6 +114,7 @@ pub fn available(cluster: &Cluster, name: &str) -> Option<String> {
         Class::Network => network::unavailable(cluster, name),
         Class::Controllers => controllers::unavailable(name),
         Class::Shards => shards::unavailable(cluster, name),
+        Class::DiskErrors | Class::Power | Class::Clocks => proof::unavailable(cluster),
         Class::Processes | Class::Disks => None,
     }
 }
@@ -103,6 +127,9 @@ pub(super) async fn strike(name: &str, field: &Field<'_>) -> anyhow::Result<Opti
         Some(Class::Shards) => shards::strike(name, field).await,
         Some(Class::Controllers) => controllers::strike(name, field).await,
         Some(Class::Disks) => disks::strike(name, field).await,
+        Some(Class::DiskErrors) => disk_errors::strike(name, field).await,
+        Some(Class::Power) => power::strike(name, field).await,
+        Some(Class::Clocks) => clocks::strike(name, field).await,
         None => bail!("there is no fault {name}"),
     }
 }
@@ -110,16 +137,23 @@ pub(super) async fn strike(name: &str, field: &Field<'_>) -> anyhow::Result<Opti
 /// Lets the fault go on for so long.
 pub(super) async fn hold(struck: &Struck, field: &Field<'_>, length: Duration) -> anyhow::Result<()> {
     let ends = tokio::time::Instant::now() + length;
-    let Cure::Flap(condition) = &struck.cure else {
-        tokio::time::sleep_until(ends).await;
-        return Ok(());
-    };
-    let network = field.cluster.network();
-    while tokio::time::Instant::now() < ends {
-        field.pause(FLAP_MS).await;
-        network.lift(&struck.name)?;
-        field.pause(FLAP_MS).await;
-        network.impose(&struck.name, condition.clone())?;
+    let goes_on = || tokio::time::Instant::now() < ends;
+    match &struck.cure {
+        Cure::Flap(condition) => {
+            let network = field.cluster.network();
+            while goes_on() {
+                field.pause(FLAP_MS).await;
+                network.lift(&struck.name)?;
+                field.pause(FLAP_MS).await;
+                network.impose(&struck.name, condition.clone())?;
+            }
+        }
+        Cure::Strobe { host, ahead } => {
+            while goes_on() {
+                clocks::flip(field, *host, *ahead).await?;
+            }
+        }
+        _ => tokio::time::sleep_until(ends).await,
     }
     Ok(())
 }
@@ -142,17 +176,39 @@ pub(super) async fn relent(struck: Struck, field: &Field<'_>) -> anyhow::Result<
             }
         }
         Cure::Lift | Cure::Flap(_) => cluster.network().lift(&struck.name)?,
-        Cure::Rebuild(host) => {
-            if let Err(reason) = cluster.rebuild(*host, REBUILD_LIMIT).await {
-                // It stays taken, and its disk spoiled: no other disk is struck before healing has repaired this one.
-                tracing::warn!("{reason:#}");
-                field.end(&struck.name);
-                return Ok(());
+        Cure::Soothe(hosts) => {
+            for host in hosts {
+                cluster.soothe(*host).await?;
             }
-            field.release_disk();
         }
+        Cure::Strobe { host, .. } => cluster.soothe(*host).await?,
+        Cure::Doubt(host) => {
+            cluster.kill(*host)?;
+            cluster.soothe(*host).await?;
+            let outcome = match cluster.settle_doubt(*host).await {
+                true => "rebuilt",
+                false => "came back",
+            };
+            field.count(&format!("{}/{outcome}", struck.name));
+            return rebuild(&struck, *host, field).await;
+        }
+        Cure::Rebuild(host) => return rebuild(&struck, *host, field).await,
     }
     field.release(&struck.taken);
+    field.end(&struck.name);
+    Ok(())
+}
+
+/// Rebuilds the host if it is to be, and gives back the field's place for disks.
+async fn rebuild(struck: &Struck, host: usize, field: &Field<'_>) -> anyhow::Result<()> {
+    match field.cluster.rebuild(host, REBUILD_LIMIT).await {
+        Ok(()) => {
+            field.release_disk();
+            field.release(&struck.taken);
+        }
+        // It stays taken, and its disk spoiled: no other disk is struck before healing has repaired this one.
+        Err(reason) => tracing::warn!("{reason:#}"),
+    }
     field.end(&struck.name);
     Ok(())
 }
@@ -175,7 +231,11 @@ mod tests {
 
     #[test]
     fn a_class_stands_for_its_faults() {
-        assert_eq!(expand("disk").unwrap(), disks::NAMES);
+        assert_eq!(expand("controller").unwrap(), controllers::NAMES);
+        let disk = expand("disk").unwrap();
+        assert!(disk.contains(&"wipe".to_owned()) && disk.contains(&"power-cut-all".to_owned()));
+        assert_eq!(expand("clock").unwrap(), clocks::NAMES);
+        assert_eq!(expand("clock-rate-wild").unwrap(), clocks::WILD);
         assert_eq!(expand("wipe").unwrap(), ["wipe"]);
         assert!(
             expand("earthquake")

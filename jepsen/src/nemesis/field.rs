@@ -145,6 +145,12 @@ impl<'a> Field<'a> {
         books.taken.retain(|host| !hosts.contains(host));
     }
 
+    /// Starts hosts that may have written what they read wrong, and ended since, unless some fault holds them.
+    pub(super) fn revive_doubted(&self) -> anyhow::Result<()> {
+        let taken = self.books().taken.clone();
+        self.cluster.revive_doubted(|host| !taken.contains(&host))
+    }
+
     /// Whether this fault is now the one that may strike a disk.
     pub(super) fn take_disk(&self) -> bool {
         !std::mem::replace(&mut self.books().disk_taken, true)

@@ -6,21 +6,26 @@
 //!
 //! A fault is a function from the field to what it struck; how it is undone is data, so that it can be undone at any
 //! moment, and by [`Cluster::heal`] if all else was cut short. A fault is counted when it happened: a kill that found
-//! a process, a migration that was accepted.
+//! a process, a migration that was accepted, a failed sync that the library in the host counted.
 //!
-//! Files: processes, network, shards, controllers and disks hold one class of faults each; `torment` is the schedule.
+//! Files: processes, network, shards, controllers, disks (what is done to files), `disk_errors`, power and clocks (what is
+//! ordered from the library in the hosts) hold one class of faults each; `torment` is the schedule.
 //!
 //! [`Cluster::heal`]: crate::process::Cluster::heal
 
 use std::collections::BTreeMap;
 
+mod clocks;
 mod controllers;
+mod disk_errors;
 mod disks;
 mod fault;
 mod field;
 mod migrations;
 mod network;
+mod power;
 mod processes;
+mod proof;
 mod shards;
 mod torment;
 
@@ -28,7 +33,7 @@ pub use fault::{available, names};
 pub use torment::torment;
 
 /// What a run injects when it is not told otherwise. Narrow it with [`available`].
-pub const DEFAULT_MIX: [&str; 27] = [
+pub const DEFAULT_MIX: [&str; 36] = [
     "move-replica",
     "move-home",
     "transfer-storm",
@@ -56,6 +61,15 @@ pub const DEFAULT_MIX: [&str; 27] = [
     "wipe",
     "rollback",
     "bit-rot",
+    "slow-disk",
+    "sync-error",
+    "disk-full",
+    "read-bit-flips",
+    "power-cut",
+    "power-cut-all",
+    "clock-jump",
+    "clock-rate",
+    "clock-strobe",
 ];
 
 /// How often each fault happened. A name with a slash counts how a fault of that name went.

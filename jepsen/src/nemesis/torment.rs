@@ -25,11 +25,11 @@ const QUIET_MS: [(u64, u64); 2] = [(500, 2_500), (3_000, 8_000)];
 const AGAIN: Duration = Duration::from_millis(300);
 
 /// Injects faults of these names, drawn from the seed, until stopped; then heals the cluster. A name may stand for a
-/// class: process, network, shards, controller, disk.
+/// class: process, network, shards, controller, disk, clock; then the tally has a line for the class, too.
 ///
 /// # Errors
 /// When a name is unknown or [not available](super::available), or the machine refuses a fault. The cluster is healed
-/// then, too.
+/// then, too. That it could not be healed is no error here: [`Cluster::heal`] says it to who asks again.
 pub async fn torment(
     cluster: &Cluster,
     recorder: &Recorder,
@@ -37,6 +37,7 @@ pub async fn torment(
     seed: u64,
     stop: CancellationToken,
 ) -> anyhow::Result<Tally> {
+    let asked = names;
     let names = resolve(cluster, names)?;
     let field = Field::new(cluster, recorder, seed);
     let (moving, others) = names
@@ -49,13 +50,17 @@ pub async fn torment(
             ended = inject(&field, &moving, &others) => ended,
             () = stop.cancelled() => Ok(()),
         };
-        let healed = cluster.heal().await;
+        // What happened happened, healed or not; who asks for recovery heals again, and is told.
+        if let Err(reason) = cluster.heal().await {
+            tracing::warn!("{reason:#}");
+        }
         field.end_all();
         watched.cancel();
-        ended.and(healed)
+        ended
     };
     let (injected, ()) = tokio::join!(injecting, migrations::watch(cluster, recorder, &watched));
-    injected.map(|()| field.tally())
+    injected?;
+    add_classes(field.tally(), asked)
 }
 
 fn resolve(cluster: &Cluster, names: &[String]) -> anyhow::Result<Vec<String>> {
@@ -71,6 +76,16 @@ fn resolve(cluster: &Cluster, names: &[String]) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(resolved)
+}
+
+/// Counts each class that was asked for: all of its faults together.
+fn add_classes(mut tally: Tally, asked: &[String]) -> anyhow::Result<Tally> {
+    for name in asked.iter().filter(|name| class_of(name).is_none()) {
+        let members = fault::expand(name)?;
+        let times = members.iter().filter_map(|member| tally.0.get(member)).sum();
+        tally.0.insert(name.clone(), times);
+    }
+    Ok(tally)
 }
 
 /// Never ends but with an error.
@@ -100,6 +115,7 @@ async fn move_shards(field: &Field<'_>, turns: &Turns) -> anyhow::Result<()> {
 async fn strike_in_turn(field: &Field<'_>, turns: &Turns, quiet_ms: (u64, u64)) -> anyhow::Result<()> {
     loop {
         field.pause(quiet_ms).await;
+        field.revive_doubted()?;
         let struck = strike_next(field, turns).await?;
         let length = field.length(FAULT_MS);
         fault::hold(&struck, field, length).await?;

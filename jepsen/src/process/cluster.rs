@@ -5,7 +5,7 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,6 +19,7 @@ use super::network::{Network, NetworkKind};
 use super::options::ClusterOptions;
 use super::recovery::until;
 use super::shell;
+use crate::native::FaultControl;
 
 /// How long a cluster may take to be made.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -27,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a host may take to replace its spoiled self.
 pub(crate) const REBUILD_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Beside the data folder of a host.
+const CONTROL_FILE: &str = "faults";
 /// Every namespace is an address of its own; on loopback ports are drawn.
 const NAMESPACE_PORT: u16 = 7420;
 /// Below the ports that the kernel gives to outgoing connections.
@@ -146,18 +149,27 @@ impl Cluster {
             NetworkKind::Proxy => free_port(number)?,
         };
         let place = self.network.settle(number, port).await?;
+        let folder = self.options.folder.join(format!("h{number}"));
+        std::fs::create_dir_all(&folder)?;
+        let control = match self.options.preload {
+            Some(_) => Some(Arc::new(FaultControl::open(&folder.join(CONTROL_FILE))?)),
+            None => None,
+        };
         let host = Host {
             number,
             join: self.addresses(),
             address: place.address,
             listen: place.listen,
             zone: format!("z{number}"),
-            folder: self.options.folder.join(format!("h{number}")),
+            folder,
             may_end: false,
             paused: false,
             must_restart: false,
             spoiled: None,
             renewed: false,
+            doubted: None,
+            control,
+            attached_before: 0,
             child: None,
         };
         self.hosts().push(host);
@@ -204,11 +216,6 @@ impl Cluster {
     /// The data folder of a host.
     pub fn data_folder(&self, number: usize) -> PathBuf {
         self.with_host(number, |host| host.data())
-    }
-
-    /// The control file that the preloaded library of a host reads.
-    pub fn fault_file(&self, number: usize) -> PathBuf {
-        self.with_host(number, |host| host.faults())
     }
 
     /// How a client is to reach the cluster. Its operations end within seconds, so that a client that is cut off does
@@ -309,7 +316,9 @@ impl Cluster {
             if host.child.is_some() {
                 return Ok(());
             }
-            host.may_end = !environment.is_empty() || (host.spoiled.is_some() && !host.renewed);
+            host.may_end = !environment.is_empty()
+                || host.doubted.is_some()
+                || (host.spoiled.is_some() && !host.renewed);
             let pid = host.start(&self.launch, &prefix, environment)?;
             self.network.moved_in(pid, number);
             Ok(())
@@ -362,9 +371,11 @@ impl Cluster {
         true
     }
 
-    /// Whether an end of this host that nobody asked for is part of a fault.
+    /// Whether an end of this host that nobody asked for is part of a fault. Of a host in doubt it always is.
     pub fn expect_end(&self, number: usize, expected: Expected) {
-        self.with_host(number, |host| host.may_end = expected == Expected::Yes);
+        self.with_host(number, |host| {
+            host.may_end = expected == Expected::Yes || host.doubted.is_some();
+        });
     }
 
     /// Ends all faults: the network is whole, disks and clocks are sound, every host runs.
@@ -375,9 +386,11 @@ impl Cluster {
         self.network.heal()?;
         self.note_ends();
         for number in self.numbers() {
-            std::fs::remove_file(self.fault_file(number)).ok();
+            self.call_off(number)?;
+            // One that may end could be about to: what it was told is over, so it begins again.
             let (paused, must_restart, spoiled) = self.with_host(number, |host| {
-                (host.paused, host.must_restart, host.spoiled.is_some())
+                let must_restart = host.must_restart || host.may_end;
+                (host.paused, must_restart, host.spoiled.is_some())
             });
             if paused {
                 self.signal(number, Signal::Continue)?;
@@ -391,6 +404,7 @@ impl Cluster {
             }
         }
         for number in self.numbers() {
+            self.settle_doubt(number).await;
             self.rebuild(number, REBUILD_LIMIT).await?;
         }
         Ok(())
@@ -454,7 +468,7 @@ impl Cluster {
             .extend(lines);
     }
 
-    fn complain(&self, line: String) {
+    pub(crate) fn complain(&self, line: String) {
         self.ends.lock().expect("no panic with the lock held").push(line);
     }
 

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use super::shell;
+use crate::native::FaultControl;
 
 /// A signal that a host may get; SIGKILL has its own call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,12 @@ pub(super) struct Host {
     pub(super) spoiled: Option<u64>,
     /// Whether the spoiled disk was emptied already.
     pub(super) renewed: bool,
+    /// Who it is, once its disk gave back what was not there: what it wrote since may be wrong, and shows later.
+    pub(super) doubted: Option<u64>,
+    /// What the preloaded library is steered by.
+    pub(super) control: Option<Arc<FaultControl>>,
+    /// How many processes had mapped the control file when the present one was started.
+    pub(super) attached_before: u64,
     pub(super) child: Option<Child>,
 }
 
@@ -72,10 +80,6 @@ impl Host {
         self.folder.join("host.log")
     }
 
-    pub(super) fn faults(&self) -> PathBuf {
-        self.folder.join("faults")
-    }
-
     /// Starts the process behind `prefix`, which must end in an exec of what follows it.
     pub(super) fn start(
         &mut self,
@@ -86,7 +90,11 @@ impl Host {
         if self.child.is_some() {
             bail!("host {} runs already", self.number);
         }
-        std::fs::create_dir_all(&self.folder)?;
+        // The library looks for the folder as soon as it is loaded.
+        std::fs::create_dir_all(self.data())?;
+        if let Some(control) = &self.control {
+            self.attached_before = control.counters()?.attached;
+        }
         let log = File::options().create(true).append(true).open(self.log())?;
         let line = self.command_line(launch, prefix);
         let (program, arguments) = line.split_first().context("no program for hosts")?;
@@ -110,12 +118,10 @@ impl Host {
     fn command_line(&self, launch: &Launch, prefix: &[String]) -> Vec<String> {
         let mut line = prefix.to_vec();
         // `env` behind the prefix, so that the library is not loaded into what the prefix runs.
-        if let Some(library) = &launch.preload {
-            line.extend([
-                "env".to_owned(),
-                format!("LD_PRELOAD={}", library.display()),
-                format!("JEPSEN_FAULTS={}", self.faults().display()),
-            ]);
+        if let (Some(library), Some(control)) = (&launch.preload, &self.control) {
+            line.push("env".to_owned());
+            let variables = control.environment(library, &self.data());
+            line.extend(variables.map(|(name, value)| format!("{name}={}", value.display())));
         }
         line.extend(launch.program.iter().cloned());
         line.extend([

@@ -25,8 +25,8 @@ pub struct ClusterOptions {
     ///
     /// [`enter_client_namespace`]: super::enter_client_namespace
     pub network: Option<NetworkKind>,
-    /// A library that is loaded into every host before all others. Each host finds the path of its control file in
-    /// `JEPSEN_FAULTS`.
+    /// A library that is loaded into every host before all others: [`library_for`](crate::native::library_for) has
+    /// one. Each host has a control file of its own, and only what is below its data folder is touched.
     pub preload: Option<PathBuf>,
 }
 

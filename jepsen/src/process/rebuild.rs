@@ -1,9 +1,10 @@
 //! A host that lost its disk: it joins again as another, and takes the place of what it was.
 //!
 //! This is what an operator does. The empty folder gets a new token, so the cluster gives it a new id once the old one
-//! counts as down; the replicas of the old id are then moved to living hosts. (Left alone, the cluster does the same after it
-//! has declared the old host dead, which takes minutes.) Such a move ends as soon as the new replica votes in the old
-//! one's place; that nobody can clean up on the lost disk keeps it listed until the old host is declared dead.
+//! counts as down; the replicas of the old id are then moved to living hosts. Left alone, the cluster does the same after
+//! it has declared the old host dead, some ten seconds later here; asked in time, it is done before. The new replica
+//! votes in the old one's place at once; that nobody can clean up on the lost disk keeps the migration listed until the
+//! old host is declared dead.
 
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ impl Cluster {
             .with_context(|| format!("host {number} does not take the place of id {old}"))?;
         self.with_host(number, |host| {
             host.spoiled = None;
+            host.doubted = None;
             host.renewed = false;
         });
         Ok(())
