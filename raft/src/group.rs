@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
@@ -393,12 +394,18 @@ impl Group {
         }
     }
 
-    /// Why this replica gave up, if it did: its log or its state could not be written or read.
+    /// Why this replica gave up, if it did: its log or its state could not be written or read, or its core broke down.
     pub fn failure(&self) -> Option<String> {
-        let metrics = self.registered.raft.metrics();
-        match &metrics.borrow_watched().running_state {
-            Ok(()) | Err(Fatal::Stopped) => None,
-            Err(fatal) => Some(fatal.to_string()),
+        let mut metrics = self.registered.raft.metrics();
+        match &metrics.borrow_and_update().running_state {
+            Ok(()) => {}
+            Err(Fatal::Stopped) => return None,
+            Err(fatal) => return Some(fatal.to_string()),
+        }
+        // A core that panics says nothing any more; one that is stopped says so first.
+        match metrics.changed().now_or_never() {
+            Some(Err(_)) => Some("its core has broken down".to_owned()),
+            _ => None,
         }
     }
 

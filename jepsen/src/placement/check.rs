@@ -39,6 +39,20 @@ struct Migration {
 }
 
 impl Migration {
+    /// Whether the new replica is still on its way.
+    fn receives(&self) -> bool {
+        use MigrationState::{Aborting, Adding, CatchingUp, Switching, Transferring};
+        matches!(
+            self.state,
+            Adding | CatchingUp | Transferring | Switching | Aborting
+        )
+    }
+
+    /// Whether the old replica is still a member, on a host that was up when this began.
+    fn sends(&self) -> bool {
+        self.holds_out && (self.receives() || self.state == MigrationState::Removing)
+    }
+
     /// Whether it has left `Proposed` and not ended.
     fn is_active(&self) -> bool {
         self.state != MigrationState::Proposed && !self.state.is_terminal()
@@ -321,8 +335,9 @@ impl Picture {
         let mut counts: BTreeMap<(u64, &str), usize> = BTreeMap::new();
         let moving = self.migrations.values().filter(|migration| migration.is_active());
         for migration in moving.filter(|migration| migration.kind != MigrationKind::Home) {
-            let src = migration.src.filter(|_| migration.holds_out);
-            for (placed, way) in [(src, "out of"), (migration.dst, "into")] {
+            let src = migration.src.filter(|_| migration.sends());
+            let dst = migration.dst.filter(|_| migration.receives());
+            for (placed, way) in [(src, "out of"), (dst, "into")] {
                 if let Some(placed) = placed {
                     *counts.entry((placed.host, way)).or_default() += 1;
                 }

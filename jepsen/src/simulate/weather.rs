@@ -267,7 +267,7 @@ impl Weather {
 
     fn undo(&mut self, fault: Active, world: &mut World<'_>, checks: &mut Invariants, recorder: &Recorder) {
         for host in fault.hosts {
-            world.hosts[host].disk.limit_writes(None);
+            world.hosts[host].disk.mend();
             let sound = matches!(fault.class, FaultClass::DiskFull) && world.hosts[host].ended().is_none();
             if !sound {
                 self.restart(host, world, checks);

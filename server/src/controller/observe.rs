@@ -13,6 +13,7 @@ use placement::{
     ReplicaProgress, ShardId,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Controller;
 use super::clock::LogClock;
@@ -44,8 +45,8 @@ struct Seen {
 struct HostSeen {
     groups: BTreeMap<ShardId, (u64, GroupView)>,
     tombstones: BTreeSet<ReplicaId>,
-    answered_ms: Option<u64>,
-    asked_since_ms: Option<u64>,
+    answered: Option<Instant>,
+    asked_since: Option<Instant>,
     looked: bool,
 }
 
@@ -73,18 +74,16 @@ impl Observer {
         self.looks.subscribe()
     }
 
-    /// How long a host has not answered, in milliseconds; `None` if it was never asked.
-    pub(crate) fn silent_ms(&self, host: HostId, now_ms: u64) -> Option<u64> {
+    /// How long a host has not answered; `None` if it was never asked. Measured here: a wall clock may jump.
+    pub(crate) fn silence(&self, host: HostId) -> Option<Duration> {
         let seen = self.lock();
         let known = seen.hosts.get(&host)?;
-        let since = known.answered_ms.or(known.asked_since_ms)?;
-        Some(now_ms.saturating_sub(since))
+        Some(known.answered.or(known.asked_since)?.elapsed())
     }
 
-    /// How long ago a host last answered, in milliseconds; `None` if it never did in this term of control.
-    pub(crate) fn answered_ago_ms(&self, host: HostId, now_ms: u64) -> Option<u64> {
-        let answered_ms = self.lock().hosts.get(&host)?.answered_ms?;
-        Some(now_ms.saturating_sub(answered_ms))
+    /// How long ago a host last answered; `None` if it never did in this term of control.
+    pub(crate) fn answered_ago(&self, host: HostId) -> Option<Duration> {
+        Some(self.lock().hosts.get(&host)?.answered?.elapsed())
     }
 
     /// Bytes of live data in each shard, as its leader says.
@@ -148,13 +147,12 @@ impl Observer {
     }
 
     pub(super) async fn look(&self, host: HostId, address: String) {
-        let now_ms = self.clock.now_ms();
         self.lock()
             .hosts
             .entry(host)
             .or_default()
-            .asked_since_ms
-            .get_or_insert(now_ms);
+            .asked_since
+            .get_or_insert_with(Instant::now);
         let Ok(mut control) = self.host.channels().control(&address) else {
             return;
         };
@@ -184,7 +182,7 @@ impl Observer {
             .map(|view| (ShardId(view.shard_id), (now_ms, view)))
             .collect();
         known.tombstones = reply.tombstones.into_iter().map(ReplicaId).collect();
-        (known.answered_ms, known.looked) = (Some(now_ms), true);
+        (known.answered, known.looked) = (Some(Instant::now()), true);
         drop(seen);
         self.looks.send_modify(|look| *look += 1);
     }

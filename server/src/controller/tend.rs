@@ -12,7 +12,7 @@ use crate::control::{InitializeGroupOrder, Order, PlacementMember};
 
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// A host that has not answered for this long counts as down.
-const DOWN_AFTER_MS: u64 = 3_000;
+const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// Debris is looked for in one round of so many.
 const STRAYS_EVERY: u64 = 25;
 /// Shards that are started at once.
@@ -50,19 +50,17 @@ impl Controller {
             .map(|host| (host.id, host.state))
             .collect();
         for (host, known) in hosts {
-            let Some(silent_ms) = self.observer.silent_ms(host, now_ms) else {
+            let Some(silence) = self.observer.silence(host) else {
                 continue;
             };
             // Only an answer shows that a host is back: a new controller has not asked for long, whoever is silent.
-            let answered_ago_ms = self.observer.answered_ago_ms(host, now_ms);
+            let answered_ago = self.observer.answered_ago(host);
             let state = match known {
-                HostState::Up if silent_ms >= DOWN_AFTER_MS => HostState::Down,
-                HostState::Down if answered_ago_ms.is_some_and(|ago_ms| ago_ms < DOWN_AFTER_MS) => {
-                    HostState::Up
-                }
+                HostState::Up if silence >= DOWN_AFTER => HostState::Down,
+                HostState::Down if answered_ago.is_some_and(|ago| ago < DOWN_AFTER) => HostState::Up,
                 _ => continue,
             };
-            tracing::info!(%host, ?state, silent_ms, "a host's state changed");
+            tracing::info!(%host, ?state, silent_ms = silence.as_millis() as u64, "a host's state changed");
             self.write(&Command::SetHostState { host, state, now_ms }).await;
         }
         let overdue = placement::overdue_hosts(&self.local.machine.state(), now_ms);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use placement::ShardId;
 use raft::{Group, MachineFault};
 use storage::shard::RewriteError;
+use tokio::time::Instant;
 
 use super::state::{Host, HostFailure};
 
@@ -19,22 +20,24 @@ impl Host {
     /// whose disk failed stops the host: its log could never be purged again, and no new replica be made from it.
     pub(crate) async fn keep_checkpoints(self) {
         let config = self.config().checkpoint.clone();
-        let mut due_ms: BTreeMap<ShardId, u64> = BTreeMap::new();
+        let interval = Duration::from_millis(config.interval_ms);
+        // Measured by the runtime's clock: after a jump back of the wall clock nothing would be due for as long.
+        let mut due_at: BTreeMap<ShardId, Instant> = BTreeMap::new();
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
             for group in self.groups() {
                 if let Some(reason) = group.failure() {
                     return self.replica_failed(group.id(), reason);
                 }
-                let now_ms = self.now_ms();
-                let due = *due_ms
+                let now = Instant::now();
+                let due = *due_at
                     .entry(group.id())
-                    .or_insert_with(|| now_ms + self.stagger(config.interval_ms));
+                    .or_insert_with(|| now + self.stagger(config.interval_ms));
                 let dirty = group.dirty_bytes();
-                if dirty == 0 || (now_ms < due && dirty < config.dirty_bytes_max) {
+                if dirty == 0 || (now < due && dirty < config.dirty_bytes_max) {
                     continue;
                 }
-                due_ms.insert(group.id(), now_ms + config.interval_ms);
+                due_at.insert(group.id(), now + interval);
                 match group.checkpoint().await {
                     Err(MachineFault::Busy) | Ok(()) => {}
                     Err(e) => return self.replica_failed(group.id(), e.to_string()),
@@ -79,8 +82,8 @@ impl Host {
     }
 
     /// The first checkpoint of each shard falls at a random time of the interval, so that they do not meet.
-    fn stagger(&self, interval_ms: u64) -> u64 {
-        self.shared.env.raft.context.random_below(interval_ms.max(1))
+    fn stagger(&self, interval_ms: u64) -> Duration {
+        Duration::from_millis(self.shared.env.raft.context.random_below(interval_ms.max(1)))
     }
 
     pub(crate) fn groups(&self) -> Vec<Group> {

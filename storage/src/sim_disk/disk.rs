@@ -85,6 +85,15 @@ impl SimDisk {
         self.lock().syncs_until_error = Some(nth);
     }
 
+    /// Lifts every fault that is armed or in force; what was written stays as it is.
+    pub fn mend(&self) {
+        let mut state = self.lock();
+        state.operations_left = None;
+        state.bytes_left = None;
+        state.syncs_until_error = None;
+        state.sync_mode = SyncMode::Honest;
+    }
+
     /// Sets what syncs do from now on.
     pub fn set_sync_mode(&self, mode: SyncMode) {
         self.lock().sync_mode = mode;
