@@ -139,13 +139,21 @@ pub struct Replica {
     pub role: Role,
 }
 
-/// The leader that the placement group was last told of: a routing hint, fenced by the shard's Raft term.
+/// The leader that the placement group was last told of: a routing hint, fenced by the shard's Raft term and, within a
+/// term, by the replica: openraft lets the replica with the greater id win a term that another leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedHome {
     /// The leading replica.
     pub replica: ReplicaId,
     /// The Raft term it leads.
     pub raft_term: u64,
+}
+
+impl ObservedHome {
+    /// Of two leaders, the one with the greater rank was elected later.
+    pub fn rank(self) -> (u64, ReplicaId) {
+        (self.raft_term, self.replica)
+    }
 }
 
 /// A contiguous key range with its Raft group.

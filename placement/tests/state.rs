@@ -231,6 +231,13 @@ fn homes_are_fenced_by_the_raft_term() {
         log.placement.shard(ShardId(1)).unwrap().route_home(),
         Some(ReplicaId(voters[1]))
     );
+    // In one term the replica with the greater id was elected later, whoever was heard of first.
+    let greater = *voters.iter().max().unwrap();
+    log.accept(observe(greater, 6));
+    let lesser = *voters.iter().min().unwrap();
+    assert_eq!(log.refuse(observe(lesser, 6)), Refusal::StaleTerm { known: 6 });
+    log.accept(observe(lesser, 7));
+    log.accept(observe(greater, 7));
 }
 
 #[test]

@@ -11,6 +11,16 @@ use crate::events::{Happening, MigrationState};
 use crate::placement::{MigrationKind, Placed, PlacementLine, Showing};
 use crate::record::Recorder;
 
+/// Where steps of migrations are taken down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Among the events of the history, too.
+    #[default]
+    History,
+    /// In the placement history alone.
+    PlacementOnly,
+}
+
 /// Follows the placement state of whichever host is furthest.
 #[derive(Default)]
 pub(super) struct Chronicle {
@@ -24,6 +34,9 @@ pub(super) struct Chronicle {
     present: BTreeMap<(usize, ShardId), ReplicaId>,
     /// Which start of each host that was.
     starts: BTreeMap<usize, u64>,
+    /// Whether steps are events of the history: not any more once every key is being read for the last time, or a repair
+    /// after that would seem to need another look.
+    pub(super) told: Telling,
     /// The lines for [`crate::placement::check`].
     pub(super) lines: Vec<PlacementLine>,
     /// Migrations that have not ended.
@@ -200,11 +213,13 @@ impl Chronicle {
                 if state == MigrationState::Done {
                     self.done.insert(migration.id);
                 }
-                recorder.event(Happening::MigrationStep {
-                    migration: migration.id.0,
-                    shard: migration.shard.0,
-                    state,
-                });
+                if self.told == Telling::History {
+                    recorder.event(Happening::MigrationStep {
+                        migration: migration.id.0,
+                        shard: migration.shard.0,
+                        state,
+                    });
+                }
                 if migration.shard == ShardId::PLACEMENT {
                     continue;
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use raft::Group;
 use serde::{Deserialize, Serialize};
 
-use super::chronicle::Chronicle;
+use super::chronicle::{Chronicle, Telling};
 use super::invariants::Invariants;
 use super::nodes::{Line, Stage, join};
 use super::plan::{FaultClass, Plan};
@@ -182,6 +182,7 @@ impl Course<'_> {
 
     fn close(&mut self) {
         self.enter(Stage::Reading);
+        self.chronicle.told = Telling::PlacementOnly;
         self.until("clients stop and every key is read", CLOSING_MAX, |course| {
             course.line.told().closed.is_some()
         });

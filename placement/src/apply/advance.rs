@@ -228,9 +228,8 @@ fn check_leader(
     next: MigrationState,
     seen: ObservedHome,
 ) -> Result<(), Refusal> {
-    let ObservedHome { replica, raft_term } = seen;
-    let known = shard.observed.filter(|known| *known != seen);
-    if let Some(known) = known.filter(|known| known.raft_term >= raft_term) {
+    let ObservedHome { replica, .. } = seen;
+    if let Some(known) = shard.observed.filter(|known| known.rank() > seen.rank()) {
         return Err(Refusal::StaleTerm {
             known: known.raft_term,
         });

@@ -198,7 +198,7 @@ impl Placement {
         if shard.observed == Some(seen) {
             return Ok(Accepted::Unchanged);
         }
-        if let Some(known) = shard.observed.filter(|known| known.raft_term >= raft_term) {
+        if let Some(known) = shard.observed.filter(|known| known.rank() > seen.rank()) {
             return Err(Refusal::StaleTerm {
                 known: known.raft_term,
             });
@@ -217,7 +217,7 @@ impl Placement {
         Ok(Accepted::Applied)
     }
 
-    /// Takes over a leader that was seen. A term has one leader, so the guard against older terms is the caller's.
+    /// Takes over a leader that was seen. The guard against older leaders is the caller's.
     pub(super) fn see_home(&mut self, stamp: Stamp, id: ShardId, seen: ObservedHome) {
         let Some(shard) = self.shards.get_mut(&id) else {
             return;

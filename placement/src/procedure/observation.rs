@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{HostId, MigrationId, ReplicaId, ShardId};
 use crate::migration::{LagSample, Migration, Placed};
-use crate::model::Shard;
+use crate::model::{ObservedHome, Shard};
 
 /// One look at a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,11 +114,11 @@ impl Observation {
     /// The leader's view, unless it is behind what the log already knows: an old leader that was cut off still
     /// believes what it last saw.
     pub(super) fn current_leader(&self, shard: &Shard) -> Option<&LeaderView> {
-        let known_term = shard.observed.map_or(0, |seen| seen.raft_term);
+        let known = shard.observed.map(ObservedHome::rank);
         let leader = self
             .leader
             .as_ref()
-            .filter(|leader| leader.raft_term >= known_term);
+            .filter(|leader| Some((leader.raft_term, leader.replica)) >= known);
         leader.filter(|leader| leader.membership.log_index >= shard.membership_index)
     }
 

@@ -52,7 +52,8 @@ struct HostSeen {
 
 #[derive(Default)]
 struct Progress {
-    raft_term: u64,
+    /// Whose word this is: the leader's term and replica.
+    leader: (u64, u64),
     matched: u64,
     advanced_ms: u64,
     samples: VecDeque<LagSample>,
@@ -193,14 +194,14 @@ impl Observer {
 }
 
 impl Seen {
-    /// Who leads: of those who believe it, the one with the highest term.
+    /// Who leads: of those who believe it, the one elected last.
     fn leader(&self, shard: ShardId) -> Option<(HostId, &GroupView)> {
         let views = self
             .hosts
             .iter()
             .filter_map(|(host, known)| Some((*host, &known.groups.get(&shard)?.1)));
         let leaders = views.filter(|(_, view)| view.leader == view.replica_id);
-        leaders.max_by_key(|(_, view)| view.raft_term)
+        leaders.max_by_key(|(_, view)| (view.raft_term, view.replica_id))
     }
 
     fn leader_view(&self, host: HostId, view: &GroupView) -> LeaderView {
@@ -238,9 +239,9 @@ impl Seen {
         for member in &view.progress {
             let key = (ShardId(view.shard_id), ReplicaId(member.replica_id));
             let known = self.progress.entry(key).or_default();
-            if known.raft_term != view.raft_term {
+            if known.leader != (view.raft_term, view.replica_id) {
                 *known = Progress {
-                    raft_term: view.raft_term,
+                    leader: (view.raft_term, view.replica_id),
                     advanced_ms: now_ms,
                     ..Progress::default()
                 };
