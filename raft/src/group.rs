@@ -14,6 +14,7 @@ use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::raft::responder::ProgressResponder;
 use openraft::raft::{ClientWriteResult, ReadPolicy};
 use placement::{HostId, ReplicaId, ShardId};
+use storage::log::LogGroup;
 use storage::seeded_bug;
 
 use crate::env::Env;
@@ -27,6 +28,10 @@ const TRANSFER_LAG_MAX: u64 = 64;
 
 /// The part of the longest election timeout that a lease read relies on; the rest is for clocks that run apart.
 const LEASE_SHARE: f64 = 0.8;
+
+/// How long the first members of a group may take to become durable, and how often that is looked at.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+const FLUSH_LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why a command was not applied, as far as is known.
 #[derive(Debug, thiserror::Error)]
@@ -150,17 +155,35 @@ impl Group {
         ReplicaId(self.registered.replica)
     }
 
-    /// Makes the first members of a group that has none; a group that has some is left as it is.
+    /// Makes the first members of a group that has none; a group that has some is left as it is. They are durable here
+    /// when this returns: openraft answers before, and a host that lost them would never be asked again.
     pub async fn initialize(&self, members: &BTreeMap<ReplicaId, HostId>) -> Result<(), ProposeError> {
         let members: BTreeMap<u64, Member> = members
             .iter()
             .map(|(replica, host)| (replica.0, Member { host: host.0 }))
             .collect();
         match self.scoped(self.registered.raft.initialize(members)).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => self.first_flush().await,
             Err(RaftError::APIError(e)) => Err(ProposeError::Stopped(e.to_string())),
             Err(RaftError::Fatal(e)) => Err(ProposeError::Stopped(e.to_string())),
         }
+    }
+
+    /// Waits until something of the log is durable.
+    async fn first_flush(&self) -> Result<(), ProposeError> {
+        let flushed = async {
+            while self
+                .raft_host()
+                .log_of(LogGroup(self.replica().0))
+                .flushed_index()
+                .is_none()
+            {
+                tokio::time::sleep(FLUSH_LOOK_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(FLUSH_TIMEOUT, flushed)
+            .await
+            .map_err(|_| ProposeError::Unknown("the first members are not durable yet".into()))
     }
 
     /// Commits and applies a command, and returns the machine's answer.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use raft::Group;
+use raft::{Group, Role};
 use serde::{Deserialize, Serialize};
 
 use super::chronicle::{Chronicle, Telling};
@@ -145,8 +145,22 @@ impl Course<'_> {
 
     fn form(&mut self) -> bool {
         self.until("the cluster forms", FORMING_MAX, |course| {
-            course.line.told().formed || course.line.told().failure.is_some()
+            let failed = course.line.told().failure.is_some();
+            failed || (course.line.told().formed && course.every_group_is_led())
         }) && self.line.told().failure.is_none()
+    }
+
+    /// Whether some replica leads each shard's group. One that loses a member for good before it ever had a leader has
+    /// nobody to replace that member.
+    fn every_group_is_led(&self) -> bool {
+        let mut groups: BTreeMap<u64, bool> = BTreeMap::new();
+        for host in self.world.hosts.iter().filter_map(|host| host.host()) {
+            for local in host.shards() {
+                let leads = local.group.vitals().role == Role::Leader;
+                *groups.entry(local.group.id().0).or_default() |= leads;
+            }
+        }
+        !groups.is_empty() && groups.values().all(|led| *led)
     }
 
     fn storm(&mut self, plan: &Plan, weather: &mut Option<Weather>) {

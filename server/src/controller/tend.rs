@@ -15,6 +15,8 @@ const ROUND_PAUSE: Duration = Duration::from_millis(200);
 const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// Debris is looked for in one round of so many.
 const STRAYS_EVERY: u64 = 25;
+/// How long the start of a shard may take before it is tried again.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// Shards that are started at once.
 const STARTS_MAX: usize = 8;
 
@@ -83,7 +85,11 @@ impl Controller {
         if waiting.is_empty() {
             return;
         }
-        join_all(waiting.iter().map(|shard| self.start_shard(shard))).await;
+        // One silent host must not keep the others' shards waiting.
+        let starts = waiting
+            .iter()
+            .map(|shard| tokio::time::timeout(START_TIMEOUT, self.start_shard(shard)));
+        join_all(starts).await;
         Box::pin(self.start_shards()).await;
     }
 
