@@ -44,6 +44,12 @@ const SIMULATED: Recipe = Recipe::Simulate {
     schedules: 60,
 };
 
+/// For bugs that need rare company.
+const MANY_SIMULATED: Recipe = Recipe::Simulate {
+    from: 1,
+    schedules: 300,
+};
+
 const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
     Recipe::Run {
         workload: "register,append,set,counter",
@@ -56,7 +62,7 @@ const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
 /// Every bug, cheapest recipe first.
 const MUTANTS: [Mutant; 23] = [
     of("B1", &[SIMULATED, run("isolate-leader,pause-leader", 60)]),
-    of("B3", &[SIMULATED]),
+    of("B3", &[MANY_SIMULATED]),
     of("B4", &[SIMULATED]),
     of("B5", &[SIMULATED, run("power-cut-all,kill-all", 60)]),
     of("B6", &[SIMULATED]),

@@ -187,7 +187,16 @@ impl Campaign {
             .map(str::to_owned)
             .collect();
         last.reverse();
-        last.insert(0, format!("the process ended with {}", output.status));
+        // The first panic tells most; a second one only while the first unwinds.
+        let panic = complained
+            .lines()
+            .skip_while(|line| !line.contains("panicked at"))
+            .take(2);
+        let panic: Vec<&str> = panic.collect();
+        last.insert(
+            0,
+            format!("the process ended with {}: {}", output.status, panic.join(" ")),
+        );
         Ok(Report {
             seed,
             verdict: "violation".to_owned(),
