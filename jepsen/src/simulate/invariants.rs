@@ -58,11 +58,13 @@ impl Invariants {
         self.seen.retain(|(host, _), _| *host != number);
     }
 
-    /// A host's disk is gone or spoilt: nothing on it counts as durable any more.
+    /// A host's disk is gone or spoilt: nothing on it counts as durable any more, but for what it said before; that may
+    /// still be on its way.
     pub(super) fn disk_lost(&mut self, number: usize) {
         for ((_, group), replica) in self.lain.iter().filter(|((host, _), _)| *host == number) {
             if let Some(memory) = self.groups.get_mut(group) {
                 memory.durable.remove(replica);
+                memory.unsure.insert(*replica);
             }
         }
     }
