@@ -42,7 +42,7 @@ pub struct Summary {
     pub operations: u64,
     /// Those that the linearizability checker had to explain.
     pub checked: u64,
-    /// Operations acknowledged; and the fewest of one schedule.
+    /// Those that were acknowledged.
     pub acknowledged: u64,
     /// The fewest acknowledged operations of one schedule.
     pub acknowledged_min: Option<u64>,
