@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use openraft::StorageError;
@@ -113,6 +114,7 @@ impl SnapshotSink for ShardSink {
 pub(crate) struct Stores {
     hub: LogHub,
     folder: tempfile::TempDir,
+    shards: AtomicU64,
 }
 
 impl Drop for Stores {
@@ -128,7 +130,11 @@ impl Stores {
         let options = LogOptions::new(Arc::new(ManualClock::at(0)));
         let (hub, writer) = LogHub::open(disk, folder.path(), options).expect("an empty log opens");
         std::thread::spawn(move || writer.run());
-        Self { hub, folder }
+        Self {
+            hub,
+            folder,
+            shards: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn hub(&self) -> LogHub {
@@ -139,6 +145,7 @@ impl Stores {
         LogStore::new(self.hub.group(LogGroup(1)))
     }
 
+    /// A new shard with nothing in it.
     pub(crate) fn shard(&self) -> Arc<ShardMachine> {
         let identity = ShardIdentity {
             cluster_id: "suite".into(),
@@ -148,7 +155,8 @@ impl Stores {
             end: None,
             r#gen: 1,
         };
-        let path: PathBuf = self.folder.path().join("shard");
+        let made = self.shards.fetch_add(1, Ordering::Relaxed);
+        let path: PathBuf = self.folder.path().join(format!("shard-{made}"));
         let store = ShardStore::create(Arc::new(RealDisk), &path, identity, ShardOptions::default());
         Arc::new(ShardMachine(store.expect("a new shard")))
     }

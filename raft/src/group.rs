@@ -476,6 +476,7 @@ impl Group {
         if let Err(e) = self.registered.raft.shutdown().await {
             tracing::warn!(group = %self.id, error = %e, "a replica did not stop cleanly");
         }
+        self.registered.cell.close().await;
     }
 
     pub(crate) fn registered(&self) -> &Arc<Registered> {

@@ -57,6 +57,9 @@ pub enum MachineFault {
     /// A checkpoint or a snapshot is already being made.
     #[error("a checkpoint is already in progress")]
     Busy,
+    /// The replica was closed; its state may be deleted at any time.
+    #[error("the replica is closed")]
+    Closed,
 }
 
 /// A replicated state machine. All methods are synchronous; those marked *blocking* run on the blocking executor.

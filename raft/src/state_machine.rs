@@ -7,6 +7,9 @@
 //! The flush gate: a replica may apply an entry before its own log has it on disk, so a checkpoint waits until the
 //! log is flushed up to the captured index. openraft's own storage suite applies entries that were never appended;
 //! it runs with the gate open.
+//!
+//! openraft's shutdown waits for its core but not for the task that applies, so a replica is closed here too: after
+//! [`Cell::close`] nothing touches the machine, and its files may be deleted.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,6 +18,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::convert::Mark;
 use crate::env::Env;
@@ -65,6 +69,8 @@ pub(crate) struct Cell {
     durable: Mutex<Option<Mark>>,
     /// Only one checkpoint, snapshot or install at a time.
     writing: tokio::sync::Mutex<()>,
+    /// Cancelled under the lock of the mark.
+    closed: CancellationToken,
     gate: FlushGate,
     env: Env,
     /// Seeded bug B4: the answers of entries that were applied before they were committed.
@@ -80,6 +86,7 @@ impl Cell {
             mark: Mutex::new(durable.clone().unwrap_or_default()),
             durable: Mutex::new(durable),
             writing: tokio::sync::Mutex::new(()),
+            closed: CancellationToken::new(),
             gate,
             env,
             #[cfg(feature = "seeded-bugs")]
@@ -105,14 +112,33 @@ impl Cell {
         &self.machine
     }
 
+    /// Refuses every later apply, checkpoint and install, and waits for the one under way.
+    pub(crate) async fn close(&self) {
+        {
+            let _no_apply = self.lock_mark();
+            self.closed.cancel();
+        }
+        drop(self.writing.lock().await);
+    }
+
+    fn check_open(&self) -> Result<(), MachineFault> {
+        match self.closed.is_cancelled() {
+            true => Err(MachineFault::Closed),
+            false => Ok(()),
+        }
+    }
+
     /// Makes the present state durable and returns the mark it covers.
     pub(crate) async fn checkpoint(&self) -> Result<Mark, MachineFault> {
         let _writing = self.writing.lock().await;
         let (captured, mark) = {
             let mark = self.lock_mark();
+            self.check_open()?;
             (self.machine.capture(mark.encode())?, mark.clone())
         };
-        self.gate.pass(mark.applied.as_ref().map(LogId::index)).await?;
+        let flushed = self.gate.pass(mark.applied.as_ref().map(LogId::index));
+        let passed = self.closed.run_until_cancelled(flushed).await;
+        passed.ok_or(MachineFault::Closed)??;
         self.env.blocking(move || captured.write()).await?;
         self.set_durable(&mark);
         Ok(mark)
@@ -138,6 +164,7 @@ impl Cell {
 
     async fn install(&self, imported: Imported, mark: Mark) -> Result<(), MachineFault> {
         let _writing = self.writing.lock().await;
+        self.check_open()?;
         let machine = self.machine.clone();
         let encoded = mark.encode();
         self.env
@@ -174,6 +201,7 @@ impl Cell {
 
     fn apply_entry(&self, entry: Entry) -> Result<Response, MachineFault> {
         let mut mark = self.lock_mark();
+        self.check_open()?;
         let at = Position {
             term: entry.log_id.committed_leader_id().term,
             index: entry.log_id.index(),
@@ -348,5 +376,23 @@ mod tests {
         let mark = cell.checkpoint().await.unwrap();
         assert_eq!(mark.applied.map(|id| id.index()), Some(7));
         assert_eq!(cell.durable(), Some(mark));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_replica_is_left_alone() {
+        let stores = Stores::new();
+        let (_flush, flushed) = watch::channel(None);
+        let cell = Cell::open(stores.shard(), FlushGate::Closed(flushed), test_env()).unwrap();
+        cell.apply(entry(7)).unwrap();
+        let waiting = tokio::spawn({
+            let cell = cell.clone();
+            async move { cell.checkpoint().await }
+        });
+        tokio::task::yield_now().await;
+        cell.close().await;
+        let waited = waiting.await.unwrap();
+        assert!(matches!(waited, Err(MachineFault::Closed)), "{waited:?}");
+        let applied = cell.apply(entry(8));
+        assert!(matches!(applied, Err(MachineFault::Closed)), "{applied:?}");
+        assert_eq!(cell.position().0.map(|id| id.index()), Some(7));
     }
 }
