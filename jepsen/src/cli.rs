@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jepsen::simulate::FaultClass;
 use jepsen::workload::WorkloadName;
 
 /// Runs godwit clusters under faults, and judges what clients saw.
@@ -80,6 +81,9 @@ pub(crate) struct SimulateArgs {
     /// The one schedule to run, in this process
     #[arg(long, conflicts_with_all = ["schedules", "from", "seeds_file"])]
     pub(crate) seed: Option<u64>,
+    /// Classes of fault, with commas between [default: those that the seed draws]
+    #[arg(long, value_delimiter = ',', value_parser = FaultClass::named)]
+    pub(crate) nemesis: Vec<FaultClass>,
     /// Where the schedule's history, events, verdict and page go
     #[arg(long, value_name = "DIR", requires = "seed")]
     pub(crate) out: Option<PathBuf>,

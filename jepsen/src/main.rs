@@ -12,6 +12,7 @@ use jepsen::judge::{Demands, Judgement, judge_files};
 use jepsen::mutants::Hunting;
 use jepsen::process::{Entry, NetworkKind, enter_client_namespace};
 use jepsen::run::{RunOptions, soak};
+use jepsen::simulate::{Campaign, Plan};
 use jepsen::workload::WorkloadName;
 
 use cli::{Cli, Command, MutantsArgs, Network, RunArgs, SimulateArgs};
@@ -79,7 +80,8 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
             .with_ansi(false)
             .without_time()
             .init();
-        let report = jepsen::simulate::simulate(seed, args.out.as_deref())?;
+        let plan = Plan::of(seed).with_faults(&args.nemesis);
+        let report = jepsen::simulate::simulate(&plan, args.out.as_deref())?;
         match args.json {
             true => println!("{}", serde_json::to_string(&report)?),
             false => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -89,13 +91,14 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
     let from = args.from.unwrap_or_else(random_seed);
     println!("from seed {from}");
     let mut seeds = match &args.seeds_file {
-        Some(file) => jepsen::simulate::Campaign::seeds_of(file)?,
+        Some(file) => Campaign::seeds_of(file)?,
         None => Vec::new(),
     };
     seeds.extend((0..args.schedules).map(|number| from.wrapping_add(number)));
-    let campaign = jepsen::simulate::Campaign {
+    let campaign = Campaign {
         program: std::env::current_exe()?,
         seeds,
+        faults: args.nemesis.clone(),
         jobs: args.jobs,
         environment: Vec::new(),
     };

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::simulate::Campaign;
+use crate::simulate::{Campaign, FaultClass};
 
 /// The variable that turns a bug on.
 const VARIABLE: &str = "GODWIT_BUG";
@@ -22,8 +22,12 @@ const PROFILE: &str = "mutant";
 /// A way to look for a bug.
 #[derive(Clone, Copy, Debug)]
 enum Recipe {
-    /// Simulated schedules of this seed and the following ones.
-    Simulate { from: u64, schedules: u64 },
+    /// Simulated schedules of seed 1 and the following ones.
+    Simulate {
+        schedules: u64,
+        /// The classes of fault; empty: those that the seeds draw.
+        faults: &'static [FaultClass],
+    },
     /// A run against real processes.
     Run {
         workload: &'static str,
@@ -40,15 +44,17 @@ struct Mutant {
 }
 
 const SIMULATED: Recipe = Recipe::Simulate {
-    from: 1,
     schedules: 60,
+    faults: &[],
 };
 
-/// For bugs that need rare company.
-const MANY_SIMULATED: Recipe = Recipe::Simulate {
-    from: 1,
-    schedules: 300,
-};
+/// For bugs that need rare company: only these faults, and more schedules.
+const fn only(faults: &'static [FaultClass]) -> Recipe {
+    Recipe::Simulate {
+        schedules: 300,
+        faults,
+    }
+}
 
 const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
     Recipe::Run {
@@ -62,11 +68,28 @@ const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
 /// Every bug, cheapest recipe first.
 const MUTANTS: [Mutant; 23] = [
     of("B1", &[SIMULATED, run("isolate-leader,pause-leader", 60)]),
-    of("B3", &[MANY_SIMULATED]),
+    of(
+        "B3",
+        &[only(&[
+            FaultClass::IsolateLeader,
+            FaultClass::TransferStorm,
+            FaultClass::ClockRates,
+        ])],
+    ),
     of("B4", &[SIMULATED]),
     of("B5", &[SIMULATED, run("power-cut-all,kill-all", 60)]),
     of("B6", &[SIMULATED]),
-    of("B7", &[SIMULATED]),
+    of(
+        "B7",
+        &[
+            SIMULATED,
+            only(&[
+                FaultClass::StepCrash,
+                FaultClass::IsolateLeader,
+                FaultClass::OneWay,
+            ]),
+        ],
+    ),
     of("B8", &[SIMULATED, run("kill-leader,reset", 60)]),
     of("B9", &[SIMULATED]),
     of("B10", &[SIMULATED]),
@@ -74,14 +97,30 @@ const MUTANTS: [Mutant; 23] = [
     of("B12", &[SIMULATED]),
     of("B13", &[SIMULATED]),
     of("B14", &[SIMULATED]),
-    of("B15", &[SIMULATED]),
+    of(
+        "B15",
+        &[SIMULATED, only(&[FaultClass::StepCrash, FaultClass::Crash])],
+    ),
     of("B16", &[SIMULATED]),
     of("B17", &[SIMULATED]),
     of("B18", &[SIMULATED]),
-    of("B19", &[SIMULATED, run("bit-rot,kill-all", 90)]),
+    of(
+        "B19",
+        &[
+            SIMULATED,
+            only(&[FaultClass::BitRot, FaultClass::Crash]),
+            run("bit-rot,kill-all", 90),
+        ],
+    ),
     of("B20", &[SIMULATED, run("wipe,isolate-leader", 90)]),
     of("B23", &[SIMULATED]),
-    of("B24", &[SIMULATED]),
+    of(
+        "B24",
+        &[
+            SIMULATED,
+            only(&[FaultClass::Stranger, FaultClass::IsolateLeader]),
+        ],
+    ),
     of("B25", &[SIMULATED]),
     of("B26", &[SIMULATED]),
 ];
@@ -170,7 +209,7 @@ impl Hunting {
         };
         for recipe in mutant.recipes {
             match recipe {
-                Recipe::Simulate { from, schedules } => self.simulate(&mut hunt, *from, *schedules)?,
+                Recipe::Simulate { schedules, faults } => self.simulate(&mut hunt, *schedules, faults)?,
                 Recipe::Run { .. } => self.run(&mut hunt, *recipe)?,
             }
             if hunt.caught {
@@ -182,10 +221,10 @@ impl Hunting {
     }
 
     /// Schedules with the bug, some at a time, until one is not ok that is ok without it.
-    fn simulate(&self, hunt: &mut Hunt, from: u64, schedules: u64) -> anyhow::Result<()> {
-        let with = self.campaign(Some(&hunt.bug), Vec::new());
-        let without = self.campaign(None, Vec::new());
-        let seeds: Vec<u64> = (from..from + schedules).collect();
+    fn simulate(&self, hunt: &mut Hunt, schedules: u64, faults: &[FaultClass]) -> anyhow::Result<()> {
+        let with = self.campaign(Some(&hunt.bug), faults);
+        let without = self.campaign(None, faults);
+        let seeds: Vec<u64> = (1..=schedules).collect();
         for seeds in seeds.chunks(self.jobs.max(1)) {
             let mut suspects = Vec::new();
             let some = Campaign {
@@ -214,10 +253,11 @@ impl Hunting {
         Ok(())
     }
 
-    fn campaign(&self, bug: Option<&str>, seeds: Vec<u64>) -> Campaign {
+    fn campaign(&self, bug: Option<&str>, faults: &[FaultClass]) -> Campaign {
         Campaign {
             program: self.program.clone(),
-            seeds,
+            seeds: Vec::new(),
+            faults: faults.to_vec(),
             jobs: self.jobs,
             environment: environment(bug),
         }

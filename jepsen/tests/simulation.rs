@@ -15,6 +15,7 @@ fn campaign(seeds: Vec<u64>) -> Summary {
     let campaign = Campaign {
         program: env!("CARGO_BIN_EXE_jepsen").into(),
         seeds,
+        faults: Vec::new(),
         jobs: JOBS,
         environment: Vec::new(),
     };

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::plan::FaultClass;
 use super::schedule::Report;
 
 /// Lines of a broken process that are kept.
@@ -21,6 +22,8 @@ pub struct Campaign {
     pub program: PathBuf,
     /// One schedule a seed.
     pub seeds: Vec<u64>,
+    /// The classes of fault of every schedule; empty: those that its seed draws.
+    pub faults: Vec<FaultClass>,
     /// Processes at a time.
     pub jobs: usize,
     /// More environment for each, as `GODWIT_BUG`.
@@ -36,6 +39,9 @@ pub struct Summary {
     pub verdicts: BTreeMap<String, u64>,
     /// Seeds that were not ok, with their verdicts.
     pub failed: BTreeMap<u64, String>,
+    /// The classes of fault that all schedules had; empty: those that their seeds drew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nemesis: Vec<String>,
     /// Simulated time, in milliseconds.
     pub simulated_ms: u64,
     /// Operations recorded.
@@ -106,7 +112,11 @@ impl fmt::Display for Summary {
         )?;
         writeln!(f, "faults: {:?}", self.faults)?;
         for (seed, verdict) in &self.failed {
-            writeln!(f, "{verdict}: REPRODUCE WITH: jepsen simulate --seed {seed}")?;
+            write!(f, "{verdict}: REPRODUCE WITH: jepsen simulate --seed {seed}")?;
+            match self.nemesis.as_slice() {
+                [] => writeln!(f)?,
+                named => writeln!(f, " --nemesis {}", named.join(","))?,
+            }
         }
         Ok(())
     }
@@ -138,7 +148,10 @@ impl Campaign {
     pub fn run(&self, mut told: impl FnMut(&Report)) -> anyhow::Result<Summary> {
         let seeds = std::sync::Mutex::new(self.seeds.iter().copied().collect::<VecDeque<u64>>());
         let (done, reports) = mpsc::channel();
-        let mut summary = Summary::default();
+        let mut summary = Summary {
+            nemesis: self.faults.iter().map(|class| class.name().to_owned()).collect(),
+            ..Summary::default()
+        };
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 let (done, seeds) = (done.clone(), &seeds);
@@ -168,8 +181,11 @@ impl Campaign {
     /// # Errors
     /// When the process cannot be started.
     pub fn one(&self, seed: u64) -> anyhow::Result<Report> {
+        let names: Vec<&str> = self.faults.iter().map(|class| class.name()).collect();
+        let nemesis = (!names.is_empty()).then(|| format!("--nemesis={}", names.join(",")));
         let output = Command::new(&self.program)
             .args(["simulate", "--json", "--seed", &seed.to_string()])
+            .args(nemesis)
             .envs(self.environment.iter().cloned())
             .env("RUST_LOG", "error")
             .stdin(Stdio::null())

@@ -12,10 +12,12 @@
 mod campaign;
 mod chronicle;
 mod invariants;
+mod links;
 mod nodes;
 mod plan;
 mod schedule;
 mod seams;
+mod spoil;
 mod weather;
 mod world;
 
@@ -27,15 +29,15 @@ use std::path::Path;
 
 use crate::judge::write_files;
 
-/// Runs the schedule of `seed` in this process, and writes what it left into `folder`, if one is given. Once a
+/// Runs the schedule of `plan` in this process, and writes what it left into `folder`, if one is given. Once a
 /// process: see above.
 ///
 /// # Errors
 /// When the files cannot be written.
-pub fn simulate(seed: u64, folder: Option<&Path>) -> anyhow::Result<Report> {
+pub fn simulate(plan: &Plan, folder: Option<&Path>) -> anyhow::Result<Report> {
     // A name that no bug has must not pass for a bug that nothing found.
     storage::seeded_bug::chosen();
-    let (report, evidence, judgement) = schedule::run(&Plan::of(seed)).judge();
+    let (report, evidence, judgement) = schedule::run(plan).judge();
     if let Some(folder) = folder {
         write_files(folder, &evidence, &judgement)?;
     }

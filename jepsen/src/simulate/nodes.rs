@@ -8,12 +8,12 @@ use std::time::Duration;
 use client::proto::{
     InitRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ShardStatus, ShardsRequest,
 };
-use client::{AdminClient, ClientConfig};
+use client::{AdminClient, Client, ClientConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{FaultClass, Plan, pick};
-use super::world::{CLIENTS, World, client_config, connect};
+use super::world::{CLIENTS, STRANGER, World, addresses, client_config, endpoint};
 use crate::generate::Chance;
 use crate::record::Recorder;
 use crate::workload::{self, Connect, ReadAll, Used, WorkloadName, WorkloadPlan};
@@ -41,6 +41,8 @@ pub(super) enum Stage {
 pub(super) struct Told {
     /// The cluster is made, and every shard has a home.
     pub(super) formed: bool,
+    /// The id of that cluster.
+    cluster_id: Option<String>,
     /// Since when every shard has had a home again.
     pub(super) homes_at: Option<Duration>,
     /// Since when no migration has been active.
@@ -102,7 +104,14 @@ async fn run_clients(plan: Plan, line: &Line, recorder: Recorder) {
     line.reached(Stage::Faults).await;
     let stop = CancellationToken::new();
     let (hosts, seed) = (plan.hosts, plan.seed);
-    let connect_one: Connect = Arc::new(move |number| Box::pin(connect(hosts, seed, number)));
+    // Named, or a client that begins with a stranger would stay with it.
+    let cluster_id = line.told().cluster_id.clone();
+    let config_of = move |number| ClientConfig {
+        cluster_id: cluster_id.clone(),
+        ..client_config(hosts, seed, number)
+    };
+    let reader = config_of(READER);
+    let connect_one: Connect = Arc::new(move |number| Box::pin(Client::connect(config_of(number))));
     let load = WorkloadPlan {
         names: WorkloadName::ALL.to_vec(),
         seed,
@@ -117,7 +126,7 @@ async fn run_clients(plan: Plan, line: &Line, recorder: Recorder) {
     stop.cancel();
     let used = running.finish().await;
     let reader = loop {
-        match connect(hosts, seed, READER).await {
+        match Client::connect(reader.clone()).await {
             Ok(reader) => break reader.with_deadline(Duration::from_secs(10)),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
@@ -150,8 +159,12 @@ async fn operate(plan: Plan, line: &Line) {
         chance: Chance::new(plan.seed ^ 0x0be7_a704),
         hosts: Vec::new(),
     };
-    operator.form(&plan).await;
-    line.told().formed = true;
+    let cluster_id = operator.form(&plan).await;
+    {
+        let mut told = line.told();
+        told.cluster_id = cluster_id;
+        told.formed = true;
+    }
     line.reached(Stage::Faults).await;
     while line.now() == Stage::Faults {
         let pause = plan.move_pause.as_millis() as u64;
@@ -161,22 +174,38 @@ async fn operate(plan: Plan, line: &Line) {
     operator.watch_recovery(plan.shards as usize, line).await;
 }
 
+/// Makes a cluster of which the host at one of `endpoints` is the first; its id.
+async fn init(plan: &Plan, endpoints: Vec<String>, request: InitRequest) -> Option<String> {
+    let config = ClientConfig {
+        endpoints,
+        ..client_config(plan.hosts, plan.seed, OPERATOR + 1)
+    };
+    let first = AdminClient::new(config).ok()?;
+    loop {
+        match first.init(request.clone()).await {
+            Ok(reply) => return Some(reply.cluster_id),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
 impl Operator {
-    async fn form(&mut self, plan: &Plan) {
+    /// The id of the cluster that was made.
+    async fn form(&mut self, plan: &Plan) -> Option<String> {
         let request = InitRequest {
             shards: plan.shards,
             split_at: Vec::new(),
             replication_factor: 3,
             hosts: plan.hosts as u32,
         };
-        let first = ClientConfig {
-            endpoints: super::world::addresses(1),
-            ..client_config(plan.hosts, plan.seed, OPERATOR + 1)
-        };
-        if let Ok(first) = AdminClient::new(first) {
-            while first.init(request.clone()).await.is_err() {
-                tokio::time::sleep(PAUSE).await;
-            }
+        let cluster_id = init(plan, addresses(1), request.clone()).await;
+        if plan.faults.contains(&FaultClass::Stranger) {
+            let request = InitRequest {
+                replication_factor: 1,
+                hosts: 1,
+                ..request
+            };
+            init(plan, vec![endpoint(STRANGER)], request).await;
         }
         while !self.homes_are_known(plan.shards as usize).await {
             tokio::time::sleep(PAUSE).await;
@@ -187,6 +216,7 @@ impl Operator {
             }
             tokio::time::sleep(PAUSE).await;
         }
+        cluster_id
     }
 
     async fn shards(&self) -> Option<Vec<ShardStatus>> {

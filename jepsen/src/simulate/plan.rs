@@ -40,11 +40,15 @@ pub enum FaultClass {
     ClockRates,
     /// Homes move in bursts.
     TransferStorm,
+    /// The power goes off at a named step of a host: a fail point. Builds with debug assertions only.
+    StepCrash,
+    /// A dead host's address is taken by a host of another cluster, which has shards and replicas of the same ids.
+    Stranger,
 }
 
 impl FaultClass {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::CrashAll,
         Self::PowerCut,
@@ -59,7 +63,21 @@ impl FaultClass {
         Self::BitRot,
         Self::ClockRates,
         Self::TransferStorm,
+        Self::StepCrash,
+        Self::Stranger,
     ];
+
+    /// The class of this name.
+    ///
+    /// # Errors
+    /// When there is none; says which there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|class| class.name() == name);
+        found.ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.into_iter().map(Self::name).collect();
+            format!("no such class of fault; there are {}", known.join(", "))
+        })
+    }
 
     /// Its name in events, tallies and on the command line.
     pub fn name(self) -> &'static str {
@@ -78,6 +96,8 @@ impl FaultClass {
             Self::BitRot => "bit-rot",
             Self::ClockRates => "clock-rates",
             Self::TransferStorm => "transfer-storm",
+            Self::StepCrash => "step-crash",
+            Self::Stranger => "stranger",
         }
     }
 }
@@ -174,6 +194,18 @@ impl Plan {
             fault_pause: millis(&mut chance, 300, 2_500),
             move_pause: millis(&mut chance, 500, 3_000),
             faults_for: Duration::from_secs(20 + chance.below(6)),
+        }
+    }
+
+    /// The same, but for its faults: these, if there are any.
+    #[must_use]
+    pub fn with_faults(self, faults: &[FaultClass]) -> Self {
+        match faults {
+            [] => self,
+            _ => Self {
+                faults: faults.to_vec(),
+                ..self
+            },
         }
     }
 }

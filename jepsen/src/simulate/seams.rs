@@ -165,8 +165,8 @@ pub(super) struct SimWallClock {
     pub(super) ahead_ms: u64,
 }
 
-/// What every wall clock shows when the simulation begins.
-const EPOCH_MS: u64 = 1_800_000_000_000;
+/// What every wall clock shows when the simulation begins: long past, so that time taken from the machine shows.
+const EPOCH_MS: u64 = 1_600_000_000_000;
 
 impl Clock for SimWallClock {
     fn now_ms(&self) -> u64 {

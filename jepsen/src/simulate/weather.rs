@@ -1,29 +1,25 @@
 //! The faults of a schedule: drawn one after another from the plan's classes, each for a while, then undone.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use placement::Role::Voter;
-use placement::Shard;
 use raft::Role;
-use server::host::Host;
-use storage::disk::Disk;
-use storage::sim_disk::SimDisk;
+use storage::failpoint::{Action, Firing};
 
 use super::invariants::Invariants;
+use super::links::{self, Link, name};
 use super::plan::{FaultClass, Plan, pick};
-use super::world::{CLIENTS, SimHost, World};
+use super::spoil;
+use super::world::World;
 use crate::events::Happening;
 use crate::generate::Chance;
 use crate::record::Recorder;
 
-/// Hosts without which no disk is spoilt: three replicas, and one host to make a new one on.
-const HOSTS_TO_SPOIL_MIN: usize = 4;
-/// Voters of every group when a disk is spoilt.
-const VOTERS_MIN: usize = 3;
 /// Faults in force at one time.
 const ACTIVE_MAX: usize = 2;
+
+/// Fail points that are armed together.
+const POINTS_ARMED: usize = 4;
 
 /// What strikes, and what is in force.
 pub(super) struct Weather {
@@ -40,11 +36,39 @@ pub(super) struct Weather {
     spoilt: Option<usize>,
 }
 
+/// A host and a fail point of its.
+type Armed = (usize, &'static str);
+
 struct Active {
     class: FaultClass,
     until: Duration,
+    /// Hosts that are down or will be, until it is undone.
     hosts: Vec<usize>,
-    pairs: Vec<(String, String)>,
+    links: Vec<Link>,
+    /// Fail points that wait for their step.
+    armed: Vec<Armed>,
+}
+
+impl Active {
+    fn new(class: FaultClass, until: Duration) -> Self {
+        Self {
+            class,
+            until,
+            hosts: Vec::new(),
+            links: Vec::new(),
+            armed: Vec::new(),
+        }
+    }
+
+    fn targets(&self) -> Vec<String> {
+        let points = self
+            .armed
+            .iter()
+            .map(|(host, point)| format!("{}:{point}", name(*host)));
+        let hosts = self.hosts.iter().map(|host| name(*host));
+        let links = self.links.iter().map(|(a, b)| format!("{a}-{b}"));
+        hosts.chain(links).chain(points).collect()
+    }
 }
 
 impl Weather {
@@ -79,6 +103,7 @@ impl Weather {
         for fault in over {
             self.undo(fault, world, checks, recorder);
         }
+        self.count_fired(world);
         self.revive(now, world);
         if now >= self.next && !self.classes.is_empty() {
             let pause = self.pause.as_millis() as u64;
@@ -107,15 +132,11 @@ impl Weather {
     /// A host that ended by itself, as it must after a disk error, is started again after a while.
     fn revive(&mut self, now: Duration, world: &World<'_>) {
         for number in 0..world.hosts.len() {
-            let waiting = self.active.iter().any(|fault| fault.hosts.contains(&number));
-            if world.hosts[number].ended().is_some() && !waiting {
+            if world.hosts[number].ended().is_some() && !self.is_down(number) {
                 let until = now + Duration::from_millis(200 + self.chance.below(1_500));
-                self.active.push(Active {
-                    class: FaultClass::Crash,
-                    until,
-                    hosts: vec![number],
-                    pairs: Vec::new(),
-                });
+                let mut death = Active::new(FaultClass::Crash, until);
+                death.hosts.push(number);
+                self.active.push(death);
             }
         }
     }
@@ -129,15 +150,12 @@ impl Weather {
         recorder: &Recorder,
     ) {
         let lasts = Duration::from_millis(200 + self.chance.below(4_000));
-        let mut fault = Active {
-            class,
-            until: now + lasts,
-            hosts: Vec::new(),
-            pairs: Vec::new(),
-        };
+        let mut fault = Active::new(class, now + lasts);
         let count = world.hosts.len();
         let victim = pick(&mut self.chance, count);
+        let down = self.is_down(victim);
         match class {
+            FaultClass::PowerCut | FaultClass::SyncError | FaultClass::DiskFull if down => return,
             FaultClass::Crash => self.kill(vec![victim], &mut fault, world, checks),
             FaultClass::CrashAll => self.kill((0..count).collect(), &mut fault, world, checks),
             FaultClass::PowerCut => {
@@ -155,16 +173,11 @@ impl Weather {
                 fault.hosts.push(victim);
             }
             FaultClass::Partition | FaultClass::OneWay | FaultClass::Hold | FaultClass::Slow => {
-                fault.pairs = self.sides(count);
-                cut(class, &fault.pairs, world);
+                fault.links = links::sides(&mut self.chance, count);
             }
             FaultClass::IsolateLeader => {
                 let leader = leader(&mut self.chance, world).unwrap_or(victim);
-                fault.pairs = (0..count)
-                    .filter(|other| *other != leader)
-                    .map(|other| (name(leader), name(other)))
-                    .collect();
-                cut(class, &fault.pairs, world);
+                fault.links = links::around(leader, count);
             }
             FaultClass::Wipe | FaultClass::BitRot => {
                 let Some(victim) = self.spoil(class, world, checks) else {
@@ -172,19 +185,78 @@ impl Weather {
                 };
                 fault.hosts.push(victim);
             }
+            FaultClass::StepCrash => fault.armed = self.arm(victim, world),
+            FaultClass::Stranger => {
+                if down
+                    || world
+                        .stranger
+                        .as_ref()
+                        .is_none_or(|stranger| stranger.host().is_none())
+                {
+                    return;
+                }
+                world.crash(victim);
+                checks.host_died(victim);
+                if world.invite(victim) {
+                    fault.hosts.push(victim);
+                }
+            }
             FaultClass::ClockRates | FaultClass::TransferStorm => return,
         }
-        let targets = fault
-            .hosts
-            .iter()
-            .map(|host| name(*host))
-            .chain(fault.pairs.iter().map(|(a, b)| format!("{a}-{b}")));
+        links::impose(class, &fault.links, world);
+        let targets = fault.targets();
+        if targets.is_empty() {
+            return;
+        }
+        // A step at which the power is to go off may never come.
+        if fault.armed.is_empty() {
+            *self.tally.entry(class.name().to_owned()).or_default() += 1;
+        }
         recorder.event(Happening::FaultStart {
             fault: class.name().to_owned(),
-            targets: targets.collect(),
+            targets,
         });
-        *self.tally.entry(class.name().to_owned()).or_default() += 1;
         self.active.push(fault);
+    }
+
+    /// Whether some fault has taken the host down, or will.
+    fn is_down(&self, number: usize) -> bool {
+        self.active.iter().any(|fault| fault.hosts.contains(&number))
+    }
+
+    /// Arms fail points that some host has passed before: on one host or on all, each for the first, second or third
+    /// time. Several at once, so that steps which are rare are met too.
+    fn arm(&mut self, victim: usize, world: &World<'_>) -> Vec<Armed> {
+        let passed = world.hosts.iter().flat_map(|host| host.points.passed());
+        let known: BTreeSet<&'static str> = passed.map(|((_, point), _)| point).collect();
+        let known: Vec<&'static str> = known.into_iter().collect();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let mut armed = Vec::new();
+        for _ in 0..POINTS_ARMED {
+            let point = known[pick(&mut self.chance, known.len())];
+            let hosts = match self.chance.permille(500) {
+                true => victim..victim + 1,
+                false => 0..world.hosts.len(),
+            };
+            for host in hosts {
+                let nth = Firing::Nth(1 + self.chance.below(3));
+                world.hosts[host].points.arm(0, point, Action::Continue, nth);
+                armed.push((host, point));
+            }
+        }
+        armed
+    }
+
+    fn count_fired(&mut self, world: &World<'_>) {
+        let fired: usize = world.hosts.iter().map(|host| host.take_fired().len()).sum();
+        if fired > 0 {
+            *self
+                .tally
+                .entry(FaultClass::StepCrash.name().to_owned())
+                .or_default() += fired as u64;
+        }
     }
 
     /// Kills what may still run, and starts the host anew; on an empty disk, if it found its own spoilt, as an operator
@@ -209,7 +281,7 @@ impl Weather {
     ) {
         for victim in victims {
             // One that is down already stays with whoever took it down.
-            if self.active.iter().any(|other| other.hosts.contains(&victim)) {
+            if self.is_down(victim) {
                 continue;
             }
             world.crash(victim);
@@ -223,8 +295,7 @@ impl Weather {
         let hosts = world.hosts.len();
         // The first host has nobody to join.
         let victim = 1 + pick(&mut self.chance, hosts - 1);
-        let down = self.active.iter().any(|other| other.hosts.contains(&victim));
-        if self.spoilt.is_some() || down || !may_spoil(world) {
+        if self.spoilt.is_some() || self.is_down(victim) || !spoil::may_spoil(world) {
             return None;
         }
         world.crash(victim);
@@ -237,7 +308,7 @@ impl Weather {
         }
         let flips = 1 + self.chance.below(4);
         for _ in 0..flips {
-            if flip(&mut self.chance, &world.hosts[victim].disk) {
+            if spoil::flip(&mut self.chance, &world.hosts[victim].disk) {
                 self.spoilt = Some(victim);
                 checks.disk_lost(victim);
             }
@@ -245,108 +316,31 @@ impl Weather {
         Some(victim)
     }
 
-    /// Two sides drawn at random, and every pair between them.
-    fn sides(&mut self, hosts: usize) -> Vec<(String, String)> {
-        let mut names: Vec<String> = (0..hosts).map(name).collect();
-        // Clients are cut off from some hosts, too.
-        if self.chance.permille(400) {
-            names.push(CLIENTS.to_owned());
-        }
-        let (mut left, mut right) = (Vec::new(), Vec::new());
-        for name in names {
-            if self.chance.permille(500) {
-                left.push(name)
-            } else {
-                right.push(name)
-            }
-        }
-        left.iter()
-            .flat_map(|a| right.iter().map(|b| (a.clone(), b.clone())))
-            .collect()
-    }
-
     fn undo(&mut self, fault: Active, world: &mut World<'_>, checks: &mut Invariants, recorder: &Recorder) {
+        for (host, point) in &fault.armed {
+            world.hosts[*host].points.disarm(0, point);
+        }
         for host in fault.hosts {
+            if fault.class == FaultClass::Stranger {
+                world.dismiss(host);
+            }
             world.hosts[host].disk.mend();
             let sound = matches!(fault.class, FaultClass::DiskFull) && world.hosts[host].ended().is_none();
             if !sound {
                 self.restart(host, world, checks);
             }
         }
-        for (a, b) in &fault.pairs {
-            match fault.class {
-                FaultClass::Hold => world.sim.release(a.as_str(), b.as_str()),
-                FaultClass::OneWay => world.sim.repair_oneway(a.as_str(), b.as_str()),
-                FaultClass::Slow => {
-                    world
-                        .sim
-                        .set_link_max_message_latency(a.as_str(), b.as_str(), self.latency_max);
-                }
-                _ => world.sim.repair(a.as_str(), b.as_str()),
-            }
+        links::lift(fault.class, &fault.links, self.latency_max, world);
+        for other in &self.active {
+            let both = other.links.iter().filter(|(a, b)| {
+                let between = |(x, y): &Link| (x == a && y == b) || (x == b && y == a);
+                fault.links.iter().any(between)
+            });
+            links::impose(other.class, &both.cloned().collect::<Vec<_>>(), world);
         }
         recorder.event(Happening::FaultStop {
             fault: fault.class.name().to_owned(),
         });
-    }
-}
-
-fn name(host: usize) -> String {
-    format!("h{host}")
-}
-
-/// Whether every group has a majority without any one host.
-fn may_spoil(world: &World<'_>) -> bool {
-    let whole = |host: Host| {
-        host.look_at_placement(|placement| {
-            let voters = |shard: &Shard| {
-                shard
-                    .replicas
-                    .values()
-                    .filter(|replica| replica.role == Voter)
-                    .count()
-            };
-            !placement.shards().is_empty()
-                && placement
-                    .shards()
-                    .values()
-                    .all(|shard| voters(shard) >= VOTERS_MIN)
-        })
-    };
-    let running = world.hosts.iter().filter_map(SimHost::host);
-    world.hosts.len() >= HOSTS_TO_SPOIL_MIN && running.filter_map(whole).any(|whole| whole)
-}
-
-/// Flips a bit of some file that the host keeps; whether there was one.
-fn flip(chance: &mut Chance, disk: &SimDisk) -> bool {
-    let folder = ["/data/replicas", "/data/replicas", "/data"][pick(chance, 3)];
-    let files: Vec<(PathBuf, u64)> = disk
-        .list(Path::new(folder))
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|path| Some((path.clone(), disk.image(&path).ok()?.len() as u64)))
-        .filter(|(_, bytes)| *bytes > 0)
-        .collect();
-    if files.is_empty() {
-        return false;
-    }
-    let (path, bytes) = &files[pick(chance, files.len())];
-    let bit = u8::try_from(chance.below(8)).unwrap_or(0);
-    disk.flip(path, chance.below(*bytes), bit).is_ok()
-}
-
-fn cut(class: FaultClass, pairs: &[(String, String)], world: &World<'_>) {
-    for (a, b) in pairs {
-        match class {
-            FaultClass::Hold => world.sim.hold(a.as_str(), b.as_str()),
-            FaultClass::OneWay => world.sim.partition_oneway(a.as_str(), b.as_str()),
-            FaultClass::Slow => {
-                world
-                    .sim
-                    .set_link_max_message_latency(a.as_str(), b.as_str(), Duration::from_millis(400));
-            }
-            _ => world.sim.partition(a.as_str(), b.as_str()),
-        }
     }
 }
 

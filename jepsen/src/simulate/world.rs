@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use client::{Client, ClientConfig, ConnectError, TokioClock};
+use client::{ClientConfig, TokioClock};
 use raft::{ClockSkew, HostContext};
 use server::config::HostConfig;
 use server::host::{self, Host, HostEnv};
 use server::serve::PeerConnector;
-use storage::failpoint::HostFailpoints;
+use storage::failpoint::Failpoints;
 use storage::sim_disk::SimDisk;
 use tokio_util::sync::CancellationToken;
 use turmoil::{Builder, Sim};
@@ -23,23 +23,49 @@ const DURATION_MAX: Duration = Duration::from_secs(3_600);
 /// The name of the machine that the clients run on.
 pub(super) const CLIENTS: &str = "clients";
 
+/// The name of the machine that belongs to another cluster.
+pub(super) const STRANGER: &str = "stranger";
+
 /// One simulated host, seen from outside.
 pub(super) struct SimHost {
     /// Its name in the simulated network.
     pub(super) name: String,
     pub(super) disk: SimDisk,
+    /// Its fail points. The power goes off where one fires.
+    pub(super) points: Failpoints,
+    /// The points that fired.
+    fired: Arc<Mutex<Vec<&'static str>>>,
     shared: Arc<Mutex<Running>>,
 }
 
 #[derive(Default)]
 struct Running {
     host: Option<Host>,
+    /// The disk of the stranger that runs here instead.
+    guest: Option<SimDisk>,
     /// Why it ended by itself.
     ended: Option<String>,
     starts: u64,
 }
 
 impl SimHost {
+    fn new(name: String, seed: u64) -> Self {
+        let (disk, points) = (SimDisk::new(seed), Failpoints::new(seed));
+        let fired: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+        let (power, told) = (disk.clone(), fired.clone());
+        points.when_fired(move |point| {
+            power.cut_power_after(0);
+            told.lock().expect("no panic under this lock").push(point);
+        });
+        Self {
+            name,
+            disk,
+            points,
+            fired,
+            shared: Arc::default(),
+        }
+    }
+
     /// The running host, for those who check it.
     pub(super) fn host(&self) -> Option<Host> {
         self.lock().host.clone()
@@ -48,6 +74,16 @@ impl SimHost {
     /// Why the host ended by itself, if it did.
     pub(super) fn ended(&self) -> Option<String> {
         self.lock().ended.clone()
+    }
+
+    /// The points that fired since this was last asked.
+    pub(super) fn take_fired(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.fired.lock().expect("no panic under this lock"))
+    }
+
+    /// Who runs here from the next start on: a stranger with this disk, or the host itself.
+    pub(super) fn set_guest(&self, guest: Option<SimDisk>) {
+        self.lock().guest = guest;
     }
 
     /// How often it was started.
@@ -71,6 +107,8 @@ impl SimHost {
 pub(super) struct World<'a> {
     pub(super) sim: Sim<'a>,
     pub(super) hosts: Vec<SimHost>,
+    /// A cluster of its own, of one host, if the plan wants one.
+    pub(super) stranger: Option<SimHost>,
     pub(super) time: SimTime,
 }
 
@@ -89,28 +127,34 @@ impl<'a> World<'a> {
             .build();
         let time = SimTime::default();
         let mut chance = Chance::new(plan.seed ^ 0x0057_a7e5);
-        let mut hosts = Vec::new();
-        for number in 0..plan.hosts {
+        let mut settle = |name: String, join: Vec<String>| {
             let skew = skew(plan, &mut chance);
-            let host = SimHost {
-                name: format!("h{number}"),
-                disk: SimDisk::new(chance.draw()),
-                shared: Arc::default(),
-            };
+            let host = SimHost::new(name, chance.draw());
             let start = Start {
-                config: config(plan, number),
+                config: config(plan, &host.name, join),
                 skew,
                 seed: chance.draw(),
                 sync_max: plan.sync_max,
                 disk: host.disk.clone(),
+                points: host.points.clone(),
                 time: time.clone(),
                 shared: host.shared.clone(),
                 name: host.name.clone(),
             };
             sim.host(host.name.as_str(), move || start.clone().run());
-            hosts.push(host);
+            host
+        };
+        let hosts = (0..plan.hosts)
+            .map(|number| settle(format!("h{number}"), addresses(number.min(1))))
+            .collect();
+        let wanted = plan.faults.contains(&FaultClass::Stranger);
+        let stranger = wanted.then(|| settle(STRANGER.to_owned(), Vec::new()));
+        Self {
+            sim,
+            hosts,
+            stranger,
+            time,
         }
-        Self { sim, hosts, time }
     }
 
     /// One step of simulated time.
@@ -127,6 +171,32 @@ impl<'a> World<'a> {
         host.forget();
         self.sim.crash(host.name.as_str());
         host.disk.crash();
+    }
+
+    /// Puts the stranger, if there is one and it is at home, in the place of a host that was killed; whether it did.
+    pub(super) fn invite(&mut self, number: usize) -> bool {
+        let Some(stranger) = &self.stranger else {
+            return false;
+        };
+        if stranger.host().is_none() {
+            return false;
+        }
+        stranger.forget();
+        self.sim.crash(stranger.name.as_str());
+        stranger.disk.crash();
+        self.hosts[number].set_guest(Some(stranger.disk.clone()));
+        self.bounce(number);
+        true
+    }
+
+    /// Sends the stranger home from the place of a host, which stays down.
+    pub(super) fn dismiss(&mut self, number: usize) {
+        self.crash(number);
+        self.hosts[number].set_guest(None);
+        if let Some(stranger) = &self.stranger {
+            stranger.disk.crash();
+            self.sim.bounce(stranger.name.as_str());
+        }
     }
 
     /// Starts a host that was killed.
@@ -146,18 +216,23 @@ fn skew(plan: &Plan, chance: &mut Chance) -> ClockSkew {
     }
 }
 
-/// Addresses of all hosts.
-pub(super) fn addresses(hosts: usize) -> Vec<String> {
-    (0..hosts).map(|number| format!("h{number}:{PORT}")).collect()
+/// Where the host of this name listens.
+pub(super) fn endpoint(name: &str) -> String {
+    format!("{name}:{PORT}")
 }
 
-fn config(plan: &Plan, number: usize) -> HostConfig {
+/// Addresses of all hosts.
+pub(super) fn addresses(hosts: usize) -> Vec<String> {
+    (0..hosts).map(|number| endpoint(&format!("h{number}"))).collect()
+}
+
+fn config(plan: &Plan, name: &str, join: Vec<String>) -> HostConfig {
     let mut config = HostConfig {
         data_dir: "/data".into(),
-        listen: format!("h{number}:{PORT}"),
-        zone: format!("z{number}"),
+        listen: endpoint(name),
+        zone: format!("zone of {name}"),
         region: "simulated".into(),
-        join: addresses(plan.hosts).into_iter().take(number.min(1)).collect(),
+        join,
         ..HostConfig::default()
     };
     config.raft.heartbeat_ms = plan.heartbeat_ms;
@@ -181,18 +256,24 @@ struct Start {
     seed: u64,
     sync_max: Duration,
     disk: SimDisk,
+    points: Failpoints,
     time: SimTime,
     shared: Arc<Mutex<Running>>,
     name: String,
 }
 
 impl Start {
-    async fn run(self) -> turmoil::Result {
-        let starts = {
+    async fn run(mut self) -> turmoil::Result {
+        let (starts, guest) = {
             let mut running = self.shared.lock().expect("no panic under this lock");
             running.starts += 1;
-            running.starts
+            (running.starts, running.guest.clone())
         };
+        let is_guest = guest.is_some();
+        if let Some(disk) = guest {
+            self.disk = disk;
+            self.config.join.clear();
+        }
         let listener = SimListener::bind().await?;
         let seed = self.seed.wrapping_add(starts);
         let connector: Arc<dyn client::Connector> = Arc::new(SimConnector);
@@ -209,10 +290,14 @@ impl Start {
                 rate_ppm: self.skew.rate_ppm,
                 ahead_ms: self.skew.ahead.as_millis() as u64,
             }),
-            failpoints: HostFailpoints::disarmed(),
+            failpoints: self.points.host(0),
         };
         let shared = self.shared.clone();
         let ready = move |host: &Host| {
+            // A stranger is none of the cluster's hosts, and is not looked at.
+            if is_guest {
+                return;
+            }
             shared.lock().expect("no panic under this lock").host = Some(host.clone());
         };
         let address = self.config.listen.clone();
@@ -251,12 +336,4 @@ pub(super) fn client_config(hosts: usize, seed: u64, number: u64) -> ClientConfi
     config.transport.keep_alive_interval = Duration::from_millis(500);
     config.transport.keep_alive_timeout = Duration::from_millis(700);
     config
-}
-
-/// Connects a simulated client.
-///
-/// # Errors
-/// When no host answers.
-pub(super) async fn connect(hosts: usize, seed: u64, number: u64) -> Result<Client, ConnectError> {
-    Client::connect(client_config(hosts, seed, number)).await
 }
