@@ -202,10 +202,10 @@ async fn torment(
 
 /// The default mix, as far as this machine and build can do it.
 fn default_mix(cluster: &Cluster) -> Vec<String> {
-    let names = nemesis::DEFAULT_MIX
-        .iter()
-        .filter(|name| nemesis::available(cluster, name).is_none());
-    names.map(|name| (*name).to_owned()).collect()
+    nemesis::default_mix()
+        .filter(|name| nemesis::available(cluster, name).is_none())
+        .map(str::to_owned)
+        .collect()
 }
 
 async fn recover(options: &RunOptions, cluster: &Cluster, recorder: &Recorder) -> Recovery {

@@ -10,7 +10,7 @@ use super::fault::{Cure, Struck};
 use super::field::{Field, host_names};
 use crate::process::{Cluster, Condition, Effect, End, Way, both_ways, ways_between};
 
-pub(super) const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 13] = [
     "isolate-random",
     "isolate-leader",
     "partition-halves",
@@ -21,12 +21,14 @@ pub(super) const NAMES: [&str; 12] = [
     "client-partition",
     "delay",
     "loss",
+    "reorder",
     "reset",
     "narrow",
 ];
 
 const DELAY_MS: (u64, u64) = (5, 295);
 const LOSS_PERMILLE: (u64, u64) = (10, 290);
+const REORDER_PERMILLE: (u64, u64) = (10, 490);
 const BYTES_PER_SECOND: (u64, u64) = (20_000, 180_000);
 
 pub(super) fn unavailable(cluster: &Cluster, name: &str) -> Option<String> {
@@ -37,6 +39,7 @@ pub(super) fn unavailable(cluster: &Cluster, name: &str) -> Option<String> {
             jitter: Duration::ZERO,
         },
         "loss" => Effect::Lose { permille: 1 },
+        "reorder" => Effect::Reorder { permille: 1 },
         "narrow" => Effect::Limit { bytes_per_second: 1 },
         "reset" => Effect::Reset,
         _ => Effect::Block,
@@ -106,7 +109,13 @@ async fn draw(name: &str, field: &Field<'_>) -> Option<Condition> {
         },
         "loss" => Condition {
             effect: Effect::Lose {
-                permille: u32::try_from(LOSS_PERMILLE.0 + field.below(LOSS_PERMILLE.1)).unwrap_or(10),
+                permille: share(field, LOSS_PERMILLE),
+            },
+            ways: both_ways(&hosts, &everyone),
+        },
+        "reorder" => Condition {
+            effect: Effect::Reorder {
+                permille: share(field, REORDER_PERMILLE),
             },
             ways: both_ways(&hosts, &everyone),
         },
@@ -121,6 +130,11 @@ async fn draw(name: &str, field: &Field<'_>) -> Option<Condition> {
             ways: both_ways(&hosts[..1], &everyone),
         },
     })
+}
+
+/// A share drawn from `range`: at least, and up to so much more.
+fn share(field: &Field<'_>, range: (u64, u64)) -> u32 {
+    u32::try_from(range.0 + field.below(range.1)).unwrap_or(u32::MAX)
 }
 
 /// The home of a random shard, as an end.

@@ -39,6 +39,11 @@ pub enum Effect {
         /// Of 1,000.
         permille: u32,
     },
+    /// So many packets of 1,000 are held back until others overtook them.
+    Reorder {
+        /// Of 1,000.
+        permille: u32,
+    },
     /// It arrives late, by `delay` and up to `jitter` more.
     Delay {
         /// At least.
@@ -78,6 +83,7 @@ pub(super) struct Treatment {
     pub(super) blocked: bool,
     pub(super) reset: bool,
     pub(super) lost_permille: u32,
+    pub(super) reordered_permille: u32,
     pub(super) delay: Duration,
     pub(super) jitter: Duration,
     pub(super) bytes_per_second: Option<u64>,
@@ -106,6 +112,9 @@ impl Treatment {
             Effect::Block => self.blocked = true,
             Effect::Reset => self.reset = true,
             Effect::Lose { permille } => self.lost_permille = (self.lost_permille + permille).min(1_000),
+            Effect::Reorder { permille } => {
+                self.reordered_permille = (self.reordered_permille + permille).min(1_000);
+            }
             Effect::Delay { delay, jitter } => {
                 self.delay += delay;
                 self.jitter += jitter;

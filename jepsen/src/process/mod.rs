@@ -1,8 +1,8 @@
 //! A cluster of real processes on one machine.
 //!
 //! Hosts are `godwit serve` processes, each with a folder, a log file and a zone of its own. Between them lies one of
-//! two networks: network namespaces joined by a bridge, where packets are dropped, or a proxy in this process, where
-//! bytes are held back. The first is closer to what happens in a data centre and needs root; the second works
+//! two networks: network namespaces joined by a switch of ours that delays, reorders and drops packets, or a proxy in
+//! this process, where bytes are held back. The first is closer to what happens in a data centre and needs root; the second works
 //! everywhere. A fault is a [`Condition`] on ordered pairs of ends, so the same nemeses drive both.
 //!
 //! Everything that a cluster starts is ended by its id, at [`Cluster::stop`] or when the cluster is dropped; what
@@ -25,6 +25,7 @@ mod rebuild;
 mod recovery;
 mod reentry;
 mod shell;
+mod switchboard;
 
 pub use cluster::{Cluster, Expected};
 pub use compare::{ReplicaState, differences};

@@ -1,45 +1,47 @@
-//! A network of namespaces: one for each host, one for the clients, and one with the bridge that joins them.
+//! A network of namespaces: one for each host and one for the clients, joined by a switch of ours.
 //!
 //! ```text
 //! P-c   clients, 10.77.0.250 ---+
-//! P-h1  host 1,  10.77.0.1  ----+-- br0 in P-s, where packets are dropped
+//! P-h1  host 1,  10.77.0.1  ----+-- native/switch.c
 //! P-h2  host 2,  10.77.0.2  ----+
 //! ```
 //!
 //! Nothing touches the namespace that the program was started in. `P` names the process that made the namespaces, so
 //! runs beside each other do not meet, and a run that died is recognised and cleared away by the next.
 //!
-//! Packets are dropped in one place, by one table that is replaced in one transaction: there is no moment at which half
-//! of a partition holds. Resets must come from the receiving end, since this kernel cannot reject on a bridge; each
-//! host's namespace has its own small table for them.
-//!
-//! Not here: delay, reordering and duplication. The kernel's own means for them (netem) may be missing; a switch
-//! program that replaces the bridge would be attached in [`Namespaces::add_host`] and asked in [`Namespaces::apply`].
+//! The switch cuts, loses, delays and reorders packets by ordered pairs of ends. Resets must come from the receiving
+//! end: each host's namespace has a small table of its own for them. The kernel's own means to delay packets (netem)
+//! are not needed; a machine may lack them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
+
+use anyhow::ensure;
 
 use super::condition::{Conditions, Effect, End, Way};
 use super::shell;
+use super::switchboard::{self, HOSTS_MAX, Switchboard, address_of};
+use crate::native::{DEVICE, compiler};
 
 /// Tells a program that it runs in the client namespace, and the prefix of all names.
 pub(super) const MARKER: &str = "JEPSEN_NAMESPACES";
 /// What all prefixes begin with; the maker's process id follows.
 const PREFIX: &str = "jepsen";
 const NETNS_FOLDER: &str = "/var/run/netns";
-const CLIENTS: u8 = 250;
+const TUN: &str = "/dev/net/tun";
 const TABLE: &str = "jepsen";
 
 /// The programs without which there are no namespaces.
 const NEEDED: [&str; 3] = ["ip", "nft", "nsenter"];
 
-/// The namespaces that this process lives among.
+/// The namespaces that this process lives among, of the hosts of one cluster.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     prefix: String,
-    hosts: Mutex<BTreeSet<usize>>,
+    /// `None`: they were removed.
+    board: Mutex<Option<Switchboard>>,
     /// Hosts whose own table exists.
     resetting: Mutex<BTreeSet<usize>>,
 }
@@ -49,13 +51,19 @@ pub(super) fn missing() -> Option<String> {
     if let Some(program) = NEEDED.iter().find(|name| shell::find_program(name).is_none()) {
         return Some(format!("this machine has no {program}"));
     }
+    if !Path::new(TUN).exists() {
+        return Some(format!("this machine has no {TUN}"));
+    }
+    if let Err(refused) = compiler() {
+        return Some(format!("{refused:#}"));
+    }
     let probe = format!("{}-probe", own_prefix());
     if let Err(refused) = shell::run("ip", ["netns", "add", &probe]) {
         return Some(format!("no network namespaces: {refused:#}"));
     }
     let filters = shell::run(
         "ip",
-        ["netns", "exec", &probe, "nft", "add", "table", "bridge", TABLE],
+        ["netns", "exec", &probe, "nft", "add", "table", "inet", TABLE],
     );
     shell::run("ip", ["netns", "del", &probe]).ok();
     filters
@@ -68,37 +76,28 @@ pub(super) fn own_prefix() -> String {
     format!("{PREFIX}{}", std::process::id())
 }
 
-/// Makes the bridge and the client namespace; returns the prefix of their names.
+/// Makes the client namespace; returns the prefix of the names to come.
 pub(super) fn make() -> anyhow::Result<String> {
     let prefix = own_prefix();
-    let switch = format!("{prefix}-s");
-    ip(&["netns", "add", &switch])?;
-    ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
-    ip(&["-n", &switch, "link", "set", "br0", "up"])?;
-    attach(&prefix, "c", CLIENTS)?;
+    add(&name_of(&prefix, End::Clients))?;
     Ok(prefix)
 }
 
-/// Makes a namespace that is joined to the bridge at the address's last byte.
-fn attach(prefix: &str, name: &str, last: u8) -> anyhow::Result<()> {
-    let (switch, namespace) = (format!("{prefix}-s"), format!("{prefix}-{name}"));
-    let port = format!("p{last}");
-    ip(&["netns", "add", &namespace])?;
-    ip(&[
-        "-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace,
-    ])?;
-    ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"])?;
-    ip(&[
-        "-n",
-        &namespace,
-        "addr",
-        "add",
-        &format!("10.77.0.{last}/24"),
-        "dev",
-        "eth0",
-    ])?;
-    ip(&["-n", &namespace, "link", "set", "eth0", "up"])?;
-    ip(&["-n", &namespace, "link", "set", "lo", "up"])
+fn add(namespace: &str) -> anyhow::Result<()> {
+    ip(&["netns", "add", namespace])?;
+    ip(&["-n", namespace, "link", "set", "lo", "up"])
+}
+
+fn name_of(prefix: &str, end: End) -> String {
+    match end {
+        End::Clients => format!("{prefix}-c"),
+        End::Host(number) => format!("{prefix}-h{number}"),
+    }
+}
+
+/// Whether it can be done here.
+pub(super) fn offers(effect: Effect) -> bool {
+    effect == Effect::Reset || switchboard::offers(effect)
 }
 
 /// Ends what runs in namespaces of this prefix, and removes them; names those that are still there.
@@ -154,30 +153,47 @@ pub(super) fn entering(prefix: &str, name: &str) -> Vec<String> {
 }
 
 impl Namespaces {
-    /// Those that this process was put into.
-    pub(super) fn entered() -> Option<Self> {
-        Some(Self {
-            prefix: std::env::var(MARKER).ok().filter(|prefix| !prefix.is_empty())?,
-            hosts: Mutex::default(),
+    /// Those that this process was put into, with a plug for every host that may come.
+    pub(super) fn entered(seed: u64) -> anyhow::Result<Option<Self>> {
+        let prefix = std::env::var(MARKER).ok().filter(|prefix| !prefix.is_empty());
+        let Some(prefix) = prefix else {
+            return Ok(None);
+        };
+        let namespaces = Self {
+            prefix,
+            board: Mutex::default(),
             resetting: Mutex::default(),
-        })
+        };
+        namespaces.plug_in(seed)?;
+        Ok(Some(namespaces))
     }
 
-    /// Whether it can be done here.
-    pub(super) fn offers(&self, effect: Effect) -> bool {
-        matches!(effect, Effect::Block | Effect::Reset | Effect::Lose { .. })
+    fn plug_in(&self, seed: u64) -> anyhow::Result<()> {
+        let name = |end| name_of(&self.prefix, end);
+        for end in switchboard::ends().filter(|end| *end != End::Clients) {
+            add(&name(end))?;
+        }
+        let board = Switchboard::start(name, seed)?;
+        for end in switchboard::ends() {
+            let (namespace, address) = (name(end), format!("{}/24", address_of(end)));
+            ip(&["-n", &namespace, "addr", "add", &address, "dev", DEVICE])?;
+            ip(&["-n", &namespace, "link", "set", DEVICE, "up"])?;
+        }
+        *self.lock_board() = Some(board);
+        Ok(())
     }
 
-    /// Makes the namespace of host `number`; its address.
-    pub(super) fn add_host(&self, number: usize) -> anyhow::Result<String> {
-        let last = u8::try_from(number).ok().filter(|last| *last < CLIENTS);
-        let last = last.ok_or_else(|| anyhow::anyhow!("no address for host {number}"))?;
-        self.hosts
-            .lock()
-            .expect("no panic with the lock held")
-            .insert(number);
-        attach(&self.prefix, &format!("h{number}"), last)?;
-        Ok(address_of(End::Host(number)))
+    fn lock_board(&self) -> MutexGuard<'_, Option<Switchboard>> {
+        self.board.lock().expect("no panic with the lock held")
+    }
+
+    /// The address of host `number`.
+    pub(super) fn address(&self, number: usize) -> anyhow::Result<String> {
+        ensure!(
+            number <= HOSTS_MAX,
+            "no address for host {number}: there are at most {HOSTS_MAX}"
+        );
+        Ok(address_of(End::Host(number)).to_string())
     }
 
     /// What to put before a command of host `number`.
@@ -185,9 +201,11 @@ impl Namespaces {
         entering(&self.prefix, &format!("h{number}"))
     }
 
-    /// Replaces the packet filters.
+    /// Has these conditions hold, and no others.
     pub(super) fn apply(&self, conditions: &Conditions) -> anyhow::Result<()> {
-        self.replace_filter("s", &crossing(conditions))?;
+        if let Some(board) = &*self.lock_board() {
+            board.apply(conditions)?;
+        }
         let broken = conditions.ways_with(|effect| effect == Effect::Reset);
         let mut receivers: BTreeMap<usize, Vec<Way>> = BTreeMap::new();
         for way in &broken {
@@ -214,17 +232,19 @@ impl Namespaces {
         shell::run_with_input(&line[0], arguments, script).map(drop)
     }
 
-    /// Removes the hosts' namespaces, and names those that are still there. Switch and clients stay: this process
-    /// lives there.
+    /// Stops the switch, removes the hosts' namespaces, and names those that are still there. The clients' stays: this
+    /// process lives there.
     pub(super) fn remove_hosts(&self) -> Vec<String> {
-        let hosts = std::mem::take(&mut *self.hosts.lock().expect("no panic with the lock held"));
-        let names: Vec<String> = hosts
-            .iter()
-            .map(|number| format!("{}-h{number}", self.prefix))
+        drop(self.lock_board().take());
+        let names: Vec<String> = switchboard::ends()
+            .filter(|end| *end != End::Clients)
+            .map(|end| name_of(&self.prefix, end))
             .collect();
-        names.iter().for_each(|name| remove(name));
-        // The filter outlives the hosts it names; the next cluster begins with an open one.
-        self.replace_filter("s", &crossing(&Conditions::default())).ok();
+        let made = existing();
+        names
+            .iter()
+            .filter(|name| made.contains(name))
+            .for_each(|name| remove(name));
         let left = existing();
         names.into_iter().filter(|name| left.contains(name)).collect()
     }
@@ -232,9 +252,7 @@ impl Namespaces {
 
 impl Drop for Namespaces {
     fn drop(&mut self) {
-        if !self.hosts.lock().is_ok_and(|hosts| hosts.is_empty()) {
-            self.remove_hosts();
-        }
+        self.remove_hosts();
     }
 }
 
@@ -242,48 +260,15 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     shell::run("ip", arguments).map(drop)
 }
 
-fn address_of(end: End) -> String {
-    match end {
-        End::Clients => format!("10.77.0.{CLIENTS}"),
-        End::Host(number) => format!("10.77.0.{number}"),
-    }
-}
-
-/// The switch's table: what is dropped on its way across the bridge.
-fn crossing(conditions: &Conditions) -> String {
-    let mut script = emptied("bridge");
-    let blocked = conditions.ways_with(|effect| effect == Effect::Block);
-    writeln!(
-        script,
-        "table bridge {TABLE} {{\n set blocked {{ type ipv4_addr . ipv4_addr"
-    )
-    .ok();
-    if !blocked.is_empty() {
-        writeln!(script, "  elements = {{ {} }}", pairs(&blocked)).ok();
-    }
-    script.push_str(" }\n chain crossing {\n  type filter hook forward priority 0\n");
-    script.push_str("  ip saddr . ip daddr @blocked drop\n");
-    for condition in conditions.0.values() {
-        if let Effect::Lose { permille } = condition.effect
-            && !condition.ways.is_empty()
-        {
-            let ways = pairs(&condition.ways);
-            writeln!(
-                script,
-                "  ip saddr . ip daddr {{ {ways} }} numgen random mod 1000 < {permille} drop"
-            )
-            .ok();
-        }
-    }
-    script.push_str(" }\n}\n");
-    script
-}
-
 /// A host's table: whose packets are answered with a reset.
 fn rejecting(ways: &[Way]) -> String {
-    let mut script = emptied("inet");
+    // One transaction, whether there was a table or not.
+    let mut script = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
     if !ways.is_empty() {
-        let senders: BTreeSet<String> = ways.iter().map(|(from, _)| address_of(*from)).collect();
+        let senders: BTreeSet<String> = ways
+            .iter()
+            .map(|(from, _)| address_of(*from).to_string())
+            .collect();
         let senders: Vec<String> = senders.into_iter().collect();
         writeln!(
             script,
@@ -296,42 +281,17 @@ fn rejecting(ways: &[Way]) -> String {
     script
 }
 
-/// The beginning of a transaction that replaces a table, whether there was one or not.
-fn emptied(family: &str) -> String {
-    format!("add table {family} {TABLE}\ndelete table {family} {TABLE}\n")
-}
-
-fn pairs(ways: &BTreeSet<Way>) -> String {
-    let pairs: Vec<String> = ways
-        .iter()
-        .map(|(from, to)| format!("{} . {}", address_of(*from), address_of(*to)))
-        .collect();
-    pairs.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::condition::{Condition, ways_between};
     use super::*;
 
     #[test]
-    fn one_table_says_what_is_dropped() {
-        let one_way = ways_between(&[End::Host(1)], &[End::Host(2), End::Clients]);
-        let named = |name: &str, effect| {
-            let ways = one_way.clone();
-            (name.to_owned(), Condition { effect, ways })
-        };
-        let conditions = Conditions(BTreeMap::from([
-            named("cut", Effect::Block),
-            named("loss", Effect::Lose { permille: 30 }),
-        ]));
-        let script = crossing(&conditions);
-        let pairs = "10.77.0.1 . 10.77.0.250, 10.77.0.1 . 10.77.0.2";
-        assert!(script.contains(&format!("elements = {{ {pairs} }}")), "{script}");
+    fn a_table_rejects_the_senders_it_is_for() {
+        let script = rejecting(&[(End::Host(1), End::Host(2)), (End::Clients, End::Host(2))]);
         assert!(
-            script.contains(&format!("{{ {pairs} }} numgen random mod 1000 < 30 drop")),
+            script.contains("ip saddr { 10.77.0.1, 10.77.0.250 } meta l4proto tcp reject"),
             "{script}"
         );
-        assert!(!crossing(&Conditions::default()).contains("elements"));
+        assert!(!rejecting(&[]).contains("reject"));
     }
 }

@@ -5,13 +5,13 @@ use std::sync::{Mutex, MutexGuard};
 use anyhow::{Context, bail};
 
 use super::condition::{Condition, Conditions, Effect, End};
-use super::namespaces::Namespaces;
+use super::namespaces::{self, Namespaces};
 use super::proxy::Proxy;
 
 /// What lies between the hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkKind {
-    /// A network namespace a host, joined by a bridge. Needs root, `ip` and `nft`.
+    /// A network namespace a host, joined by a switch. Needs root, `ip`, `nft`, TUN devices and a C compiler.
     Namespaces,
     /// A proxy in this process.
     Proxy,
@@ -42,7 +42,7 @@ impl Network {
     pub(super) fn new(kind: Option<NetworkKind>, seed: u64) -> anyhow::Result<Self> {
         let namespaces = match kind {
             Some(NetworkKind::Proxy) => None,
-            _ => Namespaces::entered(),
+            _ => Namespaces::entered(seed)?,
         };
         let fabric = match (kind, namespaces) {
             (_, Some(namespaces)) => Fabric::Namespaces(namespaces),
@@ -66,8 +66,8 @@ impl Network {
     /// Whether this network can do it.
     pub fn offers(&self, effect: Effect) -> bool {
         match (&self.fabric, effect) {
-            (Fabric::Proxy(_), _) => true,
-            (Fabric::Namespaces(namespaces), effect) => namespaces.offers(effect),
+            (Fabric::Proxy(_), effect) => !matches!(effect, Effect::Reorder { .. }),
+            (Fabric::Namespaces(_), effect) => namespaces::offers(effect),
         }
     }
 
@@ -134,7 +134,7 @@ impl Network {
     pub(super) async fn settle(&self, number: usize, port: u16) -> anyhow::Result<Place> {
         match &self.fabric {
             Fabric::Namespaces(namespaces) => {
-                let address = format!("{}:{port}", namespaces.add_host(number)?);
+                let address = format!("{}:{port}", namespaces.address(number)?);
                 Ok(Place {
                     listen: address.clone(),
                     address,

@@ -5,6 +5,7 @@
 
 mod link;
 mod network;
+mod pipeline;
 mod service;
 mod snapshot;
 

@@ -21,6 +21,7 @@ use openraft::raft::{
 use storage::seeded_bug;
 use tokio::sync::oneshot;
 
+use super::pipeline::{last_of, pipeline};
 use super::{CallError, Link, Peers, snapshot};
 use crate::convert;
 use crate::proto;
@@ -184,37 +185,26 @@ impl NetStreamAppend<TypeConfig> for Sender {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         let sender = &*self;
-        let replies = input
-            .map(move |request| {
-                let last = request
-                    .entries
-                    .last()
-                    .map(|entry| entry.log_id)
-                    .or(request.prev_log_id);
-                let append = append_to_proto(&request);
-                let body = match sender.lane {
-                    Lane::Append => Body::Append(append),
-                    Lane::Heartbeat => Body::Heartbeat(append),
-                };
-                // Queued here, in the order of the input; only the waiting is concurrent.
-                let reply = sender.link.start(sender.message(body));
-                async move {
-                    let replied = sender.append_reply(reply).await;
-                    // Seeded bug B14: a replica that did not answer is counted among those that have the entries.
-                    if seeded_bug::is_on("B14") && replied.is_err() && sender.lane == Lane::Append {
-                        return Ok(Ok(last));
-                    }
-                    replied
+        let start = move |request: AppendEntriesRequest<TypeConfig>| {
+            let last = last_of(&request);
+            let append = append_to_proto(&request);
+            let body = match sender.lane {
+                Lane::Append => Body::Append(append),
+                Lane::Heartbeat => Body::Heartbeat(append),
+            };
+            // Queued here, in the order of the input; only the waiting is concurrent.
+            let reply = sender.link.start(sender.message(body));
+            async move {
+                let replied = sender.append_reply(reply).await;
+                // Seeded bug B14: a replica that did not answer is counted among those that have the entries.
+                if seeded_bug::is_on("B14") && replied.is_err() && sender.lane == Lane::Append {
+                    return Ok(Ok(last));
                 }
-            })
-            .buffered(IN_FLIGHT_MAX);
-        // The first failure ends the stream: what was queued behind it is void.
-        let until_failure = replies.scan(false, |failed, result| {
-            let item = (!*failed).then_some(result);
-            *failed |= !matches!(item, Some(Ok(Ok(_))));
-            std::future::ready(item)
-        });
-        async move { Ok(until_failure.boxed()) }.boxed()
+                replied
+            }
+        };
+        let replies = pipeline(input, IN_FLIGHT_MAX, start).boxed();
+        async move { Ok(replies) }.boxed()
     }
 }
 

@@ -1,0 +1,188 @@
+//! Appends to one replica, many in flight, and which of their replies openraft may hear.
+//!
+//! openraft takes a reply that matches up to entry `m` for the answer to every append in flight that ends at or before
+//! `m`, and dates it by the latest of them; reads and leases rest on that date. An append without entries, which only
+//! tells of a new commit, ends where the one before it ended. So the reply to an append from before a pause, read after
+//! it, would be dated by an empty append sent after it, and a leader deposed during the pause would serve a stale read
+//! (openraft 0.10.0-alpha.37, `InflightAppendQueue::drain_acked`; DESIGN section 23).
+//!
+//! A reply is therefore left out as long as the append behind it ends no later than what the reply matches: that one's
+//! own reply says as much, and is dated rightly.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::{Stream, StreamExt};
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+
+use crate::types::{LogId, TypeConfig};
+
+/// The last entry that each append in flight sends or builds upon, oldest first.
+#[derive(Clone, Default)]
+struct InFlight(Arc<Mutex<VecDeque<Option<LogId>>>>);
+
+impl InFlight {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Option<LogId>>> {
+        self.0.lock().expect("no panic under this lock")
+    }
+
+    fn push(&self, request: &AppendEntriesRequest<TypeConfig>) {
+        self.lock().push_back(last_of(request));
+    }
+
+    /// Takes the oldest append off. Whether its reply, which matches up to `matching`, says nothing about later ones.
+    fn pop(&self, matching: Option<&Option<LogId>>) -> bool {
+        let mut ends = self.lock();
+        ends.pop_front();
+        match (matching, ends.front()) {
+            (Some(matching), Some(next)) => next > matching,
+            _ => true,
+        }
+    }
+}
+
+/// The last entry of an append, or the one it builds upon.
+pub(super) fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
+    let last = request.entries.last().map(|entry| entry.log_id);
+    last.or(request.prev_log_id)
+}
+
+/// Starts each append as it comes, up to `in_flight_max` before the first reply, and gives the replies that openraft may
+/// hear, in order. The first that is not a success is the last: what was queued behind it is void.
+pub(super) fn pipeline<'s, S, F, Reply, E>(
+    input: S,
+    in_flight_max: usize,
+    mut start: F,
+) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, E>> + Send + 's
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 's,
+    F: FnMut(AppendEntriesRequest<TypeConfig>) -> Reply + Send + 's,
+    Reply: Future<Output = Result<StreamAppendResult<TypeConfig>, E>> + Send + 's,
+    E: Send + 's,
+{
+    let in_flight = InFlight::default();
+    let sent = in_flight.clone();
+    let replies = input
+        .map(move |request| {
+            sent.push(&request);
+            start(request)
+        })
+        .buffered(in_flight_max);
+    let dated = replies.filter_map(move |reply| {
+        let matching = reply.as_ref().ok().and_then(|result| result.as_ref().ok());
+        let heard = in_flight.pop(matching);
+        std::future::ready(heard.then_some(reply))
+    });
+    dated.scan(false, |failed, reply| {
+        let item = (!*failed).then_some(reply);
+        *failed |= !matches!(item, Some(Ok(Ok(_))));
+        std::future::ready(item)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use openraft::raft::StreamAppendError;
+    use openraft::vote::RaftLeaderId;
+    use tokio::sync::{mpsc, oneshot};
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+    use crate::types::{LeaderId, Payload, Vote};
+
+    type Replied = Result<StreamAppendResult<TypeConfig>, Infallible>;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(LeaderId::new(1, 1), index)
+    }
+
+    /// The append of entries `from..to`.
+    fn append(from: u64, to: u64) -> AppendEntriesRequest<TypeConfig> {
+        let entry = |index| openraft::Entry {
+            log_id: id(index),
+            payload: Payload::default(),
+        };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(id(from - 1)),
+            entries: (from..to).map(entry).collect(),
+            leader_commit: None,
+        }
+    }
+
+    /// The ends of a pipeline: what openraft feeds, what the network answers, what openraft hears.
+    struct Ends {
+        requests: mpsc::Sender<AppendEntriesRequest<TypeConfig>>,
+        started: mpsc::UnboundedReceiver<oneshot::Sender<Replied>>,
+        heard: std::pin::Pin<Box<dyn Stream<Item = Replied> + Send>>,
+    }
+
+    impl Ends {
+        fn new() -> Self {
+            let (requests, queue) = mpsc::channel(8);
+            let (starting, started) = mpsc::unbounded_channel();
+            let start = move |_| -> BoxFuture<'static, Replied> {
+                let (answer, reply) = oneshot::channel();
+                starting.send(answer).unwrap();
+                async move { reply.await.unwrap() }.boxed()
+            };
+            Self {
+                requests,
+                started,
+                heard: Box::pin(pipeline(ReceiverStream::new(queue), 8, start)),
+            }
+        }
+
+        async fn send(&mut self, request: AppendEntriesRequest<TypeConfig>) -> oneshot::Sender<Replied> {
+            self.requests.send(request).await.unwrap();
+            assert!(self.heard.next().now_or_never().is_none(), "nothing was answered");
+            self.started.recv().await.unwrap()
+        }
+
+        fn hear(&mut self) -> Option<Replied> {
+            self.heard.next().now_or_never().flatten()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_not_heard_while_an_empty_append_behind_it_waits() {
+        let mut ends = Ends::new();
+        let first = ends.send(append(1, 3)).await;
+        let empty = ends.send(append(3, 3)).await;
+        first.send(Ok(Ok(Some(id(2))))).unwrap();
+        assert_eq!(ends.hear(), None, "dated by an append that was not answered");
+        empty.send(Ok(Ok(Some(id(2))))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(2))))));
+    }
+
+    #[tokio::test]
+    async fn appends_with_entries_behind_it_hold_nothing_up() {
+        let mut ends = Ends::new();
+        let first = ends.send(append(1, 3)).await;
+        let second = ends.send(append(3, 5)).await;
+        let _empty = ends.send(append(5, 5)).await;
+        first.send(Ok(Ok(Some(id(2))))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(2))))));
+        // In part: it says nothing of the empty one.
+        second.send(Ok(Ok(Some(id(3))))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(3))))));
+    }
+
+    #[tokio::test]
+    async fn a_failure_ends_the_stream_and_takes_what_waited_for_it_along() {
+        let mut ends = Ends::new();
+        let first = ends.send(append(1, 3)).await;
+        let empty = ends.send(append(3, 3)).await;
+        first.send(Ok(Ok(Some(id(2))))).unwrap();
+        let higher = StreamAppendError::HigherVote(Vote::new_committed(2, 2));
+        empty.send(Ok(Err(higher.clone()))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Err(higher))));
+        drop(ends.requests);
+        assert!(ends.heard.next().await.is_none());
+    }
+}
