@@ -80,6 +80,7 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
             .with_ansi(false)
             .without_time()
             .init();
+        end_if_it_hangs();
         let plan = Plan::of(seed).with_faults(&args.nemesis);
         let report = jepsen::simulate::simulate(&plan, args.out.as_deref())?;
         match args.json {
@@ -114,6 +115,16 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
         std::fs::write(file, serde_json::to_string_pretty(&summary)? + "\n")?;
     }
     Ok(summary.is_ok())
+}
+
+/// A schedule in which time stands still would never end by itself; a slow machine takes a minute at most.
+fn end_if_it_hangs() {
+    const HANGS_AFTER: Duration = Duration::from_secs(600);
+    std::thread::spawn(|| {
+        std::thread::sleep(HANGS_AFTER);
+        eprintln!("panicked at nothing: the schedule hangs, it took {HANGS_AFTER:?} of real time");
+        std::process::abort();
+    });
 }
 
 /// Looks for the bugs asked for; whether all were caught.

@@ -81,16 +81,24 @@ impl HostContext {
         HostInstant(self.base + elapsed + self.skew.ahead)
     }
 
+    /// When this clock shows `local`, and no sooner: a sleeper that woke a nanosecond early would never go on where time
+    /// stands still while it is awake.
     fn real(&self, local: HostInstant) -> tokio::time::Instant {
         let elapsed = local.0.saturating_duration_since(self.base + self.skew.ahead);
         self.base + self.real_duration(elapsed)
     }
 
     fn real_duration(&self, local: Duration) -> Duration {
-        scale(local, 1_000_000, self.skew.rate_ppm)
+        let rate = self.skew.rate_ppm;
+        let real = scale(local, 1_000_000, rate);
+        match scale(real, rate, 1_000_000) < local {
+            true => real + Duration::from_nanos(1),
+            false => real,
+        }
     }
 }
 
+/// Rounded down to the nanosecond.
 fn scale(duration: Duration, numerator: u64, denominator: u64) -> Duration {
     if numerator == denominator {
         return duration;
@@ -263,5 +271,27 @@ impl AsyncRuntime for HostRuntime {
         F: Future<Output = T>,
     {
         self.runtime.block_on(future)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sleeper_does_not_wake_before_its_clock_shows_the_time() {
+        for rate_ppm in [955_000, 960_001, 999_999, 1_000_000, 1_000_003, 1_044_999] {
+            let skew = ClockSkew {
+                rate_ppm,
+                ahead: Duration::from_millis(7),
+            };
+            let context = HostContext::new(1, skew);
+            for local in (1..5_000).map(|step| Duration::from_nanos(step * 1_000_003)) {
+                let real = context.real_duration(local);
+                assert!(scale(real, rate_ppm, 1_000_000) >= local, "{rate_ppm} {local:?}");
+                let sooner = real - Duration::from_nanos(2);
+                assert!(scale(sooner, rate_ppm, 1_000_000) < local, "{rate_ppm} {local:?}");
+            }
+        }
     }
 }

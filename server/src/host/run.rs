@@ -76,10 +76,15 @@ async fn run_in_context<L: Listener>(
     ready: impl FnOnce(&Host),
 ) -> Result<(), RunError> {
     let (host, log_outcome) = open(config, address, env)?;
+    // Asked before anyone is served: `init` makes a member, too, and starts what it needs by itself.
+    let past = match host.cluster_id() {
+        Some(_) => Past::Member,
+        None => Past::New,
+    };
     let serving = serve(&host, listener);
     ready(&host);
     let outcome = tokio::select! {
-        started = live(&host) => started,
+        started = live(&host, past) => started,
         Ok(Err(fault)) = log_outcome => Err(fault.into()),
         () = shutdown.cancelled() => Ok(()),
         () = host.stop().clone().cancelled_owned() => match host.shared.failure.get() {
@@ -192,9 +197,18 @@ fn serve<L: Listener>(
     })
 }
 
+/// What a host's folder says of it at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    /// It belongs to a cluster.
+    Member,
+    /// It belongs to none yet.
+    New,
+}
+
 /// Becomes and stays a member of a cluster.
-async fn live(host: &Host) -> Result<(), RunError> {
-    if host.cluster_id().is_some() {
+async fn live(host: &Host, past: Past) -> Result<(), RunError> {
+    if past == Past::Member {
         // The borrow must end before the identity is replaced.
         let identity = host.shared.identity.borrow().clone();
         host.check_seeds().await?;
@@ -222,4 +236,71 @@ async fn live(host: &Host) -> Result<(), RunError> {
     host.spawn(controller::run(host.clone()));
     host.announce().await;
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use client::TcpConnector;
+    use client::proto::InitRequest;
+    use client::proto::admin_client::AdminClient;
+    use raft::{ClockSkew, HostContext, TokioExecutor};
+    use storage::failpoint::HostFailpoints;
+    use storage::sim_disk::SimDisk;
+
+    use super::*;
+    use crate::serve::{PeerConnector, SystemClock};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn env() -> HostEnv {
+        let connector: Arc<dyn client::Connector> = Arc::new(TcpConnector);
+        HostEnv {
+            raft: raft::Env {
+                context: HostContext::new(1, ClockSkew::default()),
+                executor: Arc::new(TokioExecutor),
+                connector: Arc::new(PeerConnector(connector.clone())),
+            },
+            connector,
+            disk: Arc::new(SimDisk::new(1)),
+            clock: Arc::new(SystemClock),
+            failpoints: HostFailpoints::disarmed(),
+        }
+    }
+
+    /// The placement group would be opened twice, on one log.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_host_may_be_made_the_first_before_it_has_looked_around() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let config = HostConfig {
+            data_dir: "/host".into(),
+            listen: address.clone(),
+            ..HostConfig::default()
+        };
+        let (stop, endpoint) = (CancellationToken::new(), format!("http://{address}"));
+        let (made, init) = oneshot::channel();
+        let ready = move |host: &Host| {
+            let request = InitRequest {
+                shards: 1,
+                split_at: Vec::new(),
+                replication_factor: 1,
+                hosts: 1,
+            };
+            tokio::spawn(async move {
+                let mut admin = AdminClient::connect(endpoint).await.unwrap();
+                drop(made.send(admin.init(request).await.map(drop)));
+            });
+            // `init` is under way on another thread before this host does anything else.
+            while host.cluster_id().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let running = tokio::spawn(run(config, address, listener, env(), stop.clone(), ready));
+        let made = tokio::time::timeout(PATIENCE, init).await;
+        assert!(matches!(made, Ok(Ok(Ok(())))), "{made:?}");
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
 }

@@ -170,7 +170,10 @@ impl AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitReply>, Status> {
-        let made = self.host.init(request.into_inner()).await;
+        // It goes on though its caller goes away: nobody else would finish it before a restart.
+        let host = self.host.clone();
+        let making = tokio::spawn(async move { host.init(request.into_inner()).await });
+        let made = making.await.map_err(|e| Status::internal(e.to_string()))?;
         let cluster_id = made.map_err(|e| Status::failed_precondition(e.to_string()))?;
         Ok(Response::new(InitReply { cluster_id }))
     }
