@@ -187,12 +187,13 @@ impl Weather {
             }
             FaultClass::StepCrash => fault.armed = self.arm(victim, world),
             FaultClass::Stranger => {
-                if down
-                    || world
-                        .stranger
-                        .as_ref()
-                        .is_none_or(|stranger| stranger.host().is_none())
-                {
+                // Not at the first host's address: a host on an empty disk asks there whom to join.
+                let victim = victim.max(1);
+                let at_home = world
+                    .stranger
+                    .as_ref()
+                    .is_some_and(|stranger| stranger.host().is_some());
+                if self.is_down(victim) || !at_home {
                     return;
                 }
                 world.crash(victim);
