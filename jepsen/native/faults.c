@@ -121,6 +121,7 @@ struct counters {
 	_Atomic uint64_t waits_bent;     // waits whose limit was not the truth
 	_Atomic uint64_t cuts;
 	_Atomic uint64_t reads;          // of followed files while flips are ordered
+	_Atomic uint64_t failed_inode;   // of the file whose sync failed last
 };
 
 struct control {
@@ -1261,6 +1262,7 @@ static int sync_file(struct file *file, int fd, int (*real)(int))
 	if (is_overlaid(file))
 		cut_if_ordered(AT_SYNC);
 	if (claim(&control->counters.sync_errors, ORDER(sync_errors_max))) {
+		atomic_store(&control->counters.failed_inode, file->inode);
 		if (ORDER(sync_failure))
 			lose_held(file);
 		errno = EIO;

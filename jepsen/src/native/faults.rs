@@ -144,6 +144,8 @@ pub struct Counters {
     pub waits_bent: u64,
     /// Power cuts carried out.
     pub cuts: u64,
+    /// The inode of the file whose sync was answered with EIO last.
+    pub failed_inode: u64,
 }
 
 impl Counters {
@@ -323,6 +325,7 @@ impl FaultControl {
             clock_bent: counter(13)?,
             waits_bent: counter(14)?,
             cuts: counter(15)?,
+            failed_inode: counter(17)?,
         })
     }
 

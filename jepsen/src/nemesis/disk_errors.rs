@@ -1,8 +1,10 @@
 //! Disks that are slow, fail, fill up, or give back what is not on them.
 //!
-//! A host whose sync failed must end: what it may not call durable any more is for the others to keep. One that goes on
-//! is complained of. A full disk may be met by some write that can wait, so a host may live through that one.
+//! A host that failed to sync its log or a replica's state must end: what it may not call durable any more is for the
+//! others to keep. One that goes on is complained of. A full disk may be met by some write that can wait, so a host may live through that one.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::disks;
@@ -19,6 +21,8 @@ const SYNC_MS: (u64, u64) = (50, 951);
 const PROOF_LIMIT: Duration = Duration::from_secs(4);
 /// How long a host may take to end after its disk failed it.
 const ENDING_LIMIT: Duration = Duration::from_secs(8);
+/// What files are called that are not in use yet.
+const UNFINISHED: [&str; 4] = ["tmp", "new", "import", "rewrite"];
 /// How long writes are held before the sync that loses them.
 const HELD_MS: (u64, u64) = (100, 400);
 /// One read in how many has a wrong bit: at least, and so many more.
@@ -79,10 +83,35 @@ async fn fail_sync(name: &str, field: &Field<'_>, number: usize) -> anyhow::Resu
     field.count(name);
     if cluster.wait_for_end(number, ENDING_LIMIT).await {
         field.count(&format!("{name}/ended"));
-    } else {
-        cluster.complain(format!("host {number} goes on after a sync of its disk failed"));
+        return Ok(());
+    }
+    let failed = faults.counters()?.failed_inode;
+    match kept_files(&cluster.data_folder(number)).find(|(_, inode)| *inode == failed) {
+        Some((path, _)) => cluster.complain(format!(
+            "host {number} goes on after a sync of {} failed",
+            path.display()
+        )),
+        None => field.count(&format!("{name}/retried")),
     }
     Ok(())
+}
+
+/// The log's segments and the replicas' states, with their inodes: a host does not outlive a failed sync of one. What it
+/// is still making or receiving, and small files that it replaces whole, may be thrown away and tried again.
+fn kept_files(data: &Path) -> impl Iterator<Item = (PathBuf, u64)> {
+    let folders = ["log", "replicas"].map(|folder| data.join(folder));
+    let entries = folders
+        .into_iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten();
+    entries.filter_map(|entry| {
+        let unfinished = entry
+            .path()
+            .extension()
+            .is_some_and(|kind| UNFINISHED.iter().any(|known| kind == *known));
+        (!unfinished).then_some((entry.path(), entry.metadata().ok()?.ino()))
+    })
 }
 
 async fn fill(name: &str, field: &Field<'_>, number: usize) -> anyhow::Result<()> {
