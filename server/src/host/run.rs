@@ -293,9 +293,12 @@ mod tests {
                 drop(made.send(admin.init(request).await.map(drop)));
             });
             // `init` is under way on another thread before this host does anything else.
-            while host.cluster_id().is_none() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            let begun = std::time::Instant::now();
+            tokio::task::block_in_place(|| {
+                while host.cluster_id().is_none() && begun.elapsed() < PATIENCE {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
         };
         let running = tokio::spawn(run(config, address, listener, env(), stop.clone(), ready));
         let made = tokio::time::timeout(PATIENCE, init).await;
