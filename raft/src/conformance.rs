@@ -12,7 +12,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use storage::clock::ManualClock;
 use storage::disk::RealDisk;
-use storage::log::{LogGroup, LogHub, LogOptions};
+use storage::log::{LogGroup, LogHub, LogOptions, LogWriter};
 use storage::shard::{Capture, Export, Import, ImportedFile, ShardIdentity, ShardOptions, ShardStore};
 
 use crate::env::{Connecting, Connector, Env, TokioExecutor};
@@ -125,16 +125,23 @@ impl Drop for Stores {
 
 impl Stores {
     pub(crate) fn new() -> Self {
+        let (stores, writer) = Self::idle();
+        std::thread::spawn(move || writer.run());
+        stores
+    }
+
+    /// With a log that nobody writes yet.
+    pub(crate) fn idle() -> (Self, LogWriter) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let disk = Arc::new(RealDisk);
         let options = LogOptions::new(Arc::new(ManualClock::at(0)));
         let (hub, writer) = LogHub::open(disk, folder.path(), options).expect("an empty log opens");
-        std::thread::spawn(move || writer.run());
-        Self {
+        let stores = Self {
             hub,
             folder,
             shards: AtomicU64::new(0),
-        }
+        };
+        (stores, writer)
     }
 
     pub(crate) fn hub(&self) -> LogHub {

@@ -385,21 +385,43 @@ mod tests {
         host.open_group(start).await.expect("it opens")
     }
 
+    fn identity() -> HostIdentity {
+        HostIdentity {
+            cluster_id: "c".into(),
+            host: 1,
+        }
+    }
+
+    /// After a power cut nobody would know that the group has members, and nobody would start it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn first_members_are_durable_before_they_are_acknowledged() {
+        let (stores, writer) = Stores::idle();
+        let host = RaftHost::new(identity(), RaftOptions::default(), test_env(), stores.hub());
+        let group = open(&host, &stores.shard()).await;
+        let making = tokio::spawn({
+            let group = group.clone();
+            async move {
+                group
+                    .initialize(&BTreeMap::from([(ReplicaId(1), HostId(1))]))
+                    .await
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!making.is_finished(), "nothing is on the disk");
+        std::thread::spawn(move || writer.run());
+        making.await.expect("no panic").expect("a new group");
+        host.shutdown().await;
+    }
+
     /// Opens a replica of a group of these members, has it vote for replica 2, and opens it again.
     async fn restarted(members: u64) -> (Stores, RaftHost, Group) {
-        let (stores, identity) = (
-            Stores::new(),
-            HostIdentity {
-                cluster_id: "c".into(),
-                host: 1,
-            },
-        );
+        let stores = Stores::new();
         let options = RaftOptions {
             election_min: Duration::from_millis(1500),
             election_max: Duration::from_millis(2000),
             ..RaftOptions::default()
         };
-        let host = RaftHost::new(identity, options, test_env(), stores.hub());
+        let host = RaftHost::new(identity(), options, test_env(), stores.hub());
         let group = open(&host, &stores.shard()).await;
         assert!(
             group.registered().may_vote(),

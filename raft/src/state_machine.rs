@@ -39,15 +39,14 @@ pub(crate) enum FlushGate {
 }
 
 impl FlushGate {
-    async fn pass(&self, applied: Option<u64>) -> Result<(), MachineFault> {
-        let Some(applied) = applied else { return Ok(()) };
+    async fn pass(&self, upto: u64) -> Result<(), MachineFault> {
         let mut flushed = match self {
             FlushGate::Closed(flushed) => flushed.clone(),
             #[cfg(test)]
             FlushGate::Open => return Ok(()),
         };
         let passed = flushed
-            .wait_for(|index| index.is_some_and(|index| index >= applied))
+            .wait_for(|index| index.is_some_and(|index| index >= upto))
             .await;
         passed
             .map(|_| ())
@@ -128,6 +127,13 @@ impl Cell {
         }
     }
 
+    /// Waits until the log is durable up to `index`.
+    pub(crate) async fn flushed_to(&self, index: u64) -> Result<(), MachineFault> {
+        let passing = self.gate.pass(index);
+        let passed = self.closed.run_until_cancelled(passing).await;
+        passed.ok_or(MachineFault::Closed)?
+    }
+
     /// Makes the present state durable and returns the mark it covers.
     pub(crate) async fn checkpoint(&self) -> Result<Mark, MachineFault> {
         let _writing = self.writing.lock().await;
@@ -136,9 +142,9 @@ impl Cell {
             self.check_open()?;
             (self.machine.capture(mark.encode())?, mark.clone())
         };
-        let flushed = self.gate.pass(mark.applied.as_ref().map(LogId::index));
-        let passed = self.closed.run_until_cancelled(flushed).await;
-        passed.ok_or(MachineFault::Closed)??;
+        if let Some(applied) = &mark.applied {
+            self.flushed_to(applied.index()).await?;
+        }
         self.env.blocking(move || captured.write()).await?;
         self.set_durable(&mark);
         Ok(mark)
