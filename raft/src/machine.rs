@@ -62,6 +62,13 @@ pub enum MachineFault {
     Closed,
 }
 
+impl MachineFault {
+    /// Whether nothing is wrong with the machine: this was not the moment, or there is no need any more.
+    pub fn is_harmless(&self) -> bool {
+        matches!(self, Self::Busy | Self::Closed)
+    }
+}
+
 /// A replicated state machine. All methods are synchronous; those marked *blocking* run on the blocking executor.
 pub trait Machine: Send + Sync + 'static {
     /// Applies one committed entry; `None` for an entry that carries no command.

@@ -396,7 +396,8 @@ mod tests {
         tokio::task::yield_now().await;
         cell.close().await;
         let waited = waiting.await.unwrap();
-        assert!(matches!(waited, Err(MachineFault::Closed)), "{waited:?}");
+        // Hosts end of faults that are not harmless, and this replica was only moved away.
+        assert!(waited.is_err_and(|fault| fault.is_harmless()));
         let applied = cell.apply(entry(8));
         assert!(matches!(applied, Err(MachineFault::Closed)), "{applied:?}");
         assert_eq!(cell.position().0.map(|id| id.index()), Some(7));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use placement::ShardId;
-use raft::{Group, MachineFault};
+use raft::Group;
 use storage::shard::RewriteError;
 use tokio::time::Instant;
 
@@ -39,8 +39,8 @@ impl Host {
                 }
                 due_at.insert(group.id(), now + interval);
                 match group.checkpoint().await {
-                    Err(MachineFault::Busy) | Ok(()) => {}
-                    Err(e) => return self.replica_failed(group.id(), e.to_string()),
+                    Err(e) if !e.is_harmless() => return self.replica_failed(group.id(), e.to_string()),
+                    Ok(()) | Err(_) => {}
                 }
             }
         }
