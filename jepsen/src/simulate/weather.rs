@@ -34,6 +34,8 @@ pub(super) struct Weather {
     turn: usize,
     /// The host whose disk was spoilt.
     spoilt: Option<usize>,
+    /// The host that may find bits flipped on its disk.
+    rotten: Option<usize>,
 }
 
 /// A host and a fail point of its.
@@ -85,6 +87,7 @@ impl Weather {
             tally: BTreeMap::new(),
             turn: 0,
             spoilt: None,
+            rotten: None,
         }
     }
 
@@ -263,12 +266,14 @@ impl Weather {
     /// Kills what may still run, and starts the host anew; on an empty disk, if it found its own spoilt, as an operator
     /// would.
     fn restart(&mut self, number: usize, world: &mut World<'_>, checks: &mut Invariants) {
-        let refused = world.hosts[number].ended().is_some() && self.spoilt == Some(number);
+        let refused = world.hosts[number].ended().is_some() && self.rotten == Some(number);
         world.crash(number);
         checks.host_died(number);
         if refused {
             world.hosts[number].disk.wipe();
             checks.disk_lost(number);
+            // Once: what is on it from now on is sound.
+            self.rotten = None;
         }
         world.bounce(number);
     }
@@ -311,6 +316,7 @@ impl Weather {
         for _ in 0..flips {
             if spoil::flip(&mut self.chance, &world.hosts[victim].disk) {
                 self.spoilt = Some(victim);
+                self.rotten = Some(victim);
                 checks.disk_lost(victim);
             }
         }
