@@ -1,6 +1,6 @@
 //! One schedule from its beginning to its verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use raft::{Group, Role};
@@ -96,7 +96,7 @@ pub(super) fn run(plan: &Plan) -> Ended {
         broken: Vec::new(),
     };
     let mut weather = None;
-    if course.form() {
+    if course.form(plan.shards as usize) {
         course.storm(plan, &mut weather);
         course.recover();
         course.close();
@@ -143,24 +143,26 @@ impl Course<'_> {
         self.line.stage.send_replace(stage);
     }
 
-    fn form(&mut self) -> bool {
+    fn form(&mut self, shards: usize) -> bool {
         self.until("the cluster forms", FORMING_MAX, |course| {
             let failed = course.line.told().failure.is_some();
-            failed || (course.line.told().formed && course.every_group_is_led())
+            failed || (course.line.told().formed && course.groups_led() == shards)
         }) && self.line.told().failure.is_none()
     }
 
-    /// Whether some replica leads each shard's group. One that loses a member for good before it ever had a leader has
-    /// nobody to replace that member.
-    fn every_group_is_led(&self) -> bool {
-        let mut groups: BTreeMap<u64, bool> = BTreeMap::new();
+    /// How many shards' groups some replica leads. A group that loses a member for good before it ever had a leader has
+    /// nobody to replace that member, so faults wait for all of them.
+    fn groups_led(&self) -> usize {
+        let mut led: BTreeSet<u64> = BTreeSet::new();
         for host in self.world.hosts.iter().filter_map(|host| host.host()) {
-            for local in host.shards() {
-                let leads = local.group.vitals().role == Role::Leader;
-                *groups.entry(local.group.id().0).or_default() |= leads;
-            }
+            let leading = host.shards().into_iter().map(|local| local.group);
+            led.extend(
+                leading
+                    .filter(|group| group.vitals().role == Role::Leader)
+                    .map(|group| group.id().0),
+            );
         }
-        !groups.is_empty() && groups.values().all(|led| *led)
+        led.len()
     }
 
     fn storm(&mut self, plan: &Plan, weather: &mut Option<Weather>) {
