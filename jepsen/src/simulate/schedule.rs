@@ -1,6 +1,6 @@
 //! One schedule from its beginning to its verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use raft::{Group, Role};
@@ -150,19 +150,19 @@ impl Course<'_> {
         }) && self.line.told().failure.is_none()
     }
 
-    /// How many shards' groups some replica leads. A group that loses a member for good before it ever had a leader has
-    /// nobody to replace that member, so faults wait for all of them.
+    /// How many shards' groups have a leader, and members that have all applied something. A group that loses a member
+    /// for good before has nobody to replace that member, so faults wait for all of them.
     fn groups_led(&self) -> usize {
-        let mut led: BTreeSet<u64> = BTreeSet::new();
+        let mut groups: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
         for host in self.world.hosts.iter().filter_map(|host| host.host()) {
-            let leading = host.shards().into_iter().map(|local| local.group);
-            led.extend(
-                leading
-                    .filter(|group| group.vitals().role == Role::Leader)
-                    .map(|group| group.id().0),
-            );
+            for local in host.shards() {
+                let vitals = local.group.vitals();
+                let (led, applied) = groups.entry(local.group.id().0).or_insert((false, true));
+                *led |= vitals.role == Role::Leader;
+                *applied &= vitals.applied.is_some();
+            }
         }
-        led.len()
+        groups.values().filter(|(led, applied)| *led && *applied).count()
     }
 
     fn storm(&mut self, plan: &Plan, weather: &mut Option<Weather>) {
