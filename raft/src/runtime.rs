@@ -18,6 +18,9 @@ tokio::task_local! {
     static CONTEXT: HostContext;
 }
 
+/// The rate of true time, in parts per million.
+const MILLION: u64 = 1_000_000;
+
 /// How a host's clock differs from the one its process runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockSkew {
@@ -30,7 +33,7 @@ pub struct ClockSkew {
 impl Default for ClockSkew {
     fn default() -> Self {
         Self {
-            rate_ppm: 1_000_000,
+            rate_ppm: MILLION,
             ahead: Duration::ZERO,
         }
     }
@@ -77,7 +80,7 @@ impl HostContext {
     }
 
     fn now(&self) -> HostInstant {
-        let elapsed = scale(self.base.elapsed(), self.skew.rate_ppm, 1_000_000);
+        let elapsed = shown(self.base.elapsed(), self.skew.rate_ppm);
         HostInstant(self.base + elapsed + self.skew.ahead)
     }
 
@@ -89,21 +92,22 @@ impl HostContext {
     }
 
     fn real_duration(&self, local: Duration) -> Duration {
-        let rate = self.skew.rate_ppm;
-        let real = scale(local, 1_000_000, rate);
-        match scale(real, rate, 1_000_000) < local {
-            true => real + Duration::from_nanos(1),
-            false => real,
+        if self.skew.rate_ppm == MILLION {
+            return local;
         }
+        from_nanos((local.as_nanos() * u128::from(MILLION)).div_ceil(u128::from(self.skew.rate_ppm.max(1))))
     }
 }
 
-/// Rounded down to the nanosecond.
-fn scale(duration: Duration, numerator: u64, denominator: u64) -> Duration {
-    if numerator == denominator {
-        return duration;
+/// What a clock of this rate shows of `real`, rounded down to the nanosecond.
+fn shown(real: Duration, rate_ppm: u64) -> Duration {
+    if rate_ppm == MILLION {
+        return real;
     }
-    let nanos = duration.as_nanos() * u128::from(numerator) / u128::from(denominator.max(1));
+    from_nanos(real.as_nanos() * u128::from(rate_ppm) / u128::from(MILLION))
+}
+
+fn from_nanos(nanos: u128) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
@@ -288,9 +292,9 @@ mod tests {
             let context = HostContext::new(1, skew);
             for local in (1..5_000).map(|step| Duration::from_nanos(step * 1_000_003)) {
                 let real = context.real_duration(local);
-                assert!(scale(real, rate_ppm, 1_000_000) >= local, "{rate_ppm} {local:?}");
+                assert!(shown(real, rate_ppm) >= local, "{rate_ppm} {local:?}");
                 let sooner = real - Duration::from_nanos(2);
-                assert!(scale(sooner, rate_ppm, 1_000_000) < local, "{rate_ppm} {local:?}");
+                assert!(shown(sooner, rate_ppm) < local, "{rate_ppm} {local:?}");
             }
         }
     }

@@ -383,6 +383,7 @@ mod tests {
         assert_eq!(mark.applied.map(|id| id.index()), Some(7));
         assert_eq!(cell.durable(), Some(mark));
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_closed_replica_is_left_alone() {
         let stores = Stores::new();

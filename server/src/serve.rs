@@ -11,7 +11,7 @@ use placement::Zone;
 use raft::{ClockSkew, Connecting, HostContext, TokioExecutor};
 use rand::TryRng;
 use storage::clock::Clock;
-use storage::disk::RealDisk;
+use storage::disk::{Disk, RealDisk};
 use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
 use storage::seeded_bug;
 use tokio::net::TcpListener;
@@ -139,16 +139,25 @@ fn real_env(config: &HostConfig) -> Result<HostEnv, ServeError> {
             source: io::Error::other(e.to_string()),
         })?;
     Ok(HostEnv {
+        failpoints: failpoints_from_environment(seed),
+        ..env_over(connector, Arc::new(RealDisk), seed)
+    })
+}
+
+/// A host's environment with this machine's clock and threads, over a network and a disk; no fail point is armed. To be
+/// called inside a tokio runtime.
+pub fn env_over(connector: Arc<dyn Connector>, disk: Arc<dyn Disk>, seed: u64) -> HostEnv {
+    HostEnv {
         raft: raft::Env {
             context: HostContext::new(seed, ClockSkew::default()),
             executor: Arc::new(TokioExecutor),
             connector: Arc::new(PeerConnector(connector.clone())),
         },
         connector,
-        disk: Arc::new(RealDisk),
+        disk,
         clock: Arc::new(SystemClock),
-        failpoints: failpoints_from_environment(seed),
-    })
+        failpoints: HostFailpoints::disarmed(),
+    }
 }
 
 /// TCP, behind the emulated distances when the configuration names some.

@@ -22,26 +22,20 @@ pub enum Artifact {
     Program,
 }
 
-/// Where the compiled sources lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tools {
-    /// The library for `LD_PRELOAD`, of `native/faults.c`.
-    pub faults: PathBuf,
-    /// The program of `native/switch.c`.
-    pub switch: PathBuf,
+/// Compiles `native/faults.c`, the library for `LD_PRELOAD`, into `folder`, which is made if it is missing.
+///
+/// # Errors
+/// When there is no C compiler, or it refuses the source: its complaints are in the error.
+pub fn compile_faults(folder: &Path) -> anyhow::Result<PathBuf> {
+    compile(FAULTS_SOURCE, "faults", Artifact::Library, folder)
 }
 
-impl Tools {
-    /// Compiles both into `folder`, which is made if it is missing.
-    ///
-    /// # Errors
-    /// When there is no C compiler, or it refuses a source: its complaints are in the error.
-    pub fn compile(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Self {
-            faults: compile(FAULTS_SOURCE, "faults", Artifact::Library, folder)?,
-            switch: compile(SWITCH_SOURCE, "switch", Artifact::Program, folder)?,
-        })
-    }
+/// Compiles the program of `native/switch.c` into `folder`, which is made if it is missing.
+///
+/// # Errors
+/// See [`compile_faults`].
+pub fn compile_switch(folder: &Path) -> anyhow::Result<PathBuf> {
+    compile(SWITCH_SOURCE, "switch", Artifact::Program, folder)
 }
 
 /// The C compiler: `CC` of the environment, or else `cc`.
@@ -126,7 +120,8 @@ mod tests {
             return;
         }
         let folder = Folder::new();
-        let tools = Tools::compile(folder.path()).expect("compile");
-        assert!(tools.faults.is_file() && tools.switch.is_file());
+        let faults = compile_faults(folder.path()).expect("compile");
+        let switch = compile_switch(folder.path()).expect("compile");
+        assert!(faults.is_file() && switch.is_file());
     }
 }

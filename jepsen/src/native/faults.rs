@@ -174,7 +174,7 @@ impl FaultControl {
         Ok(Self { file })
     }
 
-    /// The environment with which a host obeys this file: `library` is [`super::Tools::faults`], and only files below
+    /// The environment with which a host obeys this file: `library` is [`super::compile_faults`], and only files below
     /// `folder`, which must exist by then, are touched.
     pub fn environment(&self, library: &Path, folder: &Path) -> [(&'static str, OsString); 3] {
         [

@@ -19,7 +19,7 @@ mod switch;
 #[cfg(test)]
 mod testing;
 
-pub use compile::{Artifact, Tools, compile, compiler};
+pub use compile::{Artifact, compile, compile_faults, compile_switch, compiler};
 pub use faults::{Clock, Counters, CutMoment, FaultControl, Space, SyncFailure, Syncs, UnsyncedWrites};
 pub use preload::library_for;
 pub use switch::{DEVICE, Link, LinkCounters, Pair, Port, Reachability, Switch, SwitchControl};

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 
-use super::{FaultControl, Tools};
+use super::{FaultControl, compile_faults};
 
-/// Compiles the tools into `folder` and tries the library on `program`: the path of what to preload.
+/// Compiles the library into `folder` and tries the library on `program`: the path of what to preload.
 ///
 /// A program that is linked statically would start all the same and feel nothing, so what counts is that one start of
 /// it, which only asks for its version, maps the control file.
@@ -15,9 +15,9 @@ use super::{FaultControl, Tools};
 /// # Errors
 /// When there is no C compiler, or the library does not get into the program. The reason is made to be shown.
 pub fn library_for(program: &[String], folder: &Path) -> anyhow::Result<PathBuf> {
-    let tools = Tools::compile(folder)?;
+    let library = compile_faults(folder)?;
     let folder = folder.canonicalize()?;
-    let library = tools.faults.canonicalize()?;
+    let library = library.canonicalize()?;
     let shown = library.to_str().context("a path that is no text")?;
     ensure!(
         !shown.contains([' ', ':']),

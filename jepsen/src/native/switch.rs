@@ -215,7 +215,7 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts `program` ([`super::Tools::switch`]) and waits until every port has its device. Addresses and `up` are
+    /// Starts `program` ([`super::compile_switch`]) and waits until every port has its device. Addresses and `up` are
     /// left to the caller. Needs root.
     ///
     /// # Errors

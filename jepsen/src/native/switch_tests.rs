@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::native::testing::{Folder, have_compiler};
-use crate::native::{Artifact, Tools, compile};
+use crate::native::{Artifact, compile, compile_switch};
 
 const TRAFFIC_SOURCE: &str = include_str!("../../native/tests/traffic.c");
 
@@ -90,11 +90,11 @@ impl Bench {
             return None;
         }
         let folder = Folder::new();
-        let tools = Tools::compile(folder.path()).expect("compile the tools");
+        let program = compile_switch(folder.path()).expect("compile the switch");
         let traffic = compile(TRAFFIC_SOURCE, "traffic", Artifact::Program, folder.path()).expect("compile");
         let control = SwitchControl::open(&folder.path().join("control")).expect("make the control file");
         let ports = Namespaces::new();
-        let switch = Switch::start(&tools.switch, &control, &ports.0, 7).expect("start the switch");
+        let switch = Switch::start(&program, &control, &ports.0, 7).expect("start the switch");
         ports.bring_up();
         Some(Self {
             _switch: switch,

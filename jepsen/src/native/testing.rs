@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::{env, fs, process};
 
-use super::{Artifact, FaultControl, Tools, compile, compiler};
+use super::{Artifact, FaultControl, compile, compile_faults, compiler};
 
 const PROBE_SOURCE: &str = include_str!("../../native/tests/probe.c");
 
@@ -45,7 +45,7 @@ pub(super) fn have_compiler() -> bool {
 
 /// The tools and the probe, in a folder of their own.
 pub(super) struct Compiled {
-    pub(super) tools: Tools,
+    pub(super) library: PathBuf,
     probe: PathBuf,
     _folder: Folder,
 }
@@ -59,7 +59,7 @@ pub(super) fn compiled() -> Arc<Compiled> {
     }
     let folder = Folder::new();
     let made = Arc::new(Compiled {
-        tools: Tools::compile(folder.path()).expect("compile the tools"),
+        library: compile_faults(folder.path()).expect("compile the library"),
         probe: compile(PROBE_SOURCE, "probe", Artifact::Program, folder.path()).expect("compile the probe"),
         _folder: folder,
     });
@@ -81,7 +81,7 @@ impl Probe {
         let compiled = compiled();
         let mut child = Command::new(&compiled.probe)
             .arg(folder.join("file"))
-            .envs(control.environment(&compiled.tools.faults, folder))
+            .envs(control.environment(&compiled.library, folder))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

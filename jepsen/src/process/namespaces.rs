@@ -147,8 +147,8 @@ fn existing() -> Vec<String> {
 }
 
 /// The command line that runs what follows it in a namespace. Unlike `ip netns exec` it leaves mounts alone.
-pub(super) fn entering(prefix: &str, name: &str) -> Vec<String> {
-    let path = Path::new(NETNS_FOLDER).join(format!("{prefix}-{name}"));
+pub(super) fn entering(prefix: &str, end: End) -> Vec<String> {
+    let path = Path::new(NETNS_FOLDER).join(name_of(prefix, end));
     vec!["nsenter".to_owned(), format!("--net={}", path.display())]
 }
 
@@ -198,7 +198,7 @@ impl Namespaces {
 
     /// What to put before a command of host `number`.
     pub(super) fn prefix(&self, number: usize) -> Vec<String> {
-        entering(&self.prefix, &format!("h{number}"))
+        entering(&self.prefix, End::Host(number))
     }
 
     /// Has these conditions hold, and no others.
@@ -216,18 +216,18 @@ impl Namespaces {
         let mut resetting = self.resetting.lock().expect("no panic with the lock held");
         let was: Vec<usize> = resetting.iter().copied().collect();
         for number in was.iter().filter(|number| !receivers.contains_key(number)) {
-            self.replace_filter(&format!("h{number}"), &rejecting(&[]))?;
+            self.replace_filter(*number, &rejecting(&[]))?;
             resetting.remove(number);
         }
         for (number, ways) in receivers {
-            self.replace_filter(&format!("h{number}"), &rejecting(&ways))?;
+            self.replace_filter(number, &rejecting(&ways))?;
             resetting.insert(number);
         }
         Ok(())
     }
 
-    fn replace_filter(&self, name: &str, script: &str) -> anyhow::Result<()> {
-        let line = entering(&self.prefix, name);
+    fn replace_filter(&self, number: usize, script: &str) -> anyhow::Result<()> {
+        let line = entering(&self.prefix, End::Host(number));
         let arguments = line.iter().skip(1).map(String::as_str).chain(["nft", "-f", "-"]);
         shell::run_with_input(&line[0], arguments, script).map(drop)
     }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::condition::End;
 use super::{namespaces, shell};
 
 /// Where the program finds itself.
@@ -49,7 +50,7 @@ pub fn enter_client_namespace(arguments: impl IntoIterator<Item = OsString>) -> 
 }
 
 fn run_inside(prefix: &str, arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    let line = namespaces::entering(prefix, "c");
+    let line = namespaces::entering(prefix, End::Clients);
     let program = shell::find_program(&line[0]).context("this machine has no nsenter")?;
     let mut command = tokio::process::Command::new(program);
     command

@@ -7,7 +7,7 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use super::condition::{Conditions, Effect, End, Treatment};
-use crate::native::{Link, Port, Reachability, Switch, SwitchControl, Tools};
+use crate::native::{Link, Port, Reachability, Switch, SwitchControl, compile_switch};
 
 /// Hosts that there are plugs for.
 pub(super) const HOSTS_MAX: usize = 15;
@@ -55,7 +55,7 @@ impl Switchboard {
     /// When the switch cannot be compiled, or makes no devices in the namespaces.
     pub(super) fn start(namespace: impl Fn(End) -> String, seed: u64) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("a folder for the switch")?;
-        let tools = Tools::compile(folder.path())?;
+        let program = compile_switch(folder.path())?;
         let control = SwitchControl::open(&folder.path().join("control"))?;
         let ports: Vec<Port> = ends()
             .map(|end| Port {
@@ -63,7 +63,7 @@ impl Switchboard {
                 address: address_of(end),
             })
             .collect();
-        let switch = Switch::start(&tools.switch, &control, &ports, seed)?;
+        let switch = Switch::start(&program, &control, &ports, seed)?;
         Ok(Self {
             _switch: switch,
             control,

@@ -200,15 +200,16 @@ impl Campaign {
             .lines()
             .rev()
             .take(LAST_LINES)
-            .map(str::to_owned)
+            .map(without_registry)
             .collect();
         last.reverse();
         // The first panic tells most; a second one only while the first unwinds.
         let panic = complained
             .lines()
             .skip_while(|line| !line.contains("panicked at"))
-            .take(2);
-        let panic: Vec<&str> = panic.collect();
+            .take(2)
+            .map(without_registry);
+        let panic: Vec<String> = panic.collect();
         last.insert(
             0,
             format!("the process ended with {}: {}", output.status, panic.join(" ")),
@@ -219,5 +220,30 @@ impl Campaign {
             broken: last,
             ..Report::default()
         })
+    }
+}
+
+/// A line of a panic, in which the sources of other crates are named without where this machine keeps them.
+fn without_registry(line: &str) -> String {
+    const KEPT: &str = "/registry/src/";
+    let words = line.split(' ').map(|word| match word.split_once(KEPT) {
+        Some((_, source)) => source.split_once('/').map_or(source, |(_, path)| path),
+        None => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_do_not_tell_where_crates_are_kept() {
+        let line = "thread 'main' panicked at /home/u/.cargo/registry/src/mirror-1f/validit-0.2.6/src/valid.rs:9:1:";
+        assert_eq!(
+            without_registry(line),
+            "thread 'main' panicked at validit-0.2.6/src/valid.rs:9:1:"
+        );
+        assert_eq!(without_registry("  at jepsen/src/main.rs"), "  at jepsen/src/main.rs");
     }
 }

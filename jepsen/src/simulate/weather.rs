@@ -192,18 +192,11 @@ impl Weather {
             FaultClass::Stranger => {
                 // Not at the first host's address: a host on an empty disk asks there whom to join.
                 let victim = victim.max(1);
-                let at_home = world
-                    .stranger
-                    .as_ref()
-                    .is_some_and(|stranger| stranger.host().is_some());
-                if self.is_down(victim) || !at_home {
+                if self.is_down(victim) || !world.invite(victim) {
                     return;
                 }
-                world.crash(victim);
                 checks.host_died(victim);
-                if world.invite(victim) {
-                    fault.hosts.push(victim);
-                }
+                fault.hosts.push(victim);
             }
             FaultClass::ClockRates | FaultClass::TransferStorm => return,
         }

@@ -173,18 +173,16 @@ impl<'a> World<'a> {
         host.disk.crash();
     }
 
-    /// Puts the stranger, if there is one and it is at home, in the place of a host that was killed; whether it did.
+    /// Kills a host and puts the stranger in its place, if there is one and it is at home; whether it did.
     pub(super) fn invite(&mut self, number: usize) -> bool {
-        let Some(stranger) = &self.stranger else {
+        let Some(stranger) = self.stranger.as_ref().filter(|known| known.host().is_some()) else {
             return false;
         };
-        if stranger.host().is_none() {
-            return false;
-        }
         stranger.forget();
         self.sim.crash(stranger.name.as_str());
         stranger.disk.crash();
         self.hosts[number].set_guest(Some(stranger.disk.clone()));
+        self.crash(number);
         self.bounce(number);
         true
     }

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use client::proto::InitRequest;
 use client::{AdminClient, Client, ClientConfig, TcpConnector};
-use raft::{ClockSkew, HostContext, TokioExecutor};
 use server::config::HostConfig;
-use server::host::{self, HostEnv};
-use server::serve::{PeerConnector, SystemClock};
-use storage::failpoint::HostFailpoints;
+use server::host;
+use server::serve::env_over;
 use storage::sim_disk::SimDisk;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,18 +30,7 @@ async fn host(stop: CancellationToken) -> String {
         join: Vec::new(),
         ..HostConfig::default()
     };
-    let connector: Arc<dyn client::Connector> = Arc::new(TcpConnector);
-    let env = HostEnv {
-        raft: raft::Env {
-            context: HostContext::new(1, ClockSkew::default()),
-            executor: Arc::new(TokioExecutor),
-            connector: Arc::new(PeerConnector(connector.clone())),
-        },
-        connector,
-        disk: Arc::new(SimDisk::new(1)),
-        clock: Arc::new(SystemClock),
-        failpoints: HostFailpoints::disarmed(),
-    };
+    let env = env_over(Arc::new(TcpConnector), Arc::new(SimDisk::new(1)), 1);
     tokio::spawn(host::run(config, address.clone(), listener, env, stop, |_| {}));
     let admin = AdminClient::new(ClientConfig::new([address.clone()])).unwrap();
     let request = InitRequest {

@@ -245,29 +245,12 @@ mod tests {
     use client::TcpConnector;
     use client::proto::InitRequest;
     use client::proto::admin_client::AdminClient;
-    use raft::{ClockSkew, HostContext, TokioExecutor};
-    use storage::failpoint::HostFailpoints;
     use storage::sim_disk::SimDisk;
 
     use super::*;
-    use crate::serve::{PeerConnector, SystemClock};
+    use crate::serve::env_over;
 
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    fn env() -> HostEnv {
-        let connector: Arc<dyn client::Connector> = Arc::new(TcpConnector);
-        HostEnv {
-            raft: raft::Env {
-                context: HostContext::new(1, ClockSkew::default()),
-                executor: Arc::new(TokioExecutor),
-                connector: Arc::new(PeerConnector(connector.clone())),
-            },
-            connector,
-            disk: Arc::new(SimDisk::new(1)),
-            clock: Arc::new(SystemClock),
-            failpoints: HostFailpoints::disarmed(),
-        }
-    }
 
     /// The placement group would be opened twice, on one log.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -279,6 +262,7 @@ mod tests {
             listen: address.clone(),
             ..HostConfig::default()
         };
+        let env = env_over(Arc::new(TcpConnector), Arc::new(SimDisk::new(1)), 1);
         let (stop, endpoint) = (CancellationToken::new(), format!("http://{address}"));
         let (made, init) = oneshot::channel();
         let ready = move |host: &Host| {
@@ -300,7 +284,7 @@ mod tests {
                 }
             });
         };
-        let running = tokio::spawn(run(config, address, listener, env(), stop.clone(), ready));
+        let running = tokio::spawn(run(config, address, listener, env, stop.clone(), ready));
         let made = tokio::time::timeout(PATIENCE, init).await;
         assert!(matches!(made, Ok(Ok(Ok(())))), "{made:?}");
         stop.cancel();

@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, ClientConfig, TcpConnector};
-use raft::{ClockSkew, HostContext, TokioExecutor};
 use server::config::HostConfig;
-use server::host::{self, HostEnv, RunError};
-use server::serve::{PeerConnector, SystemClock};
-use storage::failpoint::HostFailpoints;
+use server::host::{self, RunError};
+use server::serve::env_over;
 use storage::sim_disk::SimDisk;
 use tokio_util::sync::CancellationToken;
 
@@ -48,18 +46,7 @@ pub(crate) fn power_on(disk: &Arc<SimDisk>, number: usize, addresses: &[String],
                 .map_err(|e| e.to_string())
         })
         .await;
-        let connector: Arc<dyn client::Connector> = Arc::new(TcpConnector);
-        let env = HostEnv {
-            raft: raft::Env {
-                context: HostContext::new(seed, ClockSkew::default()),
-                executor: Arc::new(TokioExecutor),
-                connector: Arc::new(PeerConnector(connector.clone())),
-            },
-            connector,
-            disk,
-            clock: Arc::new(SystemClock),
-            failpoints: HostFailpoints::disarmed(),
-        };
+        let env = env_over(Arc::new(TcpConnector), disk, seed);
         host::run(config, address, listener, env, CancellationToken::new(), |_| {}).await
     });
     Powered { runtime, ended }
