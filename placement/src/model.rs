@@ -119,6 +119,11 @@ impl Host {
     pub fn accepts(&self) -> bool {
         self.state == HostState::Up && self.admission == Admission::Open
     }
+
+    /// Whether it counts no more: its replicas are taken as lost.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.state, HostState::Dead | HostState::Removed)
+    }
 }
 
 /// What a replica counts for.
@@ -199,6 +204,14 @@ impl Shard {
             .iter()
             .filter(|(_, r)| r.role == Role::Voter)
             .map(|(id, r)| (*id, r.host))
+    }
+
+    /// The first voters that can begin the group, the intended home first: all but those on lost hosts. None
+    /// if they are no majority of all: the others may have begun without them.
+    pub fn founders(&self, is_lost: impl Fn(HostId) -> bool) -> Option<Vec<(ReplicaId, HostId)>> {
+        let mut founders: Vec<_> = self.voters().filter(|(_, host)| !is_lost(*host)).collect();
+        founders.sort_by_key(|(replica, _)| Some(*replica) != self.home);
+        (founders.len() * 2 > self.voter_count()).then_some(founders)
     }
 
     /// How many voters it has.
@@ -315,5 +328,37 @@ mod hex_option {
         let wrong = || D::Error::custom("a key must be an even number of hex digits");
         text.map(|text| super::hex::decode(&text).ok_or_else(wrong))
             .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_begun_by_a_majority_of_its_first_hosts() {
+        let replicas = (1..=3).map(|number| {
+            let replica = Replica {
+                host: HostId(10 + number),
+                role: Role::Voter,
+            };
+            (ReplicaId(number), replica)
+        });
+        let shard = Shard::new(
+            ShardId(1),
+            KeyRange {
+                start: Vec::new(),
+                end: None,
+            },
+            replicas.collect(),
+            ReplicaId(2),
+        );
+        let hosts = |lost: &[u64]| {
+            let founders = shard.founders(|host| lost.contains(&host.0))?;
+            Some(founders.iter().map(|(_, host)| host.0).collect::<Vec<_>>())
+        };
+        assert_eq!(hosts(&[]), Some(vec![12, 11, 13]));
+        assert_eq!(hosts(&[12]), Some(vec![11, 13]));
+        assert_eq!(hosts(&[11, 12]), None);
     }
 }

@@ -27,7 +27,7 @@ impl Placement {
         if !shard.id.is_placement() {
             return self.rules.replication_factor;
         }
-        let stays = |host: &&Host| !is_lost(host) && host.admission != Admission::Draining;
+        let stays = |host: &&Host| !host.is_lost() && host.admission != Admission::Draining;
         match self.hosts.values().filter(stays).count() {
             0..=2 if shard.voter_count() < 3 => 1,
             0..=4 => PLACEMENT_VOTERS_SMALL,
@@ -110,11 +110,6 @@ impl Placement {
             Spread::Region => &host.region.0,
         }
     }
-}
-
-/// Whether a host counts no more: its replicas are taken as lost.
-pub(crate) fn is_lost(host: &Host) -> bool {
-    matches!(host.state, HostState::Dead | HostState::Removed)
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

@@ -11,9 +11,8 @@ use crate::check::Invariant;
 use crate::command::Advance;
 use crate::ids::{HostId, MigrationId, ReplicaId};
 use crate::migration::{AbortReason, Evidence, LagSample, Migration, MigrationKind, MigrationState, Placed};
-use crate::model::{ObservedHome, Shard};
+use crate::model::{Host, ObservedHome, Shard};
 use crate::response::{Accepted, Refusal};
-use crate::spread::is_lost;
 use crate::state::{Placement, Stamp};
 
 impl Placement {
@@ -197,8 +196,9 @@ impl Placement {
         }
     }
 
-    pub(crate) fn host_is_lost(&self, host: HostId) -> bool {
-        self.hosts.get(&host).is_none_or(is_lost)
+    /// Whether `host` counts no more, or was never known.
+    pub fn host_is_lost(&self, host: HostId) -> bool {
+        self.hosts.get(&host).is_none_or(Host::is_lost)
     }
 
     pub(super) fn cancel(&mut self, stamp: Stamp, id: MigrationId) -> Outcome {

@@ -8,7 +8,6 @@ use crate::history::EventKind;
 use crate::ids::{HostId, ReplicaId, ShardId};
 use crate::model::{Admission, Host, HostState, KeyRange, Replica, Role, Shard};
 use crate::response::{Accepted, Refusal, Tombstone};
-use crate::spread::is_lost;
 use crate::state::{About, PendingShards, Placement, Stamp};
 
 impl Placement {
@@ -177,7 +176,7 @@ impl Placement {
         }
         // A dead host comes back by joining, which hands it the tombstones it is owed.
         let allowed = match state {
-            HostState::Up | HostState::Down => !is_lost(host),
+            HostState::Up | HostState::Down => !host.is_lost(),
             HostState::Removed => true,
             HostState::Dead => false,
         };

@@ -143,7 +143,7 @@ impl Controller {
         }
     }
 
-    fn order(&self, host: HostId) -> Option<Order> {
+    pub(super) fn order(&self, host: HostId) -> Option<Order> {
         Some(Order {
             cluster_id: self.host.cluster_id()?,
             to_host: host.0,
@@ -167,7 +167,7 @@ impl Controller {
     }
 
     /// Looks at the reply of an order.
-    fn obeyed(
+    pub(super) fn obeyed(
         &self,
         host: HostId,
         reply: Result<tonic::Response<OrderReply>, tonic::Status>,

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use placement::{Command, HostId, HostState, ReplicaId, Shard, ShardId};
+use placement::{Command, HostId, HostState, Shard, ShardId};
 
 use super::{Controller, write};
-use crate::control::{InitializeGroupOrder, Order, PlacementMember};
+use crate::control::{InitializeGroupOrder, PlacementMember};
 
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// A host that has not answered for this long counts as down.
@@ -94,16 +94,7 @@ impl Controller {
     }
 
     async fn start_shard(&self, shard: &Shard) {
-        let members: Vec<(ReplicaId, HostId)> =
-            shard.replicas.iter().map(|(id, at)| (*id, at.host)).collect();
-        for (replica, host) in &members {
-            if let Err(reason) = self.create(shard.id, *host, *replica).await {
-                tracing::info!(shard = %shard.id, %host, reason, "a first replica is not there yet");
-                tokio::time::sleep(ROUND_PAUSE).await;
-                return;
-            }
-        }
-        match self.initialize(shard, &members).await {
+        match self.begin_group(shard).await {
             Ok(()) => {
                 self.write(&Command::ShardReady {
                     shard: shard.id,
@@ -118,35 +109,42 @@ impl Controller {
         }
     }
 
-    /// The intended home initialises the group, and so is likely to lead it first.
-    async fn initialize(&self, shard: &Shard, members: &[(ReplicaId, HostId)]) -> Result<(), String> {
-        let home = members
-            .iter()
-            .find(|(replica, _)| Some(*replica) == shard.home)
-            .or(members.first());
-        let (_, host) = *home.ok_or("a shard without replicas")?;
+    /// Has every founder make its replica and write down the first members, the home first: it is likely to lead first
+    /// then.
+    ///
+    /// Each of them writes, not the home alone: what only one host knows goes with its disk, and the others could never
+    /// elect anyone. They all write the same entry, so the group is the same whoever begins it.
+    async fn begin_group(&self, shard: &Shard) -> Result<(), String> {
+        let founders = {
+            let state = self.local.machine.state();
+            shard.founders(|host| state.host_is_lost(host))
+        };
+        let founders = founders.ok_or("most of its first hosts are dead")?;
+        for (replica, host) in &founders {
+            let made = self.create(shard.id, *host, *replica).await;
+            made.map_err(|reason| format!("no first replica on host {host}: {reason}"))?;
+        }
+        for (_, host) in &founders {
+            let begun = self.initialize(shard, *host).await;
+            begun.map_err(|reason| format!("no first members on host {host}: {reason}"))?;
+        }
+        Ok(())
+    }
+
+    async fn initialize(&self, shard: &Shard, host: HostId) -> Result<(), String> {
+        let members = shard.replicas.iter();
         let order = InitializeGroupOrder {
-            order: Some(Order {
-                cluster_id: self.host.cluster_id().unwrap_or_default(),
-                to_host: host.0,
-                controller_term: self.term.0,
-            }),
+            order: self.order(host),
             shard_id: shard.id.0,
             members: members
-                .iter()
-                .map(|(replica, host)| PlacementMember {
+                .map(|(replica, at)| PlacementMember {
                     replica_id: replica.0,
-                    host_id: host.0,
+                    host_id: at.host.0,
                 })
                 .collect(),
         };
         let reply = self.control(host)?.initialize_group(order).await;
-        let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
-        if reply.refused.is_empty() {
-            Ok(())
-        } else {
-            Err(reply.refused)
-        }
+        self.obeyed(host, reply)
     }
 
     /// Proposes what the rules ask for, the placement group first.

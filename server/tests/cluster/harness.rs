@@ -21,6 +21,8 @@ pub(crate) struct Host {
     pub(crate) folder: PathBuf,
     pub(crate) zone: String,
     join: Option<String>,
+    /// More of its configuration, as `field=value`.
+    pub(crate) settings: Vec<String>,
     child: Option<Child>,
 }
 
@@ -58,6 +60,7 @@ impl Host {
             .arg(format!("--listen={}", self.address))
             .arg(format!("--zone={}", self.zone))
             .arg("--region=test")
+            .args(self.settings.iter().map(|setting| format!("--set={setting}")))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -141,6 +144,7 @@ impl Cluster {
                 folder: temp.path().join(format!("h{number}")),
                 zone: format!("z{number}"),
                 join: hosts.first().map(|first| first.address.clone()),
+                settings: Vec::new(),
                 child: None,
             });
         }
@@ -155,6 +159,7 @@ impl Cluster {
             folder: self._temp.path().join(format!("h{number}")),
             zone: format!("z{number}"),
             join: Some(self.hosts[0].address.clone()),
+            settings: Vec::new(),
             child: None,
         });
         self.hosts.len() - 1

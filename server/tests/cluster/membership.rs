@@ -1,5 +1,7 @@
 //! Hosts join a running cluster; shards and the placement group grow onto them.
 
+use std::collections::BTreeSet;
+
 use super::harness::{Cluster, check_all, eventually, keys, write_all};
 
 fn voters(shard: &client::proto::ShardStatus) -> usize {
@@ -105,6 +107,37 @@ async fn a_new_controller_does_not_call_a_silent_host_up() {
         cluster.hosts[leader].start("");
         cluster.wait_until_settled(2).await;
     }
+}
+
+/// The others begin without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_begin_although_one_of_their_first_hosts_is_lost_for_good() {
+    let mut cluster = Cluster::processes(4);
+    cluster.hosts[0].settings = vec!["balancer.dead_after_ms=1000".to_owned()];
+    cluster.hosts[..3].iter_mut().for_each(|host| host.start(""));
+    cluster.init(4).await;
+    eventually("the placement group has its voters", || async {
+        match voters(&cluster.placement_group().await) {
+            3 => Ok(()),
+            other => Err(format!("it has {other}")),
+        }
+    })
+    .await;
+    cluster.hosts[3].start("shard.create.before_write");
+    assert!(!cluster.hosts[3].wait_for_end().success());
+    eventually("every shard lies on the three that are left", || async {
+        let shards = cluster.shards().await;
+        let replicas = shards.iter().flat_map(|shard| &shard.replicas);
+        let hosts: BTreeSet<u64> = replicas.map(|replica| replica.host_id).collect();
+        match shards.len() == 4 && hosts.len() == 3 && shards.iter().all(|shard| voters(shard) == 3) {
+            true => Ok(()),
+            false => Err(format!("{shards:?}")),
+        }
+    })
+    .await;
+    cluster.wait_until_settled(4).await;
+    let acknowledged = write_all(&cluster.client().await, &keys(30), "without it").await;
+    check_all(&cluster.client().await, &acknowledged).await;
 }
 
 async fn cluster_hosts(admin: &client::AdminClient) -> Result<Vec<(String, String)>, String> {
