@@ -239,11 +239,15 @@ mod tests {
 
     #[test]
     fn last_words_do_not_tell_where_crates_are_kept() {
-        let line = "thread 'main' panicked at /home/u/.cargo/registry/src/mirror-1f/validit-0.2.6/src/valid.rs:9:1:";
+        let line =
+            "thread 'main' panicked at /home/u/.cargo/registry/src/mirror-1f/validit-0.2.6/src/valid.rs:9:1:";
         assert_eq!(
             without_registry(line),
             "thread 'main' panicked at validit-0.2.6/src/valid.rs:9:1:"
         );
-        assert_eq!(without_registry("  at jepsen/src/main.rs"), "  at jepsen/src/main.rs");
+        assert_eq!(
+            without_registry("  at jepsen/src/main.rs"),
+            "  at jepsen/src/main.rs"
+        );
     }
 }

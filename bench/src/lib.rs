@@ -1,0 +1,11 @@
+//! Godwit beside other stores: the same workloads, on the same machine, in one run.
+//!
+//! [`compare`] starts a cluster of each peer, every host a process with a disk of its own, and lets the peers take
+//! turns at one workload after another. The load comes from a process of its own ([`load`]), which knows a store only
+//! as a [`peer::Store`]. Another peer is one more implementation of [`peer::Peer`].
+
+pub mod compare;
+pub mod load;
+pub mod peer;
+pub mod process;
+pub mod workload;

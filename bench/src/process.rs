@@ -1,0 +1,174 @@
+//! A host of a peer as a process: started, looked at, killed.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::ops::{Add, Sub};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+/// A process that ends, by SIGKILL, when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+/// What processes have used since they started; the memory is what they hold now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Seconds of processor time, of user and kernel.
+    pub cpu_s: f64,
+    /// Bytes that were sent to the disk.
+    pub written_bytes: u64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+}
+
+impl Add for Usage {
+    type Output = Usage;
+
+    fn add(self, other: Usage) -> Usage {
+        Usage {
+            cpu_s: self.cpu_s + other.cpu_s,
+            written_bytes: self.written_bytes + other.written_bytes,
+            resident_bytes: self.resident_bytes + other.resident_bytes,
+        }
+    }
+}
+
+impl Sub for Usage {
+    type Output = Usage;
+
+    /// What was used since `earlier`; the memory stays what it is now.
+    fn sub(self, earlier: Usage) -> Usage {
+        Usage {
+            cpu_s: self.cpu_s - earlier.cpu_s,
+            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
+            resident_bytes: self.resident_bytes,
+        }
+    }
+}
+
+impl Process {
+    /// Starts `command`, whose output goes to the file `log`.
+    ///
+    /// # Errors
+    /// When the log cannot be made or the program cannot be started.
+    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| log.display().to_string())?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        Ok(Self { child })
+    }
+
+    /// What it has used.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        usage_of(self.child.id())
+    }
+
+    /// Ends it by SIGKILL.
+    ///
+    /// # Errors
+    /// When it cannot be killed or waited for.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Sends a signal, as `STOP`.
+    ///
+    /// # Errors
+    /// When there is no program `kill`, or it fails.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .context("kill")?;
+        anyhow::ensure!(sent.success(), "kill -{name}: {sent}");
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed.
+        let _ = self.kill();
+    }
+}
+
+/// What the process `pid` has used, by `/proc`.
+///
+/// # Errors
+/// When it has ended, or belongs to another user.
+pub fn usage_of(pid: u32) -> anyhow::Result<Usage> {
+    let read = |file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        fs::read_to_string(&path).with_context(|| path)
+    };
+    let ticks = cpu_ticks(&read("stat")?).with_context(|| format!("/proc/{pid}/stat"))?;
+    Ok(Usage {
+        cpu_s: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        written_bytes: field(&read("io")?, "write_bytes:").unwrap_or(0),
+        resident_bytes: field(&read("status")?, "VmRSS:").unwrap_or(0) * 1024,
+    })
+}
+
+/// User and kernel time in a line of `/proc/PID/stat`. The program's name may hold anything; it ends with the last `)`.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    const USER_FIELD: usize = 11;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
+    Some(ticks(USER_FIELD)? + ticks(USER_FIELD + 1)?)
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// A free port of loopback, as `127.0.0.1:port`.
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> anyhow::Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_behind_any_name() {
+        let stat = "7 (a) b) R 1 7 7 0 -1 4194304 1 0 0 0 250 50 0 0 20 0 1 0 1 1 1";
+        assert_eq!(cpu_ticks(stat), Some(300));
+        assert_eq!(cpu_ticks("7 (a"), None);
+    }
+
+    #[test]
+    fn a_process_is_measured_and_killed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("sleep");
+        let mut process =
+            Process::start(command.arg("60"), &folder.path().join("log")).expect("sleep is there");
+        assert!(process.usage().expect("it runs").resident_bytes > 0);
+        process.kill().expect("it is killed");
+        assert!(process.usage().is_err());
+    }
+}
