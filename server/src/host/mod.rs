@@ -16,6 +16,8 @@ mod run;
 #[cfg(feature = "seeded-bugs")]
 mod seeded_bug;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use accesses::AccessOf;
 pub use channels::{Channels, ControlError};

@@ -55,8 +55,9 @@ pub struct LocalShard {
 }
 
 impl Host {
-    /// Opens every replica of the data folder.
+    /// Opens every replica of the data folder. Orders are served meanwhile; those that change replicas wait.
     pub(crate) async fn open_replicas(&self) -> Result<(), ReplicaError> {
+        let _changing = self.shared.changing.lock().await;
         let tombstones = self
             .shared
             .orders
@@ -287,5 +288,45 @@ impl Host {
             cache_bytes: usize::try_from(self.config().checkpoint.cache_bytes).unwrap_or(usize::MAX),
             ..ShardOptions::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::sim_disk::SimDisk;
+
+    use super::*;
+    use crate::host::testing::{Served, eventually};
+
+    /// An order to destroy a replica may come while the host still opens what it has; the host must not end of it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn replicas_are_not_destroyed_while_they_are_opened() {
+        let disk = Arc::new(SimDisk::new(1));
+        let first = Served::start(&disk, |_, _| {}).await;
+        first.init().await;
+        let replicas = first.host.shared.folder.replicas().unwrap();
+        let doomed = replicas
+            .into_iter()
+            .find(|(shard, _)| *shard != ShardId::PLACEMENT);
+        let (shard, replica) = doomed.unwrap();
+        eventually(|| first.host.shard(shard).is_some()).await;
+        first.stop().await;
+
+        let ready = move |host: &Host, _: &str| {
+            // An order has the lock before the host opens anything.
+            let host: &'static Host = Box::leak(Box::new(host.clone()));
+            let changing = host.shared.changing.try_lock().unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                host.write_tombstone(replica).unwrap();
+                drop(changing);
+            });
+        };
+        let again = Served::start(&disk, ready).await;
+        let folder = &again.host.shared.folder;
+        eventually(|| !folder.replicas().unwrap().contains(&(shard, replica))).await;
+        eventually(|| again.host.placement().is_some()).await;
+        assert!(again.host.shard(shard).is_none());
+        again.stop().await;
     }
 }

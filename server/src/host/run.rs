@@ -242,39 +242,21 @@ async fn live(host: &Host, past: Past) -> Result<(), RunError> {
 mod tests {
     use std::time::Duration;
 
-    use client::TcpConnector;
-    use client::proto::InitRequest;
     use client::proto::admin_client::AdminClient;
     use storage::sim_disk::SimDisk;
 
     use super::*;
-    use crate::serve::env_over;
-
-    const PATIENCE: Duration = Duration::from_secs(30);
+    use crate::host::testing::{ONE_SHARD, PATIENCE, Served};
 
     /// The placement group would be opened twice, on one log.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn a_host_may_be_made_the_first_before_it_has_looked_around() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let config = HostConfig {
-            data_dir: "/host".into(),
-            listen: address.clone(),
-            ..HostConfig::default()
-        };
-        let env = env_over(Arc::new(TcpConnector), Arc::new(SimDisk::new(1)), 1);
-        let (stop, endpoint) = (CancellationToken::new(), format!("http://{address}"));
         let (made, init) = oneshot::channel();
-        let ready = move |host: &Host| {
-            let request = InitRequest {
-                shards: 1,
-                split_at: Vec::new(),
-                replication_factor: 1,
-                hosts: 1,
-            };
+        let ready = move |host: &Host, endpoint: &str| {
+            let endpoint = endpoint.to_owned();
             tokio::spawn(async move {
                 let mut admin = AdminClient::connect(endpoint).await.unwrap();
-                drop(made.send(admin.init(request).await.map(drop)));
+                drop(made.send(admin.init(ONE_SHARD).await.map(drop)));
             });
             // `init` is under way on another thread before this host does anything else.
             let begun = std::time::Instant::now();
@@ -284,10 +266,9 @@ mod tests {
                 }
             });
         };
-        let running = tokio::spawn(run(config, address, listener, env, stop.clone(), ready));
+        let served = Served::start(&Arc::new(SimDisk::new(1)), ready).await;
         let made = tokio::time::timeout(PATIENCE, init).await;
         assert!(matches!(made, Ok(Ok(Ok(())))), "{made:?}");
-        stop.cancel();
-        running.await.unwrap().unwrap();
+        served.stop().await;
     }
 }
