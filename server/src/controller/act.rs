@@ -48,6 +48,7 @@ impl Controller {
             .clone();
         let observation = self.observer.observation(known.shard);
         let actions = placement::next_actions(&state, &known, &observation, self.term, self.clock.now_ms());
+        tracing::trace!(%migration, ?actions, ?observation, "decided");
         Some((known, actions, observation.membership_index().unwrap_or(0)))
     }
 
@@ -173,14 +174,13 @@ impl Controller {
         reply: Result<tonic::Response<OrderReply>, tonic::Status>,
     ) -> Result<(), String> {
         let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
+        if !reply.refused.is_empty() {
+            return Err(reply.refused);
+        }
         if let Some(view) = reply.view {
             self.observer.absorb(host, view);
         }
-        if reply.refused.is_empty() {
-            Ok(())
-        } else {
-            Err(reply.refused)
-        }
+        Ok(())
     }
 
     pub(super) async fn create(

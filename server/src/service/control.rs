@@ -57,8 +57,10 @@ impl ControlService {
         self.host.raft()?.group(ShardId(shard))
     }
 
+    /// Only who obeys tells of its group: one who refuses may be of another cluster, whose shards have the same ids.
     fn reply(&self, shard: u64, refused: Option<String>) -> Response<OrderReply> {
-        let view = self.group(shard).map(|group| view(&self.host, &group));
+        let group = self.group(shard).filter(|_| refused.is_none());
+        let view = group.map(|group| view(&self.host, &group));
         Response::new(OrderReply {
             refused: refused.unwrap_or_default(),
             view,
@@ -310,5 +312,47 @@ fn view(host: &Host, group: &Group) -> GroupView {
         bytes: host
             .shard(group.id())
             .map_or(0, |local| local.store.stats().bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use storage::sim_disk::SimDisk;
+
+    use super::*;
+    use crate::control::control_client::ControlClient;
+    use crate::host::testing::Served;
+
+    /// A controller would take what it says of its own shards for theirs.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_host_of_another_cluster_says_nothing_of_its_groups() {
+        let served = Served::start(&Arc::new(SimDisk::new(1)), |_, _| {}).await;
+        served.init().await;
+        let mut control = ControlClient::connect(served.endpoint.clone()).await.unwrap();
+        let shard = served
+            .host
+            .groups()
+            .iter()
+            .map(|group| group.id().0)
+            .max()
+            .unwrap();
+        let mut transfer = async |cluster_id: &str| {
+            let order = TransferHomeOrder {
+                order: Some(Order {
+                    cluster_id: cluster_id.to_owned(),
+                    to_host: served.host.id().0,
+                    controller_term: 1_000,
+                }),
+                shard_id: shard,
+                ..TransferHomeOrder::default()
+            };
+            control.transfer_home(order).await.unwrap().into_inner()
+        };
+        let stranger = transfer("another").await;
+        assert!(!stranger.refused.is_empty());
+        assert_eq!(stranger.view, None);
+        served.stop().await;
     }
 }
