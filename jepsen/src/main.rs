@@ -12,7 +12,7 @@ use jepsen::judge::{Demands, Judgement, judge_files};
 use jepsen::mutants::Hunting;
 use jepsen::process::{Entry, NetworkKind, enter_client_namespace};
 use jepsen::run::{RunOptions, soak};
-use jepsen::simulate::{Campaign, Plan};
+use jepsen::simulate::{Campaign, Plan, Summary};
 use jepsen::workload::WorkloadName;
 
 use cli::{Cli, Command, MutantsArgs, Network, RunArgs, SimulateArgs};
@@ -103,17 +103,21 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
         jobs: args.jobs,
         environment: Vec::new(),
     };
-    let summary = campaign.run(|report| {
+    let write = |summary: &Summary| match &args.totals {
+        Some(file) => std::fs::write(file, serde_json::to_string_pretty(summary)? + "\n"),
+        None => Ok(()),
+    };
+    let mut written = Ok(());
+    let summary = campaign.run(|report, so_far| {
         println!(
             "seed {}: {}, {} operations, {} migrations, {} ms",
             report.seed, report.verdict, report.operations, report.migrations_done, report.simulated_ms
         );
         report.broken.iter().for_each(|what| println!("    {what}"));
+        written = write(so_far);
     })?;
     print!("{summary}");
-    if let Some(file) = &args.totals {
-        std::fs::write(file, serde_json::to_string_pretty(&summary)? + "\n")?;
-    }
+    written?;
     Ok(summary.is_ok())
 }
 

@@ -231,7 +231,7 @@ impl Hunting {
                 seeds: seeds.to_vec(),
                 ..with.clone()
             };
-            some.run(|report| {
+            some.run(|report, _| {
                 if report.verdict == "violation" {
                     suspects.push(report.clone());
                 }

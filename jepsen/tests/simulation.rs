@@ -21,7 +21,7 @@ fn campaign(seeds: Vec<u64>) -> Summary {
     };
     let mut wrong = Vec::new();
     let summary = campaign
-        .run(|report| {
+        .run(|report, _| {
             if report.verdict != "ok" {
                 wrong.push(report.clone());
             }

@@ -2,6 +2,7 @@
 
 mod contender;
 mod matrix;
+mod page;
 mod row;
 mod table;
 
@@ -11,6 +12,7 @@ use anyhow::Context;
 
 use contender::Contender;
 pub use matrix::{Cell, Matrix};
+pub use page::render_page;
 pub use row::{Figures, Outcome, Report, Row};
 
 use crate::load::{Load, Measured, Pace, run};

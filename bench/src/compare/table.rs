@@ -6,7 +6,7 @@ use comfy_table::Table;
 
 use super::{Report, Row};
 
-const COLUMNS: [&str; 13] = [
+pub(super) const COLUMNS: [&str; 13] = [
     "workload",
     "clients",
     "keys",
@@ -37,7 +37,7 @@ impl fmt::Display for Report {
 }
 
 impl Row {
-    fn cells(&self) -> Vec<String> {
+    pub(super) fn cells(&self) -> Vec<String> {
         let pair = |own: f64, peer: f64| format!("{own:.0} / {peer:.0}");
         let clients = match self.per_s {
             Some(per_s) => format!("{per_s:.0}/s"),

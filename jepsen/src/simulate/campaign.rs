@@ -141,11 +141,11 @@ impl Campaign {
             .collect()
     }
 
-    /// Runs every schedule and tells of each as it ends.
+    /// Runs every schedule and tells of each as it ends, and of all so far.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub fn run(&self, mut told: impl FnMut(&Report)) -> anyhow::Result<Summary> {
+    pub fn run(&self, mut told: impl FnMut(&Report, &Summary)) -> anyhow::Result<Summary> {
         let seeds = std::sync::Mutex::new(self.seeds.iter().copied().collect::<VecDeque<u64>>());
         let (done, reports) = mpsc::channel();
         let mut summary = Summary {
@@ -168,8 +168,8 @@ impl Campaign {
             drop(done);
             for report in reports {
                 let report = report?;
-                told(&report);
                 summary.add(&report);
+                told(&report, &summary);
             }
             Ok::<(), anyhow::Error>(())
         })?;

@@ -1,7 +1,27 @@
-//! Text that becomes HTML or SVG: escaping, and elements around it.
+//! Text that becomes HTML or SVG: escaping, elements around it, and a page of them.
+
+const STYLE: &str = include_str!("page.css");
+
+/// A whole page around its content, which must be HTML already. It needs no network and runs no script.
+pub fn document(title: &str, content: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n{content}</main></body></html>\n",
+        escape(title)
+    )
+}
+
+/// A part of a page under a heading; nothing when there is nothing in it.
+pub fn section(title: &str, content: &str) -> String {
+    if content.is_empty() || content == list(&[]) {
+        return String::new();
+    }
+    format!("<section><h2>{}</h2>\n{content}</section>\n", escape(title))
+}
 
 /// Escapes text for content and for attributes in double quotes.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -17,7 +37,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// A table: the first row is its head, the first column its names. Cells are escaped here.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |row: &[String]| -> String {
         let (name, numbers) = row
             .split_first()
@@ -39,7 +59,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// A list of sentences.
-pub(super) fn list(items: &[String]) -> String {
+pub fn list(items: &[String]) -> String {
     let items: String = items
         .iter()
         .map(|item| format!("<li>{}</li>\n", escape(item)))

@@ -3,10 +3,11 @@
 //! [`DemoReport`] is the only source of all three; nothing is computed while rendering but layout, so the
 //! page can be made again from the JSON. The page is one file without scripts or outside resources.
 
+pub mod html;
+pub mod plot;
+
 mod figures;
-mod html;
 mod page;
-mod plot;
 mod table;
 mod verdict;
 

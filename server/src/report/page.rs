@@ -5,12 +5,11 @@
 
 use crate::config::PolicyName;
 
-use super::html::{escape, list, table};
+use super::html::{document, escape, list, section, table};
 use super::plot::{Bar, Mark, Series, bars, lines};
 use super::table::{POLICY_COLUMNS, millis, percent, policy_texts};
 use super::{DemoReport, PolicyResult, WindowPoint};
 
-const STYLE: &str = include_str!("page.css");
 /// Lines with more points than this are smoothed.
 const POINTS_MAX: usize = 60;
 const X_LABELS_MAX: u64 = 10;
@@ -33,19 +32,7 @@ pub fn render_page(report: &DemoReport) -> String {
         section("To judge the figures", &list(&report.details.notes)),
     ]
     .concat();
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n{body}</main></body></html>\n",
-        escape(&title)
-    )
-}
-
-fn section(title: &str, content: &str) -> String {
-    if content.is_empty() || content == list(&[]) {
-        return String::new();
-    }
-    format!("<section><h2>{}</h2>\n{content}</section>\n", escape(title))
+    document(&title, &body)
 }
 
 fn settings(report: &DemoReport) -> String {

@@ -16,33 +16,39 @@ const COLOURS: usize = 6;
 
 /// A line of a plot.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Series {
-    pub(super) name: String,
+pub struct Series {
+    /// What the legend calls it.
+    pub name: String,
     /// Which of the page's colours.
-    pub(super) colour: usize,
+    pub colour: usize,
     /// One value for each place on the horizontal axis; a gap where there is none.
-    pub(super) values: Vec<Option<f64>>,
+    pub values: Vec<Option<f64>>,
 }
 
 /// A bar of a plot.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Bar {
-    pub(super) name: String,
-    pub(super) colour: usize,
-    pub(super) value: f64,
+pub struct Bar {
+    /// What stands below it.
+    pub name: String,
+    /// Which of the page's colours.
+    pub colour: usize,
+    /// Its height.
+    pub value: f64,
     /// The value in words.
-    pub(super) label: String,
+    pub label: String,
 }
 
 /// A bound drawn across a plot.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Mark {
-    pub(super) name: String,
-    pub(super) value: f64,
+pub struct Mark {
+    /// What the legend calls it.
+    pub name: String,
+    /// Its height.
+    pub value: f64,
 }
 
 /// Lines over a shared horizontal axis; `x_labels` names its places, empty where a name would crowd.
-pub(super) fn lines(title: &str, unit: &str, x_labels: &[String], series: &[Series]) -> String {
+pub fn lines(title: &str, unit: &str, x_labels: &[String], series: &[Series]) -> String {
     let values = series
         .iter()
         .flat_map(|line| line.values.iter().copied().flatten());
@@ -67,7 +73,7 @@ pub(super) fn lines(title: &str, unit: &str, x_labels: &[String], series: &[Seri
 }
 
 /// One bar each, with an optional bound across them.
-pub(super) fn bars(title: &str, unit: &str, bars: &[Bar], mark: Option<&Mark>) -> String {
+pub fn bars(title: &str, unit: &str, bars: &[Bar], mark: Option<&Mark>) -> String {
     let largest = bars
         .iter()
         .map(|bar| bar.value)
