@@ -296,22 +296,23 @@ mod tests {
     use storage::sim_disk::SimDisk;
 
     use super::*;
-    use crate::host::testing::{Served, eventually};
+    use crate::host::testing::{Served, eventually, on_a_runtime};
 
     /// An order to destroy a replica may come while the host still opens what it has; the host must not end of it.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn replicas_are_not_destroyed_while_they_are_opened() {
+    #[test]
+    fn replicas_are_not_destroyed_while_they_are_opened() {
         let disk = Arc::new(SimDisk::new(1));
-        let first = Served::start(&disk, |_, _| {}).await;
-        first.init().await;
-        let replicas = first.host.shared.folder.replicas().unwrap();
-        let doomed = replicas
-            .into_iter()
-            .find(|(shard, _)| *shard != ShardId::PLACEMENT);
-        let (shard, replica) = doomed.unwrap();
-        eventually(|| first.host.shard(shard).is_some()).await;
-        first.stop().await;
-
+        let (shard, replica) = on_a_runtime(async {
+            let first = Served::start(&disk, |_, _| {}).await;
+            first.init().await;
+            let replicas = first.host.shared.folder.replicas().unwrap();
+            first.stop().await;
+            let doomed = replicas
+                .into_iter()
+                .find(|(shard, _)| *shard != ShardId::PLACEMENT);
+            doomed.unwrap()
+        });
+        disk.crash();
         let ready = move |host: &Host, _: &str| {
             // An order has the lock before the host opens anything.
             let host: &'static Host = Box::leak(Box::new(host.clone()));
@@ -322,11 +323,13 @@ mod tests {
                 drop(changing);
             });
         };
-        let again = Served::start(&disk, ready).await;
-        let folder = &again.host.shared.folder;
-        eventually(|| !folder.replicas().unwrap().contains(&(shard, replica))).await;
-        eventually(|| again.host.placement().is_some()).await;
-        assert!(again.host.shard(shard).is_none());
-        again.stop().await;
+        on_a_runtime(async {
+            let again = Served::start(&disk, ready).await;
+            let folder = &again.host.shared.folder;
+            eventually(|| !folder.replicas().unwrap().contains(&(shard, replica))).await;
+            eventually(|| again.host.placement().is_some()).await;
+            assert!(again.host.shard(shard).is_none());
+            again.stop().await;
+        });
     }
 }

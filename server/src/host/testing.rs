@@ -52,8 +52,11 @@ impl Served {
             drop(told.send(host.clone()));
         };
         let running = tokio::spawn(run(config, address, listener, env, stop.clone(), ready));
+        let Ok(host) = host.await else {
+            panic!("the host ended at once: {:?}", running.await)
+        };
         Self {
-            host: host.await.unwrap(),
+            host,
             endpoint,
             stop,
             running,
@@ -67,7 +70,7 @@ impl Served {
         eventually(|| self.host.groups().len() == 2).await;
     }
 
-    /// Stops the host, which must still run.
+    /// Stops the host, which must still run. Its tasks end with their runtime: see [`on_a_runtime`].
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
@@ -82,4 +85,13 @@ pub(crate) async fn eventually(holds: impl Fn() -> bool) {
         }
     });
     waited.await.expect("it comes to hold");
+}
+
+/// Runs a test's part on a runtime of its own and ends that with all its tasks: once the disk has crashed, too, its hosts
+/// can be started again.
+pub(crate) fn on_a_runtime<T>(part: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let done = runtime.block_on(part);
+    runtime.shutdown_timeout(PATIENCE);
+    done
 }
