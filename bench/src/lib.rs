@@ -5,6 +5,7 @@
 //! as a [`peer::Store`]. Another peer is one more implementation of [`peer::Peer`].
 
 pub mod compare;
+pub mod failover;
 pub mod load;
 pub mod peer;
 pub mod process;

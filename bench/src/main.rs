@@ -5,9 +5,11 @@ mod cli;
 use std::process::ExitCode;
 
 use bench::compare::{Options, compare, render_page};
+use bench::failover::failover;
+use bench::peer::{Etcd, Godwit, Peer, Route};
 use clap::Parser;
 
-use cli::{Cli, Command, CompareArgs};
+use cli::{Cli, Command, CompareArgs, FailoverArgs};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Compare(args) => compared(&args).await,
+        Command::Failover(args) => failed_over(&args).await,
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
     }
@@ -61,6 +64,29 @@ async fn compared(args: &CompareArgs) -> anyhow::Result<()> {
     }
     if let Some(file) = &args.html {
         std::fs::write(file, render_page(&report))?;
+    }
+    Ok(())
+}
+
+async fn failed_over(args: &FailoverArgs) -> anyhow::Result<()> {
+    let cli::PeerName::Etcd = args.peer;
+    let mut own = Godwit::own(args.shards, Route::Stream)?;
+    own.settings = args.settings.clone();
+    let peers: [Box<dyn Peer>; 2] = [Box::new(own), Box::new(Etcd::find(args.etcd.as_deref())?)];
+    let mut all = Vec::new();
+    for loss in &args.loss {
+        for peer in &peers {
+            let told = |outage| eprintln!("{} {loss:?}: {outage:?}", peer.name());
+            let outages = failover(&**peer, &args.data, *loss, args.trials, told).await?;
+            println!(
+                "{} {loss:?}: p50 {:.0} ms, p90 {:.0} ms, longest {:.0} ms",
+                outages.store, outages.p50_ms, outages.p90_ms, outages.max_ms
+            );
+            all.push(outages);
+        }
+    }
+    if let Some(file) = &args.json {
+        std::fs::write(file, serde_json::to_string_pretty(&all)? + "\n")?;
     }
     Ok(())
 }

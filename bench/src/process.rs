@@ -3,15 +3,25 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::ops::{Add, Sub};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+/// How a process is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The program and its arguments.
+    pub line: Vec<String>,
+    /// The file to which its output is added.
+    pub log: PathBuf,
+}
+
 /// A process that ends, by SIGKILL, when this is dropped.
 #[derive(Debug)]
 pub struct Process {
+    launch: Launch,
     child: Child,
 }
 
@@ -51,24 +61,45 @@ impl Sub for Usage {
     }
 }
 
-impl Process {
-    /// Starts `command`, whose output goes to the file `log`.
-    ///
-    /// # Errors
-    /// When the log cannot be made or the program cannot be started.
-    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+impl Launch {
+    fn spawn(&self) -> anyhow::Result<Child> {
         let output = File::options()
             .create(true)
             .append(true)
-            .open(log)
-            .with_context(|| log.display().to_string())?;
-        let child = command
+            .open(&self.log)
+            .with_context(|| self.log.display().to_string())?;
+        let (program, arguments) = self.line.split_first().context("an empty command line")?;
+        Command::new(program)
+            .args(arguments)
+            // It would change what hosts write, and how long that takes.
+            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        Ok(Self { child })
+            .with_context(|| format!("cannot start {program}"))
+    }
+}
+
+impl Process {
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// When the log cannot be made or the program cannot be started.
+    pub fn start(launch: Launch) -> anyhow::Result<Self> {
+        let child = launch.spawn()?;
+        Ok(Self { launch, child })
+    }
+
+    /// Starts it again as it was started; if it still runs it is killed before.
+    ///
+    /// # Errors
+    /// As for [`Process::start`].
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        // One that has ended already cannot be killed.
+        let _ = self.kill();
+        self.child = self.launch.spawn()?;
+        Ok(())
     }
 
     /// What it has used.
@@ -164,11 +195,15 @@ mod tests {
     #[test]
     fn a_process_is_measured_and_killed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = Command::new("sleep");
-        let mut process =
-            Process::start(command.arg("60"), &folder.path().join("log")).expect("sleep is there");
+        let launch = Launch {
+            line: vec!["sleep".to_owned(), "60".to_owned()],
+            log: folder.path().join("log"),
+        };
+        let mut process = Process::start(launch).expect("sleep is there");
         assert!(process.usage().expect("it runs").resident_bytes > 0);
         process.kill().expect("it is killed");
         assert!(process.usage().is_err());
+        process.restart().expect("it is started again");
+        assert!(process.usage().is_ok());
     }
 }

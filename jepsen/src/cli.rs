@@ -6,6 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jepsen::simulate::FaultClass;
 use jepsen::workload::WorkloadName;
 
+/// What `--soak` stands for.
+const SOAK_ROUNDS: u64 = 12;
+const SOAK_SECONDS: u64 = 300;
+const SOAK_SCHEDULES: u64 = 10_000;
+
 /// Runs godwit clusters under faults, and judges what clients saw.
 #[derive(Debug, Parser)]
 #[command(name = "jepsen", version)]
@@ -74,6 +79,19 @@ pub(crate) struct RunArgs {
     /// Rounds with consecutive seeds; more than one writes totals.json
     #[arg(long, default_value_t = 1)]
     pub(crate) rounds: u64,
+    /// An hour: twelve rounds of five minutes
+    #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
+    pub(crate) soak: bool,
+}
+
+impl RunArgs {
+    pub(crate) fn rounds(&self) -> u64 {
+        if self.soak { SOAK_ROUNDS } else { self.rounds }
+    }
+
+    pub(crate) fn seconds(&self) -> u64 {
+        if self.soak { SOAK_SECONDS } else { self.seconds }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +111,9 @@ pub(crate) struct SimulateArgs {
     /// Schedules to run, each in a process of its own
     #[arg(long, default_value_t = 20)]
     pub(crate) schedules: u64,
+    /// 10,000 schedules: some hours
+    #[arg(long, conflicts_with_all = ["schedules", "seed"])]
+    pub(crate) soak: bool,
     /// The first seed of several [default: a random one, which is printed]
     #[arg(long)]
     pub(crate) from: Option<u64>,
@@ -105,6 +126,12 @@ pub(crate) struct SimulateArgs {
     /// Where the totals go, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) totals: Option<PathBuf>,
+}
+
+impl SimulateArgs {
+    pub(crate) fn schedules(&self) -> u64 {
+        if self.soak { SOAK_SCHEDULES } else { self.schedules }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -95,7 +95,7 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
         Some(file) => Campaign::seeds_of(file)?,
         None => Vec::new(),
     };
-    seeds.extend((0..args.schedules).map(|number| from.wrapping_add(number)));
+    seeds.extend((0..args.schedules()).map(|number| from.wrapping_add(number)));
     let campaign = Campaign {
         program: std::env::current_exe()?,
         seeds,
@@ -159,12 +159,12 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let options = options(args)?;
     println!("seed {}", options.seed);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    if args.rounds <= 1 {
+    if args.rounds() <= 1 {
         let judgement = runtime.block_on(jepsen::run::run(&options));
         report(args, options.seed, &options.folder, &judgement);
         return Ok(judgement?.is_ok());
     }
-    let totals = runtime.block_on(soak(&options, args.rounds, |seed, folder, judged| {
+    let totals = runtime.block_on(soak(&options, args.rounds(), |seed, folder, judged| {
         report(args, seed, folder, judged);
     }))?;
     println!(
@@ -193,7 +193,8 @@ fn report(args: &RunArgs, seed: u64, folder: &Path, judged: &anyhow::Result<Judg
 fn command_line(args: &RunArgs, seed: u64) -> String {
     let mut line = format!(
         "jepsen run --seed {seed} --seconds {} --hosts {} --shards {} --clients {} --rate {}",
-        args.seconds, args.hosts, args.shards, args.clients, args.rate
+        args.seconds(),
+        args.hosts, args.shards, args.clients, args.rate
     );
     let names: Vec<&str> = args.workload.iter().map(|workload| workload.name()).collect();
     for (option, value) in [
@@ -229,7 +230,7 @@ fn options(args: &RunArgs) -> anyhow::Result<RunOptions> {
     Ok(RunOptions {
         workloads,
         nemeses,
-        torment: Duration::from_secs(args.seconds),
+        torment: Duration::from_secs(args.seconds()),
         seed,
         folder,
         hosts: args.hosts,

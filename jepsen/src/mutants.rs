@@ -121,7 +121,7 @@ const MUTANTS: [Mutant; 23] = [
             only(&[FaultClass::Stranger, FaultClass::IsolateLeader]),
         ],
     ),
-    of("B25", &[SIMULATED]),
+    of("B25", &[SIMULATED, only(&[FaultClass::IsolateLeader])]),
     of("B26", &[SIMULATED]),
 ];
 

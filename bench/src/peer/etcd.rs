@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::godwit::{first_line, until};
 use super::{Access, Cluster, Peer, Route, Store};
-use crate::process::{Process, free_address};
+use crate::process::{Launch, Process, free_address};
 use crate::workload::Operation;
 use proto::kv_client::KvClient;
 
@@ -82,27 +82,24 @@ impl Peer for Etcd {
         for (number, (client, peer)) in addresses.iter().enumerate() {
             let home = folder.join(format!("m{number}"));
             std::fs::create_dir_all(&home)?;
-            let mut command = Command::new(&self.program);
-            command
-                .args([
-                    "--name",
-                    &format!("m{number}"),
-                    "--logger=zap",
-                    "--log-level=error",
-                ])
-                .arg(format!("--data-dir={}", home.join("data").display()))
-                .arg(format!("--listen-client-urls=http://{client}"))
-                .arg(format!("--advertise-client-urls=http://{client}"))
-                .arg(format!("--listen-peer-urls=http://{peer}"))
-                .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
-                .arg(format!("--initial-cluster={}", cluster.join(",")))
-                .arg(format!("--quota-backend-bytes={QUOTA_BYTES}"))
+            let line = vec![
+                self.program.display().to_string(),
+                format!("--name=m{number}"),
+                "--logger=zap".to_owned(),
+                "--log-level=error".to_owned(),
+                format!("--data-dir={}", home.join("data").display()),
+                format!("--listen-client-urls=http://{client}"),
+                format!("--advertise-client-urls=http://{client}"),
+                format!("--listen-peer-urls=http://{peer}"),
+                format!("--initial-advertise-peer-urls=http://{peer}"),
+                format!("--initial-cluster={}", cluster.join(",")),
+                format!("--quota-backend-bytes={QUOTA_BYTES}"),
                 // Old versions are dropped after five minutes, as godwit's are.
-                .args([
-                    "--auto-compaction-mode=periodic",
-                    "--auto-compaction-retention=5m",
-                ]);
-            processes.push(Process::start(&mut command, &home.join("log"))?);
+                "--auto-compaction-mode=periodic".to_owned(),
+                "--auto-compaction-retention=5m".to_owned(),
+            ];
+            let log = home.join("log");
+            processes.push(Process::start(Launch { line, log })?);
         }
         let cluster = Cluster {
             endpoints: addresses.into_iter().map(|(client, _)| client).collect(),
@@ -110,6 +107,12 @@ impl Peer for Etcd {
         };
         until("etcd has a leader", || leader(&cluster.endpoints)).await?;
         Ok(cluster)
+    }
+
+    async fn leader(&self, cluster: &Cluster) -> anyhow::Result<usize> {
+        let leader = leader(&cluster.endpoints).await?;
+        let place = cluster.endpoints.iter().position(|endpoint| *endpoint == leader);
+        place.context("a leader that is not of this cluster")
     }
 
     async fn accesses(&self, cluster: &Cluster, connections: usize) -> anyhow::Result<Vec<Access>> {
@@ -127,7 +130,7 @@ impl Peer for Etcd {
 }
 
 /// The endpoint that leads.
-pub(crate) async fn leader(endpoints: &[String]) -> anyhow::Result<String> {
+async fn leader(endpoints: &[String]) -> anyhow::Result<String> {
     let mut reason = anyhow::anyhow!("no endpoints");
     for endpoint in endpoints {
         match tokio::time::timeout(ASK_LIMIT, leads(endpoint)).await {

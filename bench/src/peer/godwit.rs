@@ -10,7 +10,7 @@ use client::proto::{InitRequest, ShardsRequest};
 use client::{AdminClient, Client, ClientConfig, KeyRange, ReadMode};
 
 use super::{Access, Cluster, Peer, Route, Store};
-use crate::process::{Process, free_address};
+use crate::process::{Launch, Process, free_address};
 use crate::workload::Operation;
 
 /// How long a cluster may take to be made.
@@ -122,24 +122,42 @@ impl Peer for Godwit {
         for (number, address) in endpoints.iter().enumerate() {
             let home: PathBuf = folder.join(format!("h{}", number + 1));
             std::fs::create_dir_all(&home)?;
-            let mut command = self.command();
-            command
-                .args(["serve", "--log-filter=warn,openraft=error", "--region=bench"])
-                .arg(format!("--data-dir={}", home.join("data").display()))
-                .arg(format!("--listen={address}"))
-                .arg(format!("--zone=z{}", number + 1))
-                .args(self.settings.iter().map(|setting| format!("--set={setting}")))
-                .env_remove("RUST_LOG");
+            let mut line = self.program.clone();
+            line.extend([
+                "serve".to_owned(),
+                "--log-filter=warn,openraft=error".to_owned(),
+                "--region=bench".to_owned(),
+                format!("--data-dir={}", home.join("data").display()),
+                format!("--listen={address}"),
+                format!("--zone=z{}", number + 1),
+            ]);
+            line.extend(self.settings.iter().map(|setting| format!("--set={setting}")));
             if number > 0 {
-                command.arg(format!("--join={}", endpoints[0]));
+                line.push(format!("--join={}", endpoints[0]));
             }
-            processes.push(Process::start(&mut command, &home.join("log"))?);
+            let log = home.join("log");
+            processes.push(Process::start(Launch { line, log })?);
         }
         self.make(&endpoints).await?;
         Ok(Cluster {
             endpoints,
             hosts: processes,
         })
+    }
+
+    async fn leader(&self, cluster: &Cluster) -> anyhow::Result<usize> {
+        let admin = AdminClient::new(ClientConfig::new(cluster.endpoints.iter().cloned()))?;
+        let request = ShardsRequest {
+            shard_id: 0,
+            placement_group: false,
+        };
+        let shards = admin.shards(request).await?.shards;
+        let home = shards.first().map_or(0, |shard| shard.home);
+        let hosts = admin.hosts().await?.hosts;
+        let host = hosts.iter().find(|host| host.host_id == home);
+        let address = &host.context("the first shard has no home")?.address;
+        let place = cluster.endpoints.iter().position(|endpoint| endpoint == address);
+        place.context("a home that is not of this cluster")
     }
 
     async fn accesses(&self, cluster: &Cluster, connections: usize) -> anyhow::Result<Vec<Access>> {

@@ -95,6 +95,12 @@ pub trait Peer: Send + Sync {
     /// When one does not start, or the cluster does not come to serve.
     async fn start(&self, folder: &Path, hosts: usize) -> anyhow::Result<Cluster>;
 
+    /// The place among the hosts of the one that leads: of a sharded store, the first shard's leader.
+    ///
+    /// # Errors
+    /// When none leads.
+    async fn leader(&self, cluster: &Cluster) -> anyhow::Result<usize>;
+
     /// Ways to place `connections` connections; a comparison takes the best of them for its peer.
     ///
     /// # Errors
@@ -102,7 +108,7 @@ pub trait Peer: Send + Sync {
     async fn accesses(&self, cluster: &Cluster, connections: usize) -> anyhow::Result<Vec<Access>>;
 }
 
-/// Connects.
+/// Connects. A connection that breaks later is made again when it is used.
 ///
 /// # Errors
 /// When a host cannot be reached.

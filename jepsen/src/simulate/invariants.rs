@@ -10,6 +10,8 @@
 //! - What a leader takes for committed is durable on a quorum of each configuration in force.
 //! - Terms, commit and apply positions of a running replica do not go back.
 //! - Replicas that applied the same have the same state.
+//! - A replica that hears nobody begins no term: it would depose a sound leader when it is back (Ongaro, "Consensus:
+//!   Bridging Theory and Practice", 2014, section 9.6: pre-vote). A group of one voter asks nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +29,8 @@ const KEPT_MAX: usize = 20;
 pub(super) struct Invariants {
     groups: BTreeMap<ShardId, Memory>,
     seen: BTreeMap<(usize, ShardId), (ReplicaId, Vitals)>,
+    /// Names of hosts that have heard from no other host for a while.
+    pub(super) alone: BTreeSet<String>,
     /// The newest replica that each host had of each group.
     lain: BTreeMap<(usize, ShardId), ReplicaId>,
     /// What was broken, and when.
@@ -105,6 +109,9 @@ impl Invariants {
             let memory = self.groups.entry(group.id()).or_default();
             memory.check(&group, before.as_ref(), &vitals, &running, &mut found);
             memory.check_state(&host, &group, &vitals, &mut found);
+            if self.alone.contains(&hosts[number].name) {
+                check_term_alone(&group, before.as_ref(), &vitals, &mut found);
+            }
             for what in found {
                 let line = format!(
                     "{now_ms} ms, h{number}, {} {}: {what}",
@@ -308,6 +315,14 @@ impl Memory {
                 "state {hash:016x} after {applied:?}, where another replica had {known:016x}"
             ));
         }
+    }
+}
+
+/// What a replica may do that hears nobody.
+fn check_term_alone(group: &Group, before: Option<&Vitals>, now: &Vitals, found: &mut Vec<String>) {
+    let others = group.newest_voters().iter().all(|voters| voters.len() > 1);
+    if others && before.is_some_and(|before| before.term < now.term) {
+        found.push(format!("begins term {}, and hears nobody", now.term));
     }
 }
 

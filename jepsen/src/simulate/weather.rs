@@ -21,6 +21,9 @@ const ACTIVE_MAX: usize = 2;
 /// Fail points that are armed together.
 const POINTS_ARMED: usize = 4;
 
+/// How long after a host was cut off its replicas may still act on what they had heard before.
+const HEARD_BEFORE: Duration = Duration::from_millis(1_000);
+
 /// What strikes, and what is in force.
 pub(super) struct Weather {
     chance: Chance,
@@ -43,6 +46,7 @@ type Armed = (usize, &'static str);
 
 struct Active {
     class: FaultClass,
+    since: Duration,
     until: Duration,
     /// Hosts that are down or will be, until it is undone.
     hosts: Vec<usize>,
@@ -52,9 +56,10 @@ struct Active {
 }
 
 impl Active {
-    fn new(class: FaultClass, until: Duration) -> Self {
+    fn new(class: FaultClass, since: Duration, until: Duration) -> Self {
         Self {
             class,
+            since,
             until,
             hosts: Vec::new(),
             links: Vec::new(),
@@ -118,6 +123,15 @@ impl Weather {
                 self.strike(class, now, world, checks, recorder);
             }
         }
+        checks.alone = self.cut_off(now);
+    }
+
+    /// Hosts that have heard from no other host for a while.
+    fn cut_off(&self, now: Duration) -> BTreeSet<String> {
+        let isolated = self.active.iter().filter(|fault| {
+            fault.class == FaultClass::IsolateLeader && fault.since + HEARD_BEFORE <= now
+        });
+        isolated.filter_map(|fault| Some(fault.links.first()?.0.clone())).collect()
     }
 
     /// Ends every fault.
@@ -125,6 +139,7 @@ impl Weather {
         for fault in std::mem::take(&mut self.active) {
             self.undo(fault, world, checks, recorder);
         }
+        checks.alone.clear();
         for number in 0..world.hosts.len() {
             if world.hosts[number].ended().is_some() {
                 self.restart(number, world, checks);
@@ -137,7 +152,7 @@ impl Weather {
         for number in 0..world.hosts.len() {
             if world.hosts[number].ended().is_some() && !self.is_down(number) {
                 let until = now + Duration::from_millis(200 + self.chance.below(1_500));
-                let mut death = Active::new(FaultClass::Crash, until);
+                let mut death = Active::new(FaultClass::Crash, now, until);
                 death.hosts.push(number);
                 self.active.push(death);
             }
@@ -153,7 +168,7 @@ impl Weather {
         recorder: &Recorder,
     ) {
         let lasts = Duration::from_millis(200 + self.chance.below(4_000));
-        let mut fault = Active::new(class, now + lasts);
+        let mut fault = Active::new(class, now, now + lasts);
         let count = world.hosts.len();
         let victim = pick(&mut self.chance, count);
         let down = self.is_down(victim);
