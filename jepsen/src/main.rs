@@ -194,7 +194,10 @@ fn command_line(args: &RunArgs, seed: u64) -> String {
     let mut line = format!(
         "jepsen run --seed {seed} --seconds {} --hosts {} --shards {} --clients {} --rate {}",
         args.seconds(),
-        args.hosts, args.shards, args.clients, args.rate
+        args.hosts,
+        args.shards,
+        args.clients,
+        args.rate
     );
     let names: Vec<&str> = args.workload.iter().map(|workload| workload.name()).collect();
     for (option, value) in [

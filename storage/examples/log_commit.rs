@@ -45,10 +45,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
     let (hub, _writer) = LogHub::open(Arc::new(RealDisk), &dir.join("log"), options)?;
     println!("reopened in {:?}: {:?}", begun.elapsed(), hub.stats());
-    println!(
-        "log file: {} MiB",
-        std::fs::metadata(dir.join("log/log.db"))?.len() >> 20
-    );
+    let mut bytes = 0;
+    for file in std::fs::read_dir(dir.join("log"))? {
+        bytes += file?.metadata()?.len();
+    }
+    println!("log files: {} MiB", bytes >> 20);
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }

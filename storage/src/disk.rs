@@ -92,6 +92,14 @@ pub trait BlockFile: Send + Sync + Debug {
     /// Cuts or grows the file; new bytes are zero.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Grows the file to `len` zero bytes, and takes the space for them where the file system can. Less is nothing to do.
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match self.len()? < len {
+            true => self.set_len(len),
+            false => Ok(()),
+        }
+    }
+
     /// Makes everything written before the call durable. Never call it again after it failed.
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -211,6 +219,17 @@ impl BlockFile for RealFile {
         self.0.set_len(len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if self.len()? >= len {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+            // A hole is as good, but for a full disk, which then shows at a write.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.set_len(len),
+            allocated => Ok(allocated?),
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -277,6 +296,8 @@ mod tests {
         file.set_len(1 << 30).unwrap();
         assert!(file.taken_bytes().unwrap() < 1 << 20, "a hole takes no space");
         file.set_len(6).unwrap();
+        file.allocate(4).unwrap();
+        assert_eq!(file.len().unwrap(), 6);
         let mut out = [1; 6];
         RealDisk
             .open(&path, OpenMode::CreateIfMissing)

@@ -15,19 +15,18 @@
 //! | point | where |
 //! |---|---|
 //! | `log.create.before_guard` | a new log has nothing on disk yet |
-//! | `log.create.before_rename` | its file is written under another name |
-//! | `log.create.after_rename` | its file has its name |
+//! | `log.create.after_guard` | it has its guard |
 //! | `log.before_move` | a piece of an old segment is read, to be moved forward with the next batch |
 //! | `log.before_commit` | a batch is taken off the queue, nothing of it is written |
 //! | `log.before_roll` | the same, and the batch begins a segment |
-//! | `log.before_drop` | the same, and dead segments are to be dropped |
 //! | `log.before_vote` | the same, and a vote is in the batch |
 //! | `log.before_destroy` | the same, and a group's end is in the batch |
 //! | `log.after_commit` | the batch is synced, nobody was told |
 //! | `log.after_roll` | the same, and the batch began a segment |
-//! | `log.after_drop` | the same, and dead segments were dropped |
 //! | `log.after_vote` | the same, and a vote is in the batch; the guard does not know it |
 //! | `log.after_destroy` | the same, and a group's end is in the batch; the guard does not know it |
+//! | `log.before_drop` | everybody was told, and a dead segment is to be removed |
+//! | `log.after_drop` | the same, and it is removed |
 //! | `log.before_guard` | the guard is to be written |
 //! | `log.after_guard` | the guard is synced, nobody was told |
 //! | `shard.create.before_write` | a new shard has an empty file under another name |

@@ -4,7 +4,7 @@
 //! good copies, and a second loss could take what was acknowledged. So a fault of this class ends with the rebuild of
 //! its host, and holds the field's one place for disks until then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -93,21 +93,34 @@ fn wipe(field: &Field<'_>, number: usize, id: u64) -> anyhow::Result<Option<&'st
 /// from a folder that nothing happened to, so that is not tried.
 async fn roll_back(field: &Field<'_>, number: usize, id: u64) -> anyhow::Result<Option<&'static str>> {
     let cluster = field.cluster;
-    let log = cluster.data_folder(number).join("log").join("log.db");
-    let older = cluster.data_folder(number).with_file_name("older-log.db");
+    let log = cluster.data_folder(number).join("log");
     cluster.kill(number)?;
-    copy(&log, &older)?;
+    let older = segments(&log)?;
     cluster.start_host(number)?;
     field.pause(AGEING_MS).await;
     cluster.kill(number)?;
-    let unchanged = std::fs::read(&log)? == std::fs::read(&older)?;
-    if unchanged {
+    let newer = segments(&log)?;
+    if newer == older {
         return Ok(None);
     }
     cluster.spoil(number, id);
-    copy(&older, &log)?;
+    for file in newer.keys() {
+        std::fs::remove_file(file)?;
+    }
+    for (file, content) in &older {
+        std::fs::write(file, content)?;
+    }
     cluster.start_host(number)?;
     Ok(Some(outcome(field, number).await))
+}
+
+/// The log's files but for its guard, and what is in them.
+fn segments(log: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let files = files_below(log)?.into_iter();
+    let segments = files.filter(|file| file.extension().is_some_and(|end| end == "log"));
+    segments
+        .map(|file| Ok((file.clone(), std::fs::read(file)?)))
+        .collect()
 }
 
 /// Some bits of one file become others.
@@ -134,11 +147,6 @@ async fn outcome(field: &Field<'_>, number: usize) -> &'static str {
         true => "refused",
         false => "served",
     }
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    std::fs::copy(from, to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
-    Ok(())
 }
 
 /// Files that hold anything.

@@ -53,7 +53,6 @@ keep_entries = 20
 segment_bytes = 65536
 live_bytes_max = 262144
 tail_bytes = 131072
-cache_bytes = 2097152
 
 [checkpoint]
 interval_ms = 500

@@ -128,10 +128,13 @@ impl Weather {
 
     /// Hosts that have heard from no other host for a while.
     fn cut_off(&self, now: Duration) -> BTreeSet<String> {
-        let isolated = self.active.iter().filter(|fault| {
-            fault.class == FaultClass::IsolateLeader && fault.since + HEARD_BEFORE <= now
-        });
-        isolated.filter_map(|fault| Some(fault.links.first()?.0.clone())).collect()
+        let isolated = self
+            .active
+            .iter()
+            .filter(|fault| fault.class == FaultClass::IsolateLeader && fault.since + HEARD_BEFORE <= now);
+        isolated
+            .filter_map(|fault| Some(fault.links.first()?.0.clone()))
+            .collect()
     }
 
     /// Ends every fault.

@@ -140,14 +140,12 @@ impl Default for RaftTimings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// A segment is closed once it holds this many bytes.
+    /// A segment is closed once it holds this many bytes; it takes as many of the disk from its beginning.
     pub segment_bytes: u64,
     /// Above this many live bytes the groups that pin the oldest segments are checkpointed and purged.
     pub live_bytes_max: u64,
     /// Recent entries held in memory, in bytes; what is not durable yet comes on top.
     pub tail_bytes: u64,
-    /// Memory for cached pages of the log, in bytes.
-    pub cache_bytes: u64,
 }
 
 impl Default for LogConfig {
@@ -156,7 +154,6 @@ impl Default for LogConfig {
             segment_bytes: 32 * MIB,
             live_bytes_max: 256 * MIB,
             tail_bytes: 32 * MIB,
-            cache_bytes: 16 * MIB,
         }
     }
 }

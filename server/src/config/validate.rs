@@ -143,12 +143,12 @@ impl HostConfig {
             self.checkpoint.interval_ms,
             100..=600_000,
         );
-        for (field, cache) in [
-            ("log.cache_bytes", self.log.cache_bytes),
-            ("checkpoint.cache_bytes", self.checkpoint.cache_bytes),
-        ] {
-            within(checks, field, cache, 64 * 1024..=u64::MAX >> 1);
-        }
+        within(
+            checks,
+            "checkpoint.cache_bytes",
+            self.checkpoint.cache_bytes,
+            64 * 1024..=u64::MAX >> 1,
+        );
         let dirty = self.checkpoint.dirty_bytes_max;
         within(
             checks,

@@ -177,7 +177,6 @@ impl Cluster {
             "balancer.lease_reads_ppm=1000000".to_owned(),
             // Six hosts on one machine: less memory each than a host of its own would take.
             "log.tail_bytes=2097152".to_owned(),
-            "log.cache_bytes=2097152".to_owned(),
             "checkpoint.cache_bytes=262144".to_owned(),
         ];
         let settings = settings.into_iter().chain(CLOCKS.map(str::to_owned));

@@ -123,7 +123,6 @@ fn open(
         segment_bytes: config.log.segment_bytes,
         live_bytes_max: config.log.live_bytes_max,
         tail_bytes: memory(config.log.tail_bytes),
-        cache_bytes: memory(config.log.cache_bytes),
         failpoints: env.failpoints.clone(),
         ..LogOptions::new(env.clock.clone())
     };

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use super::index::LogGroup;
-use crate::engine::{OpenEngineError, ReadEngineError, WriteEngineError};
 
 /// Why a log could not be opened. The files are left as they were.
 #[derive(Debug, thiserror::Error)]
@@ -12,15 +11,6 @@ pub enum OpenLogError {
     /// The disk failed.
     #[error("the log's files cannot be read or written: {0}")]
     Io(#[from] io::Error),
-    /// The log file is no sound database.
-    #[error("the log file cannot be opened: {0}")]
-    Engine(#[from] OpenEngineError),
-    /// The log file cannot be read.
-    #[error("the log file cannot be read: {0}")]
-    Read(#[from] ReadEngineError),
-    /// A new log file cannot be written.
-    #[error("the log file cannot be created: {0}")]
-    Create(#[from] WriteEngineError),
     /// A newer program wrote the files.
     #[error("the log has format {found}, this program knows formats up to {known}")]
     NewerFormat {
@@ -29,9 +19,12 @@ pub enum OpenLogError {
         /// The newest format this program reads.
         known: u16,
     },
-    /// The file is a database, but not a log.
-    #[error("the file is not a log of this program")]
+    /// A file with a segment's name does not begin as one, or is another segment.
+    #[error("a file is not the segment of this log that its name says")]
     NotALog,
+    /// The log is one database, as logs were before the first release.
+    #[error("the log is of a form that no release had; start with an empty folder")]
+    FormerFormat,
     /// The guard file is gone or neither of its copies verifies, while there is a log.
     #[error(
         "the log's guard file is missing or corrupt, so a rolled-back log could not be told from a sound one"
@@ -111,9 +104,9 @@ pub enum ReadLogError {
     /// The log or the group takes no operations.
     #[error(transparent)]
     Fault(#[from] LogFault),
-    /// The disk failed or a page does not parse.
+    /// The disk failed.
     #[error("the log cannot be read: {0}")]
-    Engine(#[from] ReadEngineError),
+    Io(#[from] io::Error),
     /// A record is missing or does not verify; it is not served, and its group is quarantined.
     #[error("entry {index} of log group {} does not verify", group.0)]
     Corrupt {

@@ -13,9 +13,8 @@ use super::error::{LogFault, ReadLogError};
 use super::hub::Hub;
 use super::index::LogGroup;
 use super::record::{Kind, Record};
-use super::segments::table_name;
+use super::segment_file::SegmentFile;
 use super::state::LogState;
-use crate::engine::{ReadView, TableView};
 
 /// Told once whether the operation is durable. Runs on the writer's thread (or, for an operation
 /// that was refused, on the caller's) and must not block. An error other than a refusal means that
@@ -86,8 +85,8 @@ impl GroupLog {
     /// The entries of an index range, as far as there are any: from the first on, and so many as
     /// fit into `bytes_max`, but at least one.
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogRecord>, ReadLogError> {
-        let (found, view) = self.find(range, bytes_max)?;
-        let loaded = Loader { view, table: None }.load(self.group, found);
+        let found = self.find(range, bytes_max)?;
+        let loaded = load(self.group, found);
         if let Err(ReadLogError::Corrupt { .. }) = loaded {
             self.hub.lock().quarantine(self.group);
         }
@@ -164,13 +163,9 @@ impl GroupLog {
         }
     }
 
-    /// Looks up a range in memory. The view is opened under the same lock, so it still sees every
-    /// segment that the found slots name.
-    fn find(
-        &self,
-        range: Range<u64>,
-        bytes_max: usize,
-    ) -> Result<(Vec<Found>, Option<ReadView>), ReadLogError> {
+    /// Looks up a range in memory. Segments are taken under the same lock, so every one that the found slots name is
+    /// still there.
+    fn find(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Found>, ReadLogError> {
         let state = self.hub.lock();
         state.check()?;
         let mut found = Vec::new();
@@ -183,20 +178,13 @@ impl GroupLog {
             let place = match &slot.cached {
                 Some(payload) => Place::Memory(payload.clone()),
                 None => Place::Disk {
-                    segment: state.segments.holding(slot.sequence).unwrap_or(0),
+                    segment: state.segment_of(slot.sequence),
                     sequence: slot.sequence,
                 },
             };
             found.push(Found { index, place });
         }
-        let on_disk = found
-            .iter()
-            .any(|found| matches!(found.place, Place::Disk { .. }));
-        let view = match &state.engine {
-            Some(engine) if on_disk => Some(engine.read()?),
-            _ => None,
-        };
-        Ok((found, view))
+        Ok(found)
     }
 }
 
@@ -208,43 +196,31 @@ struct Found {
 
 enum Place {
     Memory(Bytes),
-    Disk { segment: u64, sequence: u64 },
+    Disk {
+        segment: Option<Arc<SegmentFile>>,
+        sequence: u64,
+    },
 }
 
-/// Loads entries from disk and verifies them.
-struct Loader {
-    view: Option<ReadView>,
-    /// The table of the segment read last.
-    table: Option<(u64, TableView)>,
-}
-
-impl Loader {
-    fn load(mut self, group: LogGroup, found: Vec<Found>) -> Result<Vec<LogRecord>, ReadLogError> {
-        let mut records = Vec::with_capacity(found.len());
-        for Found { index, place } in found {
-            let payload = match place {
-                Place::Memory(payload) => payload,
-                Place::Disk { segment, sequence } => self
-                    .fetch(segment, sequence)?
-                    .filter(|record| (record.kind, record.group, record.index) == (Kind::Entry, group, index))
-                    .map(|record| record.payload)
-                    .ok_or(ReadLogError::Corrupt { group, index })?,
-            };
-            records.push(LogRecord { index, payload });
-        }
-        Ok(records)
-    }
-
-    /// The record with this sequence; None when it is missing or does not verify.
-    fn fetch(&mut self, segment: u64, sequence: u64) -> Result<Option<Record>, ReadLogError> {
-        let Some(view) = &self.view else { return Ok(None) };
-        if self.table.as_ref().is_none_or(|(open, _)| *open != segment) {
-            self.table = Some((segment, view.table(&table_name(segment))?));
-        }
-        let Some((_, table)) = &self.table else {
-            return Ok(None);
+/// Loads entries, and verifies those that come from the disk.
+fn load(group: LogGroup, found: Vec<Found>) -> Result<Vec<LogRecord>, ReadLogError> {
+    let mut records = Vec::with_capacity(found.len());
+    for Found { index, place } in found {
+        let payload = match place {
+            Place::Memory(payload) => payload,
+            Place::Disk { segment, sequence } => fetch(segment.as_deref(), sequence)?
+                .filter(|record| (record.kind, record.group, record.index) == (Kind::Entry, group, index))
+                .map(|record| record.payload)
+                .ok_or(ReadLogError::Corrupt { group, index })?,
         };
-        let key = sequence.to_be_bytes();
-        Ok(table.get(&key)?.and_then(|row| Record::decode(&key, &row).ok()))
+        records.push(LogRecord { index, payload });
     }
+    Ok(records)
+}
+
+/// The record with this sequence; None when it is missing or does not verify.
+fn fetch(segment: Option<&SegmentFile>, sequence: u64) -> Result<Option<Record>, ReadLogError> {
+    let Some(segment) = segment else { return Ok(None) };
+    let row = segment.row(sequence)?;
+    Ok(row.and_then(|row| Record::decode(sequence, &row).ok()))
 }

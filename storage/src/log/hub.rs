@@ -21,12 +21,10 @@ pub struct LogOptions {
     pub clock: Arc<dyn Clock>,
     /// The host's fail points.
     pub failpoints: HostFailpoints,
-    /// A segment closes when its records reach this many bytes.
+    /// A segment closes when its records reach this many bytes. Each takes so much of the disk from its beginning.
     pub segment_bytes: u64,
     /// Payloads of recent entries held in memory, in bytes. What is not durable yet comes on top.
     pub tail_bytes: usize,
-    /// The database's page cache, in bytes.
-    pub cache_bytes: usize,
     /// Above this many bytes of records the log moves the entries of idle groups forward, and
     /// [`LogHub::pinning_groups`] names the groups to purge.
     pub live_bytes_max: u64,
@@ -40,7 +38,6 @@ impl LogOptions {
             failpoints: HostFailpoints::disarmed(),
             segment_bytes: 16 << 20,
             tail_bytes: 32 << 20,
-            cache_bytes: 16 << 20,
             live_bytes_max: 256 << 20,
         }
     }
@@ -57,7 +54,7 @@ pub struct LogStats {
     pub live_bytes: u64,
     /// Synced commits since the log was opened.
     pub commits: u64,
-    /// Segments in the file.
+    /// Segments, each a file.
     pub segments: usize,
     /// How many groups [`LogHub::pinning_groups`] names.
     pub pinning_groups: usize,
@@ -90,13 +87,13 @@ impl LogHub {
         dir: &Path,
         options: LogOptions,
     ) -> Result<(LogHub, LogWriter), OpenLogError> {
-        let opened = open(disk.as_ref(), dir, &options)?;
+        let opened = open(disk, dir, &options)?;
         let hub = Arc::new(Hub {
             state: Mutex::new(opened.state),
             wake: Condvar::new(),
         });
         let live_bytes_max = options.live_bytes_max;
-        let writer = LogWriter::new(hub.clone(), opened.engine, opened.guard, options);
+        let writer = LogWriter::new(hub.clone(), opened.files, opened.guard, options);
         Ok((LogHub { hub, live_bytes_max }, writer))
     }
 

@@ -1,114 +1,121 @@
 //! Opening the log: creating it, or reading all of it back and holding it against its guard.
 //!
-//! The order matters. The guard exists before the log file, so a log without a guard is a log whose
-//! guard was lost. The guard is read first: a newer format or a missing log file is found before
-//! anything is written. A new log file is made under another name and renamed once it is sound, so
-//! a power cut in the middle leaves nothing that must be explained.
+//! The order matters. The guard exists before any segment, so a log without a guard is a log whose
+//! guard was lost. The guard is read first: a newer format or a missing log is found before anything
+//! is written. What a power cut left behind (a torn frame, a segment without a frame) is removed last,
+//! when nothing speaks against opening.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::error::OpenLogError;
-use super::guard::{FORMAT, Guard, Guarded};
+use super::files::{self, LogFiles};
+use super::guard::{Guard, Guarded};
 use super::hub::LogOptions;
 use super::index::{GroupIndex, LogGroup};
 use super::rebuild::Rebuild;
+use super::segment_file::{Expected, SegmentFile};
 use super::state::LogState;
-use crate::disk::{Disk, OpenMode};
-use crate::engine::{Durability, Engine, EngineOptions, ReadView};
+use crate::disk::Disk;
 use crate::failpoint;
 
-/// The log file, its name while it is being made, and the guard.
-const LOG_FILE: &str = "log.db";
-const UNFINISHED_LOG_FILE: &str = "log.db.new";
 const GUARD_FILE: &str = "log.guard";
-
-/// The table that says what the file is; its one row is a magic and the format, big-endian.
-const META_TABLE: &str = "meta";
-const FORMAT_KEY: &[u8] = b"format";
-const MAGIC: &[u8] = b"GODWITLG";
+/// The one file of logs that no released program wrote.
+const FORMER_FILE: &str = "log.db";
 
 /// An opened log.
 pub(super) struct Opened {
     pub(super) state: LogState,
-    pub(super) engine: Arc<Engine>,
+    pub(super) files: Arc<LogFiles>,
     pub(super) guard: Guard,
 }
 
 /// Opens the log in `dir`, or creates it.
-pub(super) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, OpenLogError> {
+pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: &LogOptions) -> Result<Opened, OpenLogError> {
     disk.create_dir_all(dir)?;
-    let (guard, guarded) = open_guard(disk, dir, options)?;
-    if !disk.exists(&dir.join(LOG_FILE))? {
-        refuse_behind(&guarded, 0)?;
-        create_log(disk, dir, options)?;
+    if disk.exists(&dir.join(FORMER_FILE))? {
+        return Err(OpenLogError::FormerFormat);
     }
-    let engine = open_engine(disk, &dir.join(LOG_FILE), OpenMode::Existing, options)?;
-    let view = engine.read()?;
-    check_format(&view)?;
-    let rebuilt = Rebuild::of(&view)?;
-    drop(view);
+    let (guard, guarded) = open_guard(&*disk, dir, options)?;
+    let files = LogFiles::new(disk.clone(), dir, options.segment_bytes);
+    let (rebuilt, leftover) = read_segments(&*disk, dir, &files, &guarded)?;
     let flushed = rebuilt.last_sequence();
     refuse_behind(&guarded, flushed)?;
     let (groups, segments) = rebuilt.finish();
     refuse_older_votes(&guarded, &groups)?;
-    let engine = Arc::new(engine);
-    let state = LogState::new(engine.clone(), groups, segments, flushed, options.tail_bytes);
-    Ok(Opened { state, engine, guard })
+    match leftover {
+        Leftover::None => {}
+        Leftover::Tail(segment) => {
+            if let Some(segment) = files.segment(segment) {
+                segment.wipe_tail(options.segment_bytes)?;
+            }
+        }
+        Leftover::Segment(segment) => files.remove(segment)?,
+    }
+    let files = Arc::new(files);
+    let state = LogState::new(files.clone(), groups, segments, flushed, options.tail_bytes);
+    Ok(Opened { state, files, guard })
 }
 
 fn open_guard(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<(Guard, Guarded), OpenLogError> {
     let path = dir.join(GUARD_FILE);
     if !disk.exists(&path)? {
-        if disk.exists(&dir.join(LOG_FILE))? {
+        if !files::list(disk, dir)?.is_empty() {
             return Err(OpenLogError::GuardLost);
         }
         failpoint!(options.failpoints, "log.create.before_guard")?;
         Guard::create(disk, &path)?;
+        failpoint!(options.failpoints, "log.create.after_guard")?;
     }
     Guard::open(disk, &path)
 }
 
-fn create_log(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<(), OpenLogError> {
-    let unfinished = dir.join(UNFINISHED_LOG_FILE);
-    if disk.exists(&unfinished)? {
-        disk.remove(&unfinished)?;
-    }
-    let engine = open_engine(disk, &unfinished, OpenMode::CreateNew, options)?;
-    let format = [MAGIC, &FORMAT.to_be_bytes()].concat();
-    engine.write(Durability::Synced, |tx| tx.put(META_TABLE, FORMAT_KEY, &format))?;
-    drop(engine);
-    failpoint!(options.failpoints, "log.create.before_rename")?;
-    disk.rename(&unfinished, &dir.join(LOG_FILE))?;
-    Ok(failpoint!(options.failpoints, "log.create.after_rename")?)
+/// What a power cut left in the newest segment.
+enum Leftover {
+    None,
+    /// Part of a frame, behind those of the segment that begins at this sequence.
+    Tail(u64),
+    /// A segment without a frame. It goes: the one that begins next must begin with a copy of all marks.
+    Segment(u64),
 }
 
-fn open_engine(
+fn read_segments(
     disk: &dyn Disk,
-    path: &Path,
-    mode: OpenMode,
-    options: &LogOptions,
-) -> Result<Engine, OpenLogError> {
-    let file = disk.open(path, mode)?;
-    // No quick repair: it costs a second sync a commit, and the log is read whole at open anyway.
-    let engine_options = EngineOptions {
-        cache_bytes: options.cache_bytes,
-        quick_repair: false,
-        verify_on_open: false,
-    };
-    Ok(Engine::open(file, engine_options)?)
-}
-
-fn check_format(view: &ReadView) -> Result<(), OpenLogError> {
-    let row = view.get(META_TABLE, FORMAT_KEY)?.ok_or(OpenLogError::NotALog)?;
-    let format = row
-        .strip_prefix(MAGIC)
-        .and_then(|format| <[u8; 2]>::try_from(format).ok());
-    match format.map(u16::from_be_bytes) {
-        None => Err(OpenLogError::NotALog),
-        Some(found) if found > FORMAT => Err(OpenLogError::NewerFormat { found, known: FORMAT }),
-        Some(_) => Ok(()),
+    dir: &Path,
+    files: &LogFiles,
+    guarded: &Guarded,
+) -> Result<(Rebuild, Leftover), OpenLogError> {
+    let paths = files::list(disk, dir)?;
+    let newest = paths.keys().next_back().copied();
+    let mut rebuild = Rebuild::default();
+    let mut leftover = Leftover::None;
+    let mut counts_from = None;
+    for (first, path) in &paths {
+        let expected = Expected {
+            first: *first,
+            newest: Some(*first) == newest,
+            flushed: guarded.flushed_sequence,
+        };
+        let found = SegmentFile::open(disk, path, expected)?;
+        match (expected.newest, found.rows.is_empty()) {
+            (true, true) => leftover = Leftover::Segment(*first),
+            (true, false) if found.torn => leftover = Leftover::Tail(*first),
+            _ => {}
+        }
+        if !found.rows.is_empty() || !expected.newest {
+            rebuild.add_segment(*first, &found.rows)?;
+        }
+        counts_from = found.oldest.or(counts_from);
+        files.insert(*first, found.segment);
+    }
+    let begins = paths.keys().next().copied();
+    match counts_from.filter(|from| begins.is_none_or(|begins| begins > *from)) {
+        Some(sequence) => Err(OpenLogError::Corrupt {
+            sequence,
+            why: "a segment is missing".to_owned(),
+        }),
+        None => Ok((rebuild, leftover)),
     }
 }
 

@@ -12,8 +12,7 @@ use bytes::Bytes;
 use super::error::OpenLogError;
 use super::index::{GroupIndex, LogGroup, Slot};
 use super::record::{DecodeRecordError, Kind, Record};
-use super::segments::{Segments, first_of};
-use crate::engine::ReadView;
+use super::segments::Segments;
 
 /// The log as its records tell it.
 #[derive(Default)]
@@ -41,15 +40,18 @@ struct Place {
 }
 
 impl Rebuild {
-    /// Reads all segments.
-    pub(super) fn of(view: &ReadView) -> Result<Rebuild, OpenLogError> {
-        let mut rebuild = Rebuild::default();
-        for table in view.tables()? {
-            if let Some(first) = first_of(&table) {
-                rebuild.read_segment(view, &table, first)?;
-            }
+    /// Takes the records of a segment, the oldest segment first.
+    pub(super) fn add_segment(&mut self, first: u64, rows: &[Bytes]) -> Result<(), OpenLogError> {
+        // A segment is named by its first sequence, so the oldest says where the log begins.
+        let expected = *self.next_sequence.get_or_insert(first);
+        if expected != first {
+            return Err(OpenLogError::Corrupt {
+                sequence: expected,
+                why: "a record is missing".to_owned(),
+            });
         }
-        Ok(rebuild)
+        self.segments.open(first);
+        rows.iter().try_for_each(|row| self.read_row(row))
     }
 
     /// The newest sequence; zero for an empty log.
@@ -70,30 +72,16 @@ impl Rebuild {
         (groups, segments)
     }
 
-    fn read_segment(&mut self, view: &ReadView, table: &str, first: u64) -> Result<(), OpenLogError> {
-        self.segments.open(first);
-        // A segment is named by its first sequence, so the oldest says where the log begins.
-        self.next_sequence.get_or_insert(first);
-        for row in view.range(table, ..)? {
-            let (key, row) = row?;
-            self.read_row(&key, &row)?;
-        }
-        Ok(())
-    }
-
-    fn read_row(&mut self, key: &[u8], row: &Bytes) -> Result<(), OpenLogError> {
+    fn read_row(&mut self, row: &Bytes) -> Result<(), OpenLogError> {
         let sequence = self.next_sequence.unwrap_or(0);
         let corrupt = |why: &str| OpenLogError::Corrupt {
             sequence,
             why: why.to_owned(),
         };
-        if *key != sequence.to_be_bytes() {
-            return Err(corrupt("a record is missing"));
-        }
         self.segments.add_bytes(row.len() as u64);
         self.next_sequence = Some(sequence + 1);
         let bytes = u32::try_from(row.len()).map_err(|_| corrupt("a record is too long"))?;
-        match Record::decode(key, row) {
+        match Record::decode(sequence, row) {
             Ok(record) => self.replay(
                 record,
                 Place {
@@ -123,12 +111,10 @@ impl Rebuild {
     /// Does to the groups what the record says.
     fn replay(&mut self, record: Record, place: Place) {
         let Record {
-            kind,
-            group,
-            index,
-            payload,
-            ..
+            kind, group, index, ..
         } = record;
+        // Copied: what stays must not hold all of its segment in memory.
+        let payload = || Bytes::copy_from_slice(&record.payload);
         if kind == Kind::Destroyed {
             self.groups.remove(&group);
             return;
@@ -136,9 +122,9 @@ impl Rebuild {
         let rebuilt = self.groups.entry(group).or_default();
         match kind {
             Kind::Entry => drop(rebuilt.entries.insert(index, place)),
-            Kind::Vote => rebuilt.vote = Some((place, index, payload)),
-            Kind::Committed => rebuilt.committed = Some((place, index, payload)),
-            Kind::Purged => rebuilt.purge(place, index, payload),
+            Kind::Vote => rebuilt.vote = Some((place, index, payload())),
+            Kind::Committed => rebuilt.committed = Some((place, index, payload())),
+            Kind::Purged => rebuilt.purge(place, index, payload()),
             Kind::Truncated => drop(rebuilt.entries.split_off(&index)),
             Kind::Destroyed => {}
         }

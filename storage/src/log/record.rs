@@ -1,7 +1,6 @@
 //! The bytes of one log record.
 //!
-//! A row's key is the record's sequence, big-endian. Its value is a header of [`HEADER_BYTES`], all
-//! integers big-endian, and the payload:
+//! A header of [`HEADER_BYTES`], all integers big-endian, and the payload:
 //!
 //! | bytes | field |
 //! |---|---|
@@ -11,7 +10,7 @@
 //! | 4..8 | payload length |
 //! | 8..16 | group |
 //! | 16..24 | index (its meaning depends on the kind, see [`Kind`]) |
-//! | 24..32 | sequence, equal to the key |
+//! | 24..32 | sequence |
 //! | 32..36 | CRC-32C of bytes 0..32 |
 //! | 36..40 | CRC-32C of the header's checksum and the payload |
 //!
@@ -89,11 +88,11 @@ impl Record {
         out.extend_from_slice(&self.payload);
     }
 
-    /// Verifies the row at `key` and returns its record.
-    pub(super) fn decode(key: &[u8], row: &Bytes) -> Result<Record, DecodeRecordError> {
+    /// Verifies the row that is to have this sequence and returns its record.
+    pub(super) fn decode(sequence: u64, row: &Bytes) -> Result<Record, DecodeRecordError> {
         let header = row.get(..HEADER_BYTES).ok_or(DecodeRecordError::Header)?;
         let header_crc = u32_at(header, 32);
-        if crc32c::crc32c(&header[..32]) != header_crc || &header[24..32] != key {
+        if crc32c::crc32c(&header[..32]) != header_crc || u64_at(header, 24) != sequence {
             return Err(DecodeRecordError::Header);
         }
         let kind = match (header[0], Kind::of(header[1])) {
@@ -139,6 +138,15 @@ pub(super) fn row_bytes(payload: &Bytes) -> u64 {
     (HEADER_BYTES + payload.len()) as u64
 }
 
+/// The length of the row value at the beginning of `bytes`, as its header has it; None where that does not verify. There
+/// may be fewer bytes.
+pub(super) fn row_bytes_at(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.get(..HEADER_BYTES)?;
+    let verifies = crc32c::crc32c(&header[..32]) == u32_at(header, 32);
+    let payload_bytes = usize::try_from(u32_at(header, 4)).ok()?;
+    verifies.then(|| HEADER_BYTES + payload_bytes)
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -169,7 +177,7 @@ mod tests {
     }
 
     fn decode(row: Vec<u8>) -> Result<Record, DecodeRecordError> {
-        Record::decode(&9u64.to_be_bytes(), &Bytes::from(row))
+        Record::decode(9, &Bytes::from(row))
     }
 
     #[test]
@@ -194,7 +202,7 @@ mod tests {
             }
             decode(encoded()[..byte].to_vec()).unwrap_err();
         }
-        Record::decode(&8u64.to_be_bytes(), &Bytes::from(encoded())).unwrap_err();
+        Record::decode(8, &Bytes::from(encoded())).unwrap_err();
     }
 
     #[test]

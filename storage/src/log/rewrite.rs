@@ -5,13 +5,13 @@
 //! writer reads the oldest segment piece by piece, one piece a commit, and queues its live entries
 //! again; once nothing in it is live, the segment is dropped with the same commit.
 
+use std::io;
 use std::ops::Range;
 
 use super::error::LogFault;
+use super::files::LogFiles;
 use super::index::LogGroup;
 use super::record::{DecodeRecordError, Kind, Record};
-use super::segments::table_name;
-use crate::engine::{Engine, ReadEngineError};
 
 /// Rows read for one commit, in bytes. Twice what the last commit wrote, if that is more, so that
 /// moving keeps ahead of appending.
@@ -37,7 +37,7 @@ impl Rewrite {
     /// Reads the next piece of the segment with these sequences. Empty when all of it was read.
     pub(super) fn read(
         &mut self,
-        engine: &Engine,
+        files: &LogFiles,
         segment: Range<u64>,
         last_batch_bytes: u64,
     ) -> Result<Piece, LogFault> {
@@ -50,7 +50,7 @@ impl Rewrite {
         let mut piece = Piece::default();
         if self.next_sequence < segment.end {
             let bytes_max = PIECE_BYTES_MIN.max(last_batch_bytes.saturating_mul(2));
-            self.fill(engine, segment, bytes_max, &mut piece)
+            self.fill(files, segment, bytes_max, &mut piece)
                 .map_err(|error| fault(&error.to_string()))?;
         }
         Ok(piece)
@@ -58,20 +58,18 @@ impl Rewrite {
 
     fn fill(
         &mut self,
-        engine: &Engine,
+        files: &LogFiles,
         segment: Range<u64>,
         bytes_max: u64,
         piece: &mut Piece,
     ) -> Result<(), ReadPieceError> {
-        let (from, to) = (self.next_sequence.to_be_bytes(), segment.end.to_be_bytes());
+        let file = files.segment(segment.start).ok_or(ReadPieceError::Missing)?;
         let mut bytes = 0;
-        for row in engine
-            .read()?
-            .range(&table_name(segment.start), from.as_slice()..to.as_slice())?
-        {
-            let (key, row) = row?;
+        while self.next_sequence < segment.end {
+            let sequence = self.next_sequence;
+            let row = file.row(sequence)?.ok_or(ReadPieceError::Missing)?;
             bytes += row.len() as u64;
-            match Record::decode(&key, &row) {
+            match Record::decode(sequence, &row) {
                 Ok(record) if record.kind == Kind::Entry => piece.entries.push(record),
                 Ok(_) => {}
                 Err(DecodeRecordError::Payload(record)) => piece.damaged.push(record.group),
@@ -82,7 +80,6 @@ impl Rewrite {
                 return Ok(());
             }
         }
-        self.next_sequence = segment.end;
         Ok(())
     }
 }
@@ -91,7 +88,9 @@ impl Rewrite {
 #[derive(Debug, thiserror::Error)]
 enum ReadPieceError {
     #[error(transparent)]
-    Engine(#[from] ReadEngineError),
+    Io(#[from] io::Error),
+    #[error("a record of an old segment is missing")]
+    Missing,
     #[error("a record of an old segment is damaged, its group is unknown")]
     Header,
 }

@@ -1,6 +1,6 @@
 //! The segments of the log: how large each is, and whose live entries hold it.
 //!
-//! A segment is one table of the log file, named by its first sequence; it ends where the next one
+//! A segment is one file, named by its first sequence; it ends where the next one
 //! begins. Only entries count as live: marks are copied into each new segment, and a truncation, a
 //! purge or a destroy only undoes what lies before it. That is why segments are dropped strictly
 //! oldest first: a newer one may hold the record that undoes an entry of an older one.
@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::LogGroup;
-
-const NAME_PREFIX: &str = "segment/";
 
 /// All segments, by first sequence.
 #[derive(Debug, Default)]
@@ -43,6 +41,11 @@ impl Segments {
         self.by_first
             .last_key_value()
             .map(|(first, segment)| (*first, segment.bytes))
+    }
+
+    /// The oldest segment's first sequence.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.by_first.keys().next().copied()
     }
 
     /// The first sequence of the segment that holds `sequence`.
@@ -153,16 +156,6 @@ impl Segments {
     }
 }
 
-/// The table of the segment that begins at `first`. Names sort as their sequences.
-pub(super) fn table_name(first: u64) -> String {
-    format!("{NAME_PREFIX}{first:016x}")
-}
-
-/// The first sequence of the segment with this table name; None for another table.
-pub(super) fn first_of(table: &str) -> Option<u64> {
-    u64::from_str_radix(table.strip_prefix(NAME_PREFIX)?, 16).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,12 +201,5 @@ mod tests {
         assert!(segments.pinning(300).is_empty());
         segments.add_live(IDLE, 25, 200);
         assert_eq!(segments.worth_rewriting(200), None, "more than half is live");
-    }
-
-    #[test]
-    fn table_names_sort_as_sequences() {
-        assert!(table_name(9) < table_name(10) && table_name(255) < table_name(256));
-        assert_eq!(first_of(&table_name(4711)), Some(4711));
-        assert_eq!(first_of("meta"), None);
     }
 }

@@ -3,7 +3,7 @@
 //! A handle's operation changes the groups' indexes here at once and queues its records, each with
 //! the next sequence. The writer drains the queue into a [`Batch`]: at that moment the state in
 //! memory is exactly what the log says once the batch is committed. That is when marks are copied
-//! into a new segment, entries are moved forward and dead segments leave, all in the same commit.
+//! into a new segment, entries are moved forward and dead segments leave: their files go after the commit.
 //!
 //! Nothing here waits for the disk; the lock around it is never held across I/O.
 
@@ -13,19 +13,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::LogFault;
+use super::files::LogFiles;
 use super::group::{Done, LogRecord};
 use super::index::{GroupIndex, LogGroup, Slot};
 use super::record::{Kind, Record, row_bytes};
+use super::segment_file::SegmentFile;
 use super::segments::Segments;
-use crate::engine::Engine;
 
 /// All groups, the queue and the segments of one log.
 #[derive(Debug)]
 pub(super) struct LogState {
     pub(super) groups: BTreeMap<LogGroup, GroupIndex>,
     pub(super) segments: Segments,
-    /// For reads. Taken away when the writer ends, so that the file is closed with it.
-    pub(super) engine: Option<Arc<Engine>>,
+    /// For reads. Taken away when the writer ends, so that the files are closed with it.
+    pub(super) files: Option<Arc<LogFiles>>,
     /// Each group's durable vote, as (ordinal, CRC-32C), for the guard.
     pub(super) durable_votes: BTreeMap<LogGroup, (u64, u32)>,
     /// The newest durable sequence; zero when there is none.
@@ -66,7 +67,9 @@ pub(super) struct Batch {
     pub(super) segment: u64,
     /// The segment is new.
     pub(super) rolled: bool,
-    /// Segments to drop in the same commit.
+    /// The first sequence of the oldest segment that counts once the batch is durable.
+    pub(super) oldest: u64,
+    /// Segments that do not count any more then.
     pub(super) dead: Vec<u64>,
     /// Records in sequence order.
     pub(super) records: Vec<Record>,
@@ -79,7 +82,7 @@ pub(super) struct Batch {
 impl LogState {
     /// The state of a log that holds `groups` and `segments` and whose newest sequence is `flushed_sequence`.
     pub(super) fn new(
-        engine: Arc<Engine>,
+        files: Arc<LogFiles>,
         groups: BTreeMap<LogGroup, GroupIndex>,
         segments: Segments,
         flushed_sequence: u64,
@@ -97,7 +100,7 @@ impl LogState {
         LogState {
             groups,
             segments,
-            engine: Some(engine),
+            files: Some(files),
             durable_votes,
             flushed_sequence,
             closed: false,
@@ -131,6 +134,12 @@ impl LogState {
         } else {
             Ok(index)
         }
+    }
+
+    /// The file that holds the record with this sequence.
+    pub(super) fn segment_of(&self, sequence: u64) -> Option<Arc<SegmentFile>> {
+        let first = self.segments.holding(sequence)?;
+        self.files.as_ref()?.segment(first)
     }
 
     /// Appends entries; readable at once.
@@ -268,6 +277,7 @@ impl LogState {
             .newest()
             .expect("a segment was opened above or before");
         let dead = self.segments.take_dead();
+        let oldest = self.segments.oldest().unwrap_or(segment);
         let Queue {
             records,
             dones,
@@ -277,6 +287,7 @@ impl LogState {
         Some(Batch {
             segment,
             rolled,
+            oldest,
             dead,
             records,
             dones,
@@ -461,6 +472,7 @@ impl Batch {
         Batch {
             segment: 0,
             rolled: false,
+            oldest: 0,
             dead: Vec::new(),
             records: Vec::new(),
             dones,

@@ -12,13 +12,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::error::LogFault;
+use super::files::LogFiles;
 use super::guard::{Guard, Guarded, INTERVAL_MS};
 use super::hub::{Hub, LogOptions};
 use super::record::{Kind, Record};
 use super::rewrite::Rewrite;
-use super::segments::table_name;
 use super::state::Batch;
-use crate::engine::{Durability, Engine, WriteEngineError};
 use crate::failpoint;
 use crate::failpoint::HostFailpoints;
 use crate::seeded_bug;
@@ -28,7 +27,7 @@ use crate::seeded_bug;
 #[derive(Debug)]
 pub struct LogWriter {
     hub: Arc<Hub>,
-    engine: Arc<Engine>,
+    files: Arc<LogFiles>,
     options: LogOptions,
     guard: Guard,
     /// What the guard remembers.
@@ -36,11 +35,16 @@ pub struct LogWriter {
     guarded_at_ms: u64,
     rewrite: Rewrite,
     last_batch_bytes: u64,
+    /// A frame's bytes, kept to be used again.
+    buffer: Vec<u8>,
     /// Seeded bug B18: nothing is written any more.
     without_space: bool,
     /// Seeded bug B5: when the last sync was.
     synced_at_ms: u64,
 }
+
+/// Memory for frames that is kept from one to the next.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 /// Seeded bug B5: how long a sync is put off, in milliseconds.
 const LATE_SYNC_MS: u64 = 500;
@@ -63,19 +67,20 @@ pub enum Step {
 }
 
 impl LogWriter {
-    pub(super) fn new(hub: Arc<Hub>, engine: Arc<Engine>, guard: Guard, options: LogOptions) -> LogWriter {
+    pub(super) fn new(hub: Arc<Hub>, files: Arc<LogFiles>, guard: Guard, options: LogOptions) -> LogWriter {
         let guarded_sequence = hub.lock().flushed_sequence;
         let guarded_at_ms = options.clock.now_ms();
         let rewrite = Rewrite::default();
         LogWriter {
             hub,
-            engine,
+            files,
             options,
             guard,
             guarded_sequence,
             guarded_at_ms,
             rewrite,
             last_batch_bytes: 0,
+            buffer: Vec::new(),
             without_space: false,
             synced_at_ms: 0,
         }
@@ -162,7 +167,7 @@ impl LogWriter {
         let Some(segment) = segment else {
             return Ok(Vec::new());
         };
-        let piece = self.rewrite.read(&self.engine, segment, self.last_batch_bytes)?;
+        let piece = self.rewrite.read(&self.files, segment, self.last_batch_bytes)?;
         failpoint!(self.options.failpoints, "log.before_move").map_err(fault)?;
         let mut state = self.hub.lock();
         for group in piece.damaged {
@@ -191,6 +196,7 @@ impl LogWriter {
         for done in batch.dones {
             done(Ok(()));
         }
+        self.remove(&batch.dead).map_err(fault)?;
         if self.guard_due_ms() == Some(0) {
             self.write_guard()?;
         }
@@ -205,8 +211,26 @@ impl LogWriter {
         let points = &self.options.failpoints;
         pass_before_commit(points, batch).map_err(fault)?;
         self.last_batch_bytes = batch.records.iter().map(Record::bytes).sum();
-        put_batch(&self.engine, batch).map_err(fault)?;
+        if batch.rolled {
+            self.files.begin(batch.segment).map_err(fault)?;
+        }
+        let appended = self
+            .files
+            .append(batch.segment, batch.oldest, &batch.records, &mut self.buffer);
+        appended.map_err(fault)?;
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         pass_after_commit(points, batch).map_err(fault)
+    }
+
+    /// Removes segments in which nothing is live. The commit that says so is durable; if this is interrupted, it is made
+    /// up for after a restart. The oldest go first.
+    fn remove(&self, dead: &[u64]) -> io::Result<()> {
+        for segment in dead {
+            failpoint!(self.options.failpoints, "log.before_drop")?;
+            self.files.remove(*segment)?;
+            failpoint!(self.options.failpoints, "log.after_drop")?;
+        }
+        Ok(())
     }
 
     /// Nothing is queued: brings the guard up to date when it is due, and ends when closed.
@@ -254,7 +278,7 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         self.hub.stop(Vec::new(), &LogFault::Closed);
-        self.hub.lock().engine = None;
+        self.hub.lock().files = None;
     }
 }
 
@@ -262,9 +286,6 @@ fn pass_before_commit(points: &HostFailpoints, batch: &Batch) -> io::Result<()> 
     failpoint!(points, "log.before_commit")?;
     if batch.rolled {
         failpoint!(points, "log.before_roll")?;
-    }
-    if !batch.dead.is_empty() {
-        failpoint!(points, "log.before_drop")?;
     }
     if has_asked_for(batch, Kind::Vote) {
         failpoint!(points, "log.before_vote")?;
@@ -280,9 +301,6 @@ fn pass_after_commit(points: &HostFailpoints, batch: &Batch) -> io::Result<()> {
     if batch.rolled {
         failpoint!(points, "log.after_roll")?;
     }
-    if !batch.dead.is_empty() {
-        failpoint!(points, "log.after_drop")?;
-    }
     if has_asked_for(batch, Kind::Vote) {
         failpoint!(points, "log.after_vote")?;
     }
@@ -295,24 +313,6 @@ fn pass_after_commit(points: &HostFailpoints, batch: &Batch) -> io::Result<()> {
 /// Whether somebody waits for a record of this kind; a new segment's copies nobody waits for.
 fn has_asked_for(batch: &Batch, kind: Kind) -> bool {
     batch.guarded && batch.records.iter().any(|record| record.kind == kind)
-}
-
-/// One synced transaction. An error leaves the outcome unknown.
-fn put_batch(engine: &Engine, batch: &Batch) -> Result<(), io::Error> {
-    let table = table_name(batch.segment);
-    let mut row = Vec::new();
-    let put = engine.write(Durability::Synced, |tx| {
-        for dead in &batch.dead {
-            tx.drop_table(&table_name(*dead))?;
-        }
-        for record in &batch.records {
-            row.clear();
-            record.encode(&mut row);
-            tx.put(&table, &record.sequence.to_be_bytes(), &row)?;
-        }
-        Ok::<(), WriteEngineError>(())
-    });
-    put.map_err(io::Error::other)
 }
 
 /// Whether a write failed for want of space, as a disk or a simulated one says it.

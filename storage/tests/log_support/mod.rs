@@ -8,14 +8,39 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use storage::clock::ManualClock;
+use storage::disk::{Disk, OpenMode};
 use storage::log::{Done, GroupLog, LogFault, LogHub, LogOptions, LogRecord, LogWriter, OpenLogError, Step};
 use storage::sim_disk::SimDisk;
 
-/// The log's folder, its file and its guard.
+/// The log's folder, its segments and its guard.
 pub(crate) const DIR: &str = "/log";
 
-pub(crate) fn log_file() -> PathBuf {
-    Path::new(DIR).join("log.db")
+/// The segments, oldest first.
+pub(crate) fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    let mut paths = disk.list(Path::new(DIR)).unwrap();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "log"));
+    paths
+}
+
+/// The durable content of every segment, to be put back later.
+pub(crate) fn images(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = segments(disk).into_iter();
+    paths
+        .map(|path| (path.clone(), disk.image(&path).unwrap()))
+        .collect()
+}
+
+/// Sets the segments back to what they were; younger ones go.
+pub(crate) fn put_images(disk: &SimDisk, images: &BTreeMap<PathBuf, Vec<u8>>) {
+    for path in segments(disk) {
+        if !images.contains_key(&path) {
+            disk.remove(&path).unwrap();
+        }
+    }
+    for (path, content) in images {
+        drop(disk.open(path, OpenMode::CreateIfMissing).unwrap());
+        disk.put_image(path, content.clone()).unwrap();
+    }
 }
 
 pub(crate) fn guard_file() -> PathBuf {
@@ -27,7 +52,6 @@ pub(crate) fn small_options(clock: &Arc<ManualClock>) -> LogOptions {
     LogOptions {
         segment_bytes: 4096,
         tail_bytes: 2048,
-        cache_bytes: 1 << 20,
         live_bytes_max: 16 << 10,
         ..LogOptions::new(clock.clone())
     }
