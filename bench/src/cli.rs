@@ -22,6 +22,10 @@ pub(crate) enum Command {
     Compare(Box<CompareArgs>),
     /// Loses the leader time and again, of both stores in turn, and measures how long no write is taken.
     Failover(FailoverArgs),
+    /// Measures clusters of more and more shards and keys, and what an idle replica takes.
+    Scale(ScaleArgs),
+    /// Moves a replica under load, and measures what clients notice.
+    Migrate(MigrateArgs),
     /// Makes the load that standard input tells of: the other commands start it.
     #[command(hide = true)]
     Load,
@@ -119,6 +123,53 @@ pub(crate) struct FailoverArgs {
     #[arg(long, value_name = "DIR", default_value = "bench-data")]
     pub(crate) data: PathBuf,
     /// Sets something in the configuration of godwit's hosts. Repeatable.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(crate) settings: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    /// Numbers of shards, each with 100,000 keys.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 64, 256])]
+    pub(crate) shards: Vec<u32>,
+    /// Numbers of keys, each with 16 shards.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000])]
+    pub(crate) keys: Vec<u64>,
+    /// Of each load, and of the idleness.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) seconds: f64,
+    /// Writes all points as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Where the clusters' data lies meanwhile; must be on a disk that syncs.
+    #[arg(long, value_name = "DIR", default_value = "bench-data")]
+    pub(crate) data: PathBuf,
+    /// Of every random choice.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Sets something in the configuration of the hosts. Repeatable.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(crate) settings: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// Values of the shard, in MiB.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) mib: u64,
+    /// Of load, in all.
+    #[arg(long, default_value_t = 90.0)]
+    pub(crate) seconds: f64,
+    /// Writes the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Where the cluster's data lies meanwhile; must be on a disk that syncs.
+    #[arg(long, value_name = "DIR", default_value = "bench-data")]
+    pub(crate) data: PathBuf,
+    /// Of every random choice.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Sets something in the configuration of the hosts. Repeatable.
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     pub(crate) settings: Vec<String>,
 }

@@ -7,6 +7,8 @@
 pub mod compare;
 pub mod failover;
 pub mod load;
+pub mod migrate;
 pub mod peer;
 pub mod process;
+pub mod scale;
 pub mod workload;

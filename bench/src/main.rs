@@ -2,14 +2,22 @@
 
 mod cli;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use bench::compare::{Options, compare, render_page};
 use bench::failover::failover;
+use bench::migrate::{MigrateOptions, migrate};
 use bench::peer::{Etcd, Godwit, Peer, Route};
+use bench::scale::{ScaleOptions, scale};
 use clap::Parser;
+use serde::Serialize;
 
-use cli::{Cli, Command, CompareArgs, FailoverArgs};
+use cli::{Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ScaleArgs};
+
+/// Where one dimension of a scale varies, the other has this.
+const BASE_KEYS: u64 = 100_000;
+const BASE_SHARDS: u32 = 16;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
@@ -37,6 +45,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Compare(args) => compared(&args).await,
         Command::Failover(args) => failed_over(&args).await,
+        Command::Scale(args) => scaled(&args).await,
+        Command::Migrate(args) => migrated(&args).await,
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
     }
@@ -59,9 +69,7 @@ async fn compared(args: &CompareArgs) -> anyhow::Result<()> {
     })
     .await?;
     print!("{report}");
-    if let Some(file) = &args.json {
-        std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
-    }
+    write_json(args.json.as_deref(), &report)?;
     if let Some(file) = &args.html {
         std::fs::write(file, render_page(&report))?;
     }
@@ -85,8 +93,47 @@ async fn failed_over(args: &FailoverArgs) -> anyhow::Result<()> {
             all.push(outages);
         }
     }
-    if let Some(file) = &args.json {
-        std::fs::write(file, serde_json::to_string_pretty(&all)? + "\n")?;
+    write_json(args.json.as_deref(), &all)
+}
+
+async fn scaled(args: &ScaleArgs) -> anyhow::Result<()> {
+    let options = ScaleOptions {
+        shards: args.shards.clone(),
+        keys: args.keys.clone(),
+        base_keys: BASE_KEYS,
+        base_shards: BASE_SHARDS,
+        seconds: args.seconds,
+        folder: args.data.clone(),
+        settings: args.settings.clone(),
+        seed: args.seed,
+    };
+    let report = scale(&options, |point| {
+        eprintln!(
+            "{} shards, {} keys: {:.0} puts/s",
+            point.shards, point.keys, point.put.ops_s
+        );
+    })
+    .await?;
+    print!("{report}");
+    write_json(args.json.as_deref(), &report)
+}
+
+async fn migrated(args: &MigrateArgs) -> anyhow::Result<()> {
+    let options = MigrateOptions {
+        mebibytes: args.mib,
+        seconds: args.seconds,
+        folder: args.data.clone(),
+        settings: args.settings.clone(),
+        seed: args.seed,
+    };
+    let report = migrate(&options).await?;
+    print!("{report}");
+    write_json(args.json.as_deref(), &report)
+}
+
+fn write_json(file: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        std::fs::write(file, serde_json::to_string_pretty(report)? + "\n")?;
     }
     Ok(())
 }

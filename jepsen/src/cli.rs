@@ -123,7 +123,7 @@ pub(crate) struct SimulateArgs {
     /// Processes at a time
     #[arg(long, default_value_t = 2)]
     pub(crate) jobs: usize,
-    /// Where the totals go, as JSON
+    /// Where the totals go, as JSON: what the file holds already counts too, so a soak may be run in pieces
     #[arg(long, value_name = "FILE")]
     pub(crate) totals: Option<PathBuf>,
 }

@@ -103,8 +103,15 @@ fn simulate(args: &SimulateArgs) -> anyhow::Result<bool> {
         jobs: args.jobs,
         environment: Vec::new(),
     };
+    let before = match &args.totals {
+        Some(file) => Summary::of_file(file)?,
+        None => Summary::default(),
+    };
     let write = |summary: &Summary| match &args.totals {
-        Some(file) => std::fs::write(file, serde_json::to_string_pretty(summary)? + "\n"),
+        Some(file) => {
+            let all = serde_json::to_string_pretty(&before.clone().and(summary))?;
+            std::fs::write(file, all + "\n")
+        }
         None => Ok(()),
     };
     let mut written = Ok(());

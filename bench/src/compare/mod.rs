@@ -151,6 +151,7 @@ impl<'a> Stage<'a> {
                 },
                 warm_up_s: 0.0,
                 seconds: 0.0,
+                slice_s: 0.0,
                 seed: self.options.seed,
             };
             let (measured, _) = run(&load, || cluster.usage()).await?;
@@ -181,6 +182,7 @@ impl<'a> Stage<'a> {
                                 pace: Pace::Closed { clients },
                                 warm_up_s: self.options.matrix.warm_up_s,
                                 seconds: self.options.matrix.calibration_s,
+                                slice_s: 0.0,
                                 seed: self.options.seed,
                             };
                             let (measured, _) = run(&load, || cluster.usage()).await?;
@@ -203,6 +205,7 @@ impl<'a> Stage<'a> {
             pace: cell.pace,
             warm_up_s: self.options.matrix.warm_up_s,
             seconds: self.options.matrix.seconds,
+            slice_s: 0.0,
             seed: self.options.seed.wrapping_add(round),
         };
         let (measured, used) = run(&load, || cluster.usage()).await?;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Latencies, Load, Measured, Pace};
+use super::{Latencies, Load, Measured, Pace, Slice};
 use crate::peer::Store;
 use crate::workload::{Draw, Operation, key, random_bytes};
 
@@ -201,9 +201,14 @@ impl Clients {
 }
 
 impl Running {
-    /// Counts for so long, or until the clients end by themselves.
-    pub(super) async fn measure(mut self, length: Duration) -> anyhow::Result<Measured> {
+    /// Counts for so long, or until the clients end by themselves; in slices, if there are to be any.
+    pub(super) async fn measure(
+        mut self,
+        length: Duration,
+        slice: Option<Duration>,
+    ) -> anyhow::Result<Measured> {
         let began = Instant::now();
+        let mut measured = Measured::default();
         if self.ends {
             while let Some(ended) = self.tasks.join_next().await {
                 ended?;
@@ -211,13 +216,22 @@ impl Running {
         } else {
             // What ended during the warm-up.
             drop(self.shared.take());
-            tokio::time::sleep(length).await;
+            while began.elapsed() < length {
+                let left = length.saturating_sub(began.elapsed());
+                tokio::time::sleep(slice.unwrap_or(length).min(left)).await;
+                let taken = self.shared.take();
+                measured.add(&taken);
+                measured.slices.extend(slice.map(|_| Slice {
+                    until_s: began.elapsed().as_secs_f64(),
+                    operations: taken.operations,
+                    failures: taken.failures,
+                    latencies: taken.latencies,
+                }));
+            }
         }
-        let measured = self.shared.take();
-        Ok(Measured {
-            seconds: began.elapsed().as_secs_f64(),
-            ..measured
-        })
+        measured.add(&self.shared.take());
+        measured.seconds = began.elapsed().as_secs_f64();
+        Ok(measured)
     }
 }
 
@@ -246,6 +260,10 @@ mod tests {
     }
 
     async fn measured(pace: Pace, pause: Duration, seconds: f64) -> Measured {
+        measured_in(pace, pause, seconds, None).await
+    }
+
+    async fn measured_in(pace: Pace, pause: Duration, seconds: f64, slice: Option<Duration>) -> Measured {
         let load = Load {
             access: Access {
                 route: Route::Stream,
@@ -261,6 +279,7 @@ mod tests {
             pace,
             warm_up_s: 0.0,
             seconds,
+            slice_s: 0.0,
             seed: 1,
         };
         let store = Slow {
@@ -270,7 +289,7 @@ mod tests {
         let clients = Clients::new(&load, vec![Arc::new(store)]).expect("a store");
         let running = clients.start(&load).expect("a load");
         running
-            .measure(Duration::from_secs_f64(seconds))
+            .measure(Duration::from_secs_f64(seconds), slice)
             .await
             .expect("no panic")
     }
@@ -283,6 +302,23 @@ mod tests {
         assert_eq!(measured.failures, 100);
         assert_eq!(measured.first_failure.as_deref(), Some("the tenth"));
         assert!((9_900.0..10_100.0).contains(&measured.latencies.quantile_us(0.5)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slices_hold_what_the_whole_holds() {
+        let slice = Some(Duration::from_millis(250));
+        let pace = Pace::Closed { clients: 10 };
+        let measured = measured_in(pace, Duration::from_millis(10), 1.005, slice).await;
+        let until: Vec<f64> = measured.slices.iter().map(|slice| slice.until_s).collect();
+        assert_eq!(until.len(), 5, "{until:?}");
+        assert!(
+            (until[1] - 0.5).abs() < 1e-6 && (until[4] - 1.005).abs() < 1e-6,
+            "{until:?}"
+        );
+        let operations: u64 = measured.slices.iter().map(|slice| slice.operations).sum();
+        let failures: u64 = measured.slices.iter().map(|slice| slice.failures).sum();
+        assert_eq!((operations, failures), (measured.operations, measured.failures));
+        assert_eq!(operations + failures, 1_000);
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,6 +54,9 @@ pub struct Load {
     pub warm_up_s: f64,
     /// Seconds that are.
     pub seconds: f64,
+    /// Seconds of a slice, each of which is also counted by itself; 0: none.
+    #[serde(default)]
+    pub slice_s: f64,
     /// Of every random choice.
     pub seed: u64,
 }
@@ -83,8 +86,37 @@ pub struct Measured {
     pub seconds: f64,
     /// How long the operations took that ended well.
     pub latencies: Latencies,
+    /// The same of each slice, in order, where slices were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<Slice>,
     /// What this process used.
     pub usage: Usage,
+}
+
+/// What clients saw in a part of the measured part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slice {
+    /// When it ended, in seconds since the measured part began.
+    pub until_s: f64,
+    /// Operations that ended well within it.
+    pub operations: u64,
+    /// Operations that failed within it.
+    pub failures: u64,
+    /// How long the operations took that ended well.
+    pub latencies: Latencies,
+}
+
+impl Measured {
+    /// Counts what another part of the load saw.
+    pub fn add(&mut self, other: &Measured) {
+        self.operations += other.operations;
+        self.failures += other.failures;
+        self.dropped += other.dropped;
+        self.latencies.add(&other.latencies);
+        if self.first_failure.is_none() {
+            self.first_failure.clone_from(&other.first_failure);
+        }
+    }
 }
 
 /// Does as told, and says so on standard output: what the process of load runs.
@@ -107,7 +139,9 @@ pub async fn serve() -> anyhow::Result<()> {
     }
     say(&Word::Begin)?;
     let before = usage_of(std::process::id())?;
-    let mut measured = running.measure(Duration::from_secs_f64(load.seconds)).await?;
+    let slice = (load.slice_s > 0.0).then(|| Duration::from_secs_f64(load.slice_s));
+    let length = Duration::from_secs_f64(load.seconds);
+    let mut measured = running.measure(length, slice).await?;
     measured.usage = usage_of(std::process::id())? - before;
     say(&Word::End(Box::new(measured)))
 }

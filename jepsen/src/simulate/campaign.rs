@@ -31,7 +31,7 @@ pub struct Campaign {
 }
 
 /// What all schedules came to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Schedules that ended.
     pub schedules: u64,
@@ -65,30 +65,75 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// What a file of totals holds; nothing, where there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds something else.
+    pub fn of_file(file: &Path) -> anyhow::Result<Self> {
+        match std::fs::read_to_string(file) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| file.display().to_string()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) => Err(e).with_context(|| file.display().to_string()),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.schedules += other.schedules;
+        add_counts(&mut self.verdicts, &other.verdicts);
+        self.failed.extend(
+            other
+                .failed
+                .iter()
+                .map(|(seed, verdict)| (*seed, verdict.clone())),
+        );
+        self.simulated_ms += other.simulated_ms;
+        self.operations += other.operations;
+        self.checked += other.checked;
+        self.acknowledged += other.acknowledged;
+        self.acknowledged_min = [self.acknowledged_min, other.acknowledged_min]
+            .into_iter()
+            .flatten()
+            .min();
+        self.unknown += other.unknown;
+        self.migrations_done += other.migrations_done;
+        add_counts(&mut self.faults, &other.faults);
+        self.states_checked += other.states_checked;
+        self.states_distinct += other.states_distinct;
+        self
+    }
+
     /// Whether all schedules were ok, and there was one.
     pub fn is_ok(&self) -> bool {
         self.schedules > 0 && self.failed.is_empty()
     }
 
     fn add(&mut self, report: &Report) {
-        self.schedules += 1;
-        *self.verdicts.entry(report.verdict.clone()).or_default() += 1;
-        if report.verdict != "ok" {
-            self.failed.insert(report.seed, report.verdict.clone());
-        }
-        self.simulated_ms += report.simulated_ms;
-        self.operations += report.operations;
-        self.checked += report.checked;
-        self.acknowledged += report.acknowledged;
-        let fewest = self.acknowledged_min.unwrap_or(u64::MAX).min(report.acknowledged);
-        self.acknowledged_min = Some(fewest);
-        self.unknown += report.unknown;
-        self.migrations_done += report.migrations_done;
-        self.states_checked += report.states_checked;
-        self.states_distinct += report.states_distinct;
-        for (fault, times) in &report.faults {
-            *self.faults.entry(fault.clone()).or_default() += times;
-        }
+        let broken = (report.verdict != "ok").then(|| (report.seed, report.verdict.clone()));
+        let one = Self {
+            schedules: 1,
+            verdicts: BTreeMap::from([(report.verdict.clone(), 1)]),
+            failed: broken.into_iter().collect(),
+            nemesis: Vec::new(),
+            simulated_ms: report.simulated_ms,
+            operations: report.operations,
+            checked: report.checked,
+            acknowledged: report.acknowledged,
+            acknowledged_min: Some(report.acknowledged),
+            unknown: report.unknown,
+            migrations_done: report.migrations_done,
+            faults: report.faults.clone(),
+            states_checked: report.states_checked,
+            states_distinct: report.states_distinct,
+        };
+        *self = std::mem::take(self).and(&one);
+    }
+}
+
+fn add_counts(to: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
+    for (what, count) in from {
+        *to.entry(what.clone()).or_default() += count;
     }
 }
 
@@ -236,6 +281,42 @@ fn without_registry(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_soak_may_be_run_in_pieces() {
+        let report = |seed, verdict: &str, acknowledged| Report {
+            seed,
+            verdict: verdict.to_owned(),
+            acknowledged,
+            faults: BTreeMap::from([("crash".to_owned(), seed)]),
+            ..Report::default()
+        };
+        let reports = [
+            report(1, "ok", 500),
+            report(2, "violation", 300),
+            report(3, "ok", 400),
+        ];
+        let of = |reports: &[Report]| {
+            let mut summary = Summary::default();
+            reports.iter().for_each(|report| summary.add(report));
+            summary
+        };
+        let whole = of(&reports);
+        assert_eq!(of(&reports[..1]).and(&of(&reports[1..])), whole);
+        assert_eq!(
+            (
+                whole.acknowledged_min,
+                whole.faults["crash"],
+                &whole.failed[&2][..]
+            ),
+            (Some(300), 6, "violation")
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("totals.json");
+        assert_eq!(Summary::of_file(&file).unwrap(), Summary::default());
+        std::fs::write(&file, serde_json::to_string(&whole).unwrap()).unwrap();
+        assert_eq!(Summary::of_file(&file).unwrap(), whole);
+    }
 
     #[test]
     fn last_words_do_not_tell_where_crates_are_kept() {
