@@ -11,6 +11,7 @@ mod join;
 mod maintenance;
 mod map;
 mod orders;
+mod propose;
 mod replicas;
 mod run;
 #[cfg(feature = "seeded-bugs")]
@@ -23,7 +24,8 @@ pub(crate) use accesses::AccessOf;
 pub use channels::{Channels, ControlError};
 pub use folder::{DataFolder, FolderError, Identity};
 pub use map::{MapHost, ShardMap};
+pub use propose::ProposeFailure;
 pub use replicas::{LocalShard, ReplicaError};
 pub use run::{RunError, run};
 pub(crate) use state::LocalPlacement;
-pub use state::{Host, HostEnv, HostFailure, ProposeFailure};
+pub use state::{Host, HostEnv, HostFailure};

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::Duration;
 
 use client::Connector;
-use placement::{Command, HostId, NewHost, Refusal, Region, ReplicaId, Response, ShardId, Zone};
-use raft::{Group, ProposeError, RaftHost};
+use placement::{HostId, NewHost, Refusal, Region, ReplicaId, ShardId, Zone};
+use raft::{Group, RaftHost};
 use storage::clock::Clock;
 use storage::disk::Disk;
 use storage::failpoint::HostFailpoints;
@@ -21,16 +20,9 @@ use super::folder::{DataFolder, Identity, Orders};
 use super::map::ShardMap;
 use super::replicas::LocalShard;
 use crate::config::HostConfig;
-use crate::control::ProposeRequest;
 use crate::controller::Controller;
 use crate::machine::PlacementMachine;
 use crate::profiler::Profiler;
-
-/// How long a command may look for the placement leader.
-const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
-/// One attempt of it, so that a silent host does not eat the whole deadline.
-const PROPOSE_ATTEMPT: Duration = Duration::from_secs(3);
-const PROPOSE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a host is handed by its composition root.
 #[derive(Clone)]
@@ -45,17 +37,6 @@ pub struct HostEnv {
     pub clock: Arc<dyn Clock>,
     /// Armed by tests; without debug assertions they are nothing.
     pub failpoints: HostFailpoints,
-}
-
-/// Why a command did not reach the placement log, as far as is known.
-#[derive(Debug, thiserror::Error)]
-pub enum ProposeFailure {
-    /// No leader of the placement group was found in time.
-    #[error("the placement group has no reachable leader: {0}")]
-    NoLeader(String),
-    /// It was proposed and may or may not have taken effect.
-    #[error("unknown outcome: {0}")]
-    Unknown(String),
 }
 
 /// This host's replica of the placement group.
@@ -243,95 +224,6 @@ impl Host {
         }
     }
 
-    /// Writes a command into the placement log, wherever its leader is, and returns the answer of `apply`.
-    ///
-    /// A command may be proposed more than once when an answer is lost on the way: every command is made so that a
-    /// second application is refused or changes nothing.
-    pub async fn propose(&self, command: &Command) -> Result<Response, ProposeFailure> {
-        let encoded = placement::encode(command).map_err(|e| ProposeFailure::NoLeader(e.to_string()))?;
-        let started = tokio::time::Instant::now();
-        let mut last = "no placement host is known".to_owned();
-        while started.elapsed() < PROPOSE_DEADLINE {
-            for candidate in self.placement_candidates() {
-                match self.propose_at(candidate, encoded.clone().into()).await {
-                    Ok(response) => return Ok(response),
-                    Err(reason) => last = reason,
-                }
-            }
-            tokio::time::sleep(PROPOSE_PAUSE).await;
-        }
-        Err(ProposeFailure::NoLeader(last))
-    }
-
-    /// Proposes through this host's own placement replica. `Ok(None)` when it does not lead.
-    pub(crate) async fn propose_here(
-        &self,
-        command: bytes::Bytes,
-    ) -> Result<Option<Response>, ProposeFailure> {
-        let Some(local) = self.placement() else {
-            return Ok(None);
-        };
-        match local.group.propose(command).await {
-            Ok((_, answer)) => match answer.take::<Response>() {
-                Some(response) => Ok(Some(response)),
-                None => Err(ProposeFailure::Unknown("the entry had no answer".into())),
-            },
-            Err(ProposeError::NotLeader { .. } | ProposeError::Stopped(_)) => Ok(None),
-            Err(ProposeError::Unknown(reason)) => Err(ProposeFailure::Unknown(reason)),
-        }
-    }
-
-    async fn propose_at(&self, candidate: Candidate, command: bytes::Bytes) -> Result<Response, String> {
-        let address = match candidate {
-            Candidate::Here => {
-                let proposed = self.propose_here(command).await.map_err(|e| e.to_string())?;
-                return proposed.ok_or_else(|| "this host does not lead the placement group".into());
-            }
-            Candidate::At(address) => address,
-        };
-        let mut control = self.channels().control(&address).map_err(|e| e.to_string())?;
-        let cluster_id = self.cluster_id().unwrap_or_default();
-        let request = ProposeRequest { cluster_id, command };
-        let reply = tokio::time::timeout(PROPOSE_ATTEMPT, control.propose(request)).await;
-        let reply = reply.map_err(|_| format!("{address}: no answer"))?;
-        let reply = reply
-            .map_err(|status| format!("{address}: {}", status.message()))?
-            .into_inner();
-        if reply.response.is_empty() {
-            return Err(format!("{address} does not lead the placement group"));
-        }
-        serde_json::from_slice(&reply.response).map_err(|e| format!("{address}: {e}"))
-    }
-
-    /// Where the placement leader may be, likeliest first.
-    fn placement_candidates(&self) -> Vec<Candidate> {
-        let local = self.placement();
-        let map = self.map();
-        let leader = local.as_ref().and_then(|local| local.group.leader_host());
-        let mut hosts: Vec<HostId> = leader.into_iter().collect();
-        hosts.extend(
-            map.placement
-                .values()
-                .copied()
-                .filter(|host| Some(*host) != leader),
-        );
-        let mut candidates: Vec<Candidate> = Vec::new();
-        for host in hosts {
-            if host == self.id() {
-                candidates.push(Candidate::Here);
-            } else if let Some(known) = map.hosts.get(&host) {
-                candidates.push(Candidate::At(known.address.clone()));
-            }
-        }
-        if candidates.is_empty() && local.is_some() {
-            candidates.push(Candidate::Here);
-        }
-        if candidates.is_empty() {
-            candidates.extend(self.config().join.iter().cloned().map(Candidate::At));
-        }
-        candidates
-    }
-
     pub(crate) fn set_placement(&self, local: Option<LocalPlacement>) {
         *self.shared.placement.write().expect("no panic under this lock") = local;
     }
@@ -352,11 +244,6 @@ impl Host {
     pub(crate) fn replica_file(&self, shard: ShardId, replica: ReplicaId) -> PathBuf {
         self.shared.folder.replica(shard, replica)
     }
-}
-
-enum Candidate {
-    Here,
-    At(String),
 }
 
 impl std::fmt::Debug for Host {

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status};
 
 use crate::config::UnknownPolicy;
 use crate::controller::BalanceError;
-use crate::host::{Host, ShardMap};
+use crate::host::{Host, ProposeFailure, ShardMap};
 
 /// A manual proposal that could not start after this long is rejected.
 const PROPOSAL_LIFE_MS: u64 = 60_000;
@@ -113,10 +113,12 @@ impl AdminService {
     }
 
     async fn write(&self, command: Command) -> Result<Applied, Status> {
-        self.host
-            .propose(&command)
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))
+        let proposed = self.host.propose(&command).await;
+        proposed.map_err(|failure| match failure {
+            // The caller may ask another host.
+            ProposeFailure::NoLeader(_) => Status::unavailable(failure.to_string()),
+            ProposeFailure::Unknown(_) => Status::unknown(failure.to_string()),
+        })
     }
 
     async fn propose(
