@@ -23,15 +23,26 @@ const STARTS_MAX: usize = 8;
 impl Controller {
     /// Tends the cluster for as long as this controller is in control.
     pub(super) async fn tend(self) {
+        // Beside each other: shards that cannot start wait for a host to be noticed as lost.
+        tokio::join!(self.tend_hosts(), self.tend_starts());
+    }
+
+    async fn tend_hosts(&self) {
         let mut round = 0_u64;
         loop {
             self.notice_hosts().await;
-            self.start_shards().await;
             self.propose_repairs().await;
             if round % STRAYS_EVERY == STRAYS_EVERY - 1 {
                 self.clear_strays().await;
             }
             round += 1;
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    async fn tend_starts(&self) {
+        loop {
+            self.start_shards().await;
             tokio::time::sleep(ROUND_PAUSE).await;
         }
     }
@@ -71,26 +82,23 @@ impl Controller {
         }
     }
 
-    /// Makes the replicas of new shards and initialises their groups.
+    /// Makes the replicas of new shards and initialises their groups; tries each once.
     async fn start_shards(&self) {
         let waiting: Vec<Shard> = {
             let state = self.local.machine.state();
             state
                 .data_shards()
                 .filter(|shard| !shard.ready)
-                .take(STARTS_MAX)
                 .cloned()
                 .collect()
         };
-        if waiting.is_empty() {
-            return;
+        for some in waiting.chunks(STARTS_MAX) {
+            // One silent host must not keep the others' shards waiting.
+            let starts = some
+                .iter()
+                .map(|shard| tokio::time::timeout(START_TIMEOUT, self.start_shard(shard)));
+            join_all(starts).await;
         }
-        // One silent host must not keep the others' shards waiting.
-        let starts = waiting
-            .iter()
-            .map(|shard| tokio::time::timeout(START_TIMEOUT, self.start_shard(shard)));
-        join_all(starts).await;
-        Box::pin(self.start_shards()).await;
     }
 
     async fn start_shard(&self, shard: &Shard) {
@@ -102,10 +110,7 @@ impl Controller {
                 })
                 .await
             }
-            Err(reason) => {
-                tracing::info!(shard = %shard.id, reason, "a shard is not started yet");
-                tokio::time::sleep(ROUND_PAUSE).await;
-            }
+            Err(reason) => tracing::info!(shard = %shard.id, reason, "a shard is not started yet"),
         }
     }
 
