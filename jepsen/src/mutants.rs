@@ -377,12 +377,12 @@ fn build() -> anyhow::Result<PathBuf> {
         .context("cargo cannot be started")?;
     anyhow::ensure!(built.status.success(), "the build with bugs failed");
     let messages = String::from_utf8_lossy(&built.stdout);
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let named = message["target"]["name"] == "jepsen";
         named.then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    executables.last().context("the build named no program")
+    executables.next_back().context("the build named no program")
 }
 
 impl fmt::Display for Hunt {

@@ -157,7 +157,7 @@ impl Plan {
 
     /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
-        let mut chance = Chance::new(seed ^ 0x5eed_0f_a_91a9);
+        let mut chance = Chance::new(seed ^ 0x05ee_d0fa_91a9);
         let mut faults: Vec<FaultClass> = FaultClass::ALL
             .into_iter()
             .filter(|_| chance.permille(500))
