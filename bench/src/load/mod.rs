@@ -1,6 +1,6 @@
 //! Load from a process of its own: what it is told, what it measured.
 //!
-//! [`Load`] goes in as JSON, one line; two lines of [`Word`] come out: when the measured part begins, and what came of
+//! [`Load`] goes in as JSON, one line; two lines of `Word` come out: when the measured part begins, and what came of
 //! it. So whoever starts the process can look at the servers' usage at the very ends of the measured part.
 
 mod clients;

@@ -1,10 +1,10 @@
 //! A whole cluster in one process: real hosts and real clients on simulated time, network and disks.
 //!
-//! One seed is one schedule ([`plan`]): how many hosts and shards, how fast clocks, disks and links are, which faults
+//! One seed is one schedule (`plan`): how many hosts and shards, how fast clocks, disks and links are, which faults
 //! strike and when. The same seed gives the same run, to the last message, in any process of the same build; so a
 //! failure is replayed by its number. Faults go on for some twenty simulated seconds, beside migrations; then all is
 //! healed and the cluster must make progress. After every step of a millisecond the replicas' logs are held against each
-//! other ([`invariants`]); at the end the clients' histories are judged like those of real processes.
+//! other (`invariants`); at the end the clients' histories are judged like those of real processes.
 //!
 //! One process runs one seed: thread-local generators of the libraries would carry over from one run to the next. A
 //! campaign starts a process a seed.
