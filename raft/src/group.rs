@@ -232,7 +232,7 @@ impl Group {
         self.confirm(ReadPolicy::ReadIndex.into()).await
     }
 
-    /// The same on the strength of the leader's lease: a quorum's answer at most [`LEASE_SHARE`] of the longest election
+    /// The same on the strength of the leader's lease: a quorum's answer at most `LEASE_SHARE` of the longest election
     /// timeout old, during which no voter grants a vote, restarted ones included. Linearizable as long as no two hosts'
     /// clocks run at rates more than 10 % apart. Falls back to asking the quorum.
     pub async fn read_lease(&self) -> Result<(), ReadError> {
