@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// Moves a replica under load, and measures what clients notice.
     Migrate(MigrateArgs),
+    /// Shows where the time of an operation goes, and what many of them share.
+    Profile(ProfileArgs),
     /// Makes the load that standard input tells of: the other commands start it.
     #[command(hide = true)]
     Load,
@@ -160,6 +162,21 @@ pub(crate) struct MigrateArgs {
     pub(crate) measurement: MeasurementArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArgs {
+    /// Of each load.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) seconds: f64,
+    /// Writes the profile as a page of Markdown.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
+    /// Of every random choice.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
+}
+
 impl CompareArgs {
     pub(crate) fn matrix(&self) -> Matrix {
         let all = match self.quick {
@@ -199,7 +216,13 @@ mod tests {
     #[test]
     fn every_measurement_takes_what_all_of_them_take() {
         Cli::command().debug_assert();
-        for verb in ["compare --peer etcd", "failover --peer etcd", "scale", "migrate"] {
+        for verb in [
+            "compare --peer etcd",
+            "failover --peer etcd",
+            "scale",
+            "migrate",
+            "profile",
+        ] {
             let line = format!("bench {verb} --json f.json --data d --set a=1 --set b=2");
             let parsed = Cli::try_parse_from(line.split(' ')).expect("the line is understood");
             let measurement = match parsed.command {
@@ -207,6 +230,7 @@ mod tests {
                 Command::Failover(args) => args.measurement,
                 Command::Scale(args) => args.measurement,
                 Command::Migrate(args) => args.measurement,
+                Command::Profile(args) => args.measurement,
                 other => panic!("{other:?}"),
             };
             assert_eq!(measurement.json, Some(PathBuf::from("f.json")));

@@ -10,5 +10,6 @@ pub mod load;
 pub mod migrate;
 pub mod peer;
 pub mod process;
+pub mod profile;
 pub mod scale;
 pub mod workload;

@@ -9,11 +9,12 @@ use bench::compare::{Options, compare, render_page};
 use bench::failover::failover;
 use bench::migrate::{MigrateOptions, migrate};
 use bench::peer::{Etcd, Godwit, Peer, Route};
+use bench::profile::{ProfileOptions, profile, render};
 use bench::scale::{ScaleOptions, scale};
 use clap::Parser;
 use serde::Serialize;
 
-use cli::{Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ScaleArgs};
+use cli::{Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ProfileArgs, ScaleArgs};
 
 /// Where one dimension of a scale varies, the other has this.
 const BASE_KEYS: u64 = 100_000;
@@ -47,6 +48,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Failover(args) => failed_over(&args).await,
         Command::Scale(args) => scaled(&args).await,
         Command::Migrate(args) => migrated(&args).await,
+        Command::Profile(args) => profiled(&args).await,
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
     }
@@ -129,6 +131,22 @@ async fn migrated(args: &MigrateArgs) -> anyhow::Result<()> {
     let report = migrate(&options).await?;
     print!("{report}");
     write_json(args.measurement.json.as_deref(), &report)
+}
+
+async fn profiled(args: &ProfileArgs) -> anyhow::Result<()> {
+    let options = ProfileOptions {
+        seconds: args.seconds,
+        folder: args.measurement.data.clone(),
+        settings: args.measurement.settings.clone(),
+        seed: args.seed,
+    };
+    let profile = profile(&options).await?;
+    let page = render(&profile);
+    print!("{page}");
+    if let Some(file) = &args.page {
+        std::fs::write(file, page)?;
+    }
+    write_json(args.measurement.json.as_deref(), &profile)
 }
 
 fn write_json(file: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {

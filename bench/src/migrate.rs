@@ -131,6 +131,7 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
         seconds: PEAK_S,
         slice_s: 0.0,
         seed: options.seed,
+        steps: None,
     };
     let (filled, _) = run(&fill, || cluster.usage()).await?;
     anyhow::ensure!(filled.failures == 0, "{:?}", filled.first_failure);

@@ -145,6 +145,7 @@ async fn measure(options: &ScaleOptions, shards: u32, keys: u64) -> anyhow::Resu
         seconds: options.seconds,
         slice_s: 0.0,
         seed: options.seed,
+        steps: None,
     };
     let (filled, _) = run(&load, || cluster.usage()).await?;
     if let Some(failure) = filled.first_failure {

@@ -39,7 +39,7 @@ impl Cluster {
         let shared = Shared::new(config);
         let cluster = Self {
             pool: Pool::new(Arc::clone(&shared)),
-            routes: Routes::new(),
+            routes: Routes::new(&shared.config.origin),
             sessions: Sessions::default(),
             refreshing: tokio::sync::Mutex::default(),
             shared,

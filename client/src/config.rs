@@ -176,13 +176,17 @@ pub struct RequestOptions {
     pub read_mode: ReadMode,
 }
 
-/// How a shard's home makes sure, before it serves a read, that it still leads the shard.
+/// Who serves a read, and how it makes sure that it misses nothing. All are linearizable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReadMode {
-    /// It asks a quorum (ReadIndex). Linearizable without any assumption on clocks.
+    /// The shard's home, which asks a quorum whether it still leads (ReadIndex). Assumes nothing of clocks.
     #[default]
     Index,
-    /// It trusts a quorum's answer of a moment ago. Linearizable as long as no two hosts' clocks run at rates more than
-    /// 10 % apart, and a round trip between hosts cheaper.
+    /// The shard's home, which trusts a quorum's answer of a moment ago. Linearizable as long as no two hosts' clocks
+    /// run at rates more than 10 % apart, and a round trip between hosts cheaper.
     Lease,
+    /// A replica in the client's own zone ([`ClientConfig::origin`]) if there is one, or else each in turn: it asks the
+    /// home how far it has to have applied, and the home asks a quorum. Assumes nothing of clocks. The value does not
+    /// travel between zones, and the home has less to do.
+    Follower,
 }

@@ -132,8 +132,12 @@ impl<'a> Call<'a> {
     fn route(&self) -> Route {
         let (shard, fetched) = self.cluster.routes.shard_of(self.operation.key());
         let usable = |address: &&Arc<str>| Some(*address) != self.avoid.as_ref();
-        let address = match shard.home.as_ref().filter(usable) {
-            Some(home) => Arc::clone(home),
+        let first = match self.reads_anywhere() {
+            true => self.nearest_replica(&shard),
+            false => shard.home.as_ref(),
+        };
+        let address = match first.filter(usable) {
+            Some(address) => Arc::clone(address),
             None => self.another_host(&shard),
         };
         Route {
@@ -141,6 +145,19 @@ impl<'a> Call<'a> {
             fetched,
             address,
         }
+    }
+
+    /// Whether any replica serves this, and none has sent it on to the home yet.
+    fn reads_anywhere(&self) -> bool {
+        self.options.read_mode == ReadMode::Follower && !self.operation.is_mutation() && self.redirects == 0
+    }
+
+    /// A replica in this client's zone, or else each in turn.
+    fn nearest_replica<'s>(&self, shard: &'s Shard) -> Option<&'s Arc<str>> {
+        shard.near.as_ref().or_else(|| {
+            let count = shard.replicas.len().max(1);
+            shard.replicas.get(self.cluster.shared.random_below(count))
+        })
     }
 
     fn another_host(&self, shard: &Shard) -> Arc<str> {
@@ -382,6 +399,7 @@ impl From<ReadMode> for proto::ReadMode {
         match mode {
             ReadMode::Index => Self::Index,
             ReadMode::Lease => Self::Lease,
+            ReadMode::Follower => Self::Follower,
         }
     }
 }

@@ -145,6 +145,7 @@ impl Link {
             );
             (id, state.outbound.take())
         };
+        tracing::trace!(target: "godwit::steps", count = 1 as u64, "request queued");
         if let Some(waker) = wake {
             waker.wake();
         }
@@ -206,6 +207,7 @@ impl Link {
 
     /// Hands each reply to its waiter. A reply nobody waits for any more is dropped.
     fn settle(&self, replies: Vec<Reply>) {
+        tracing::trace!(target: "godwit::steps", count = replies.len() as u64, "replies received");
         let mut state = self.state();
         for reply in replies {
             if let Some(waiter) = state.waiters.remove(&reply.id) {
@@ -265,6 +267,7 @@ impl Link {
             state.outbound = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        tracing::trace!(target: "godwit::steps", count = requests.len() as u64, "frame sent");
         self.shared.counters.frames.add(1);
         self.shared.counters.requests.add(requests.len() as u64);
         Poll::Ready(Some(requests))

@@ -4,16 +4,21 @@
 //! does not lead, or by an old range version, refuses and says so, and the client corrects the one home it was told
 //! of ([`Routes::correct_home`]) or fetches the whole map anew. Maps only ever go forward in version.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::proto::{ShardMapReply, ShardRoute};
+use crate::proto::{HostAddress, ShardMapReply, ShardRoute};
 
 /// The current map; replaced as a whole.
 pub(crate) struct Routes {
+    /// The zone nearest to this client.
+    zone: String,
     current: watch::Sender<Arc<RoutingTable>>,
 }
 
@@ -44,6 +49,8 @@ pub(crate) struct Shard {
     pub(crate) home: Option<Arc<str>>,
     /// The addresses of the hosts with a voting replica.
     pub(crate) replicas: Vec<Arc<str>>,
+    /// The first of them that lies in the client's zone.
+    pub(crate) near: Option<Arc<str>>,
 }
 
 /// A shard map that contradicts itself.
@@ -56,8 +63,10 @@ pub(crate) enum MapError {
 }
 
 impl Routes {
-    pub(crate) fn new() -> Self {
+    /// No map yet, for a client in `zone`; empty: it does not say.
+    pub(crate) fn new(zone: &str) -> Self {
         Self {
+            zone: zone.to_owned(),
             current: watch::Sender::new(Arc::default()),
         }
     }
@@ -74,7 +83,7 @@ impl Routes {
 
     /// Takes over a map. An older one than the current counts as an answer, and changes nothing else.
     pub(crate) fn install(&self, reply: ShardMapReply) -> Result<(), MapError> {
-        let fetched = RoutingTable::parse(reply)?;
+        let fetched = RoutingTable::parse(reply, &self.zone)?;
         self.current.send_modify(|current| {
             let count = current.fetched + 1;
             let newer = if fetched.version >= current.version {
@@ -110,11 +119,18 @@ impl Routes {
 
 impl RoutingTable {
     /// Checks that the shards cover all keys once, in order: everything after relies on it.
-    fn parse(reply: ShardMapReply) -> Result<Self, MapError> {
+    fn parse(reply: ShardMapReply, zone: &str) -> Result<Self, MapError> {
         let hosts: BTreeMap<u64, Arc<str>> = reply
             .hosts
             .iter()
             .map(|host| (host.host_id, Arc::from(host.address.as_str())))
+            .collect();
+        let in_zone = |host: &&HostAddress| host.zone == zone && !zone.is_empty();
+        let near: BTreeSet<u64> = reply
+            .hosts
+            .iter()
+            .filter(in_zone)
+            .map(|host| host.host_id)
             .collect();
         let mut next = Some(Bytes::new());
         let mut shards = Vec::with_capacity(reply.shards.len());
@@ -125,7 +141,7 @@ impl RoutingTable {
                 });
             }
             next = Some(route.end.clone()).filter(|end| !end.is_empty());
-            shards.push(Arc::new(Shard::locate(route, &hosts)));
+            shards.push(Arc::new(Shard::locate(route, &hosts, &near)));
         }
         match (shards.last(), next) {
             (None, _) => Err(MapError::Empty),
@@ -154,8 +170,10 @@ impl RoutingTable {
 }
 
 impl Shard {
-    fn locate(route: ShardRoute, hosts: &BTreeMap<u64, Arc<str>>) -> Self {
+    fn locate(route: ShardRoute, hosts: &BTreeMap<u64, Arc<str>>, near: &BTreeSet<u64>) -> Self {
+        let near = route.hosts.iter().find(|id| near.contains(id));
         Self {
+            near: near.and_then(|id| hosts.get(id).cloned()),
             id: route.shard_id,
             start: route.start,
             end: route.end,
@@ -173,7 +191,6 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::HostAddress;
 
     fn route(shard_id: u64, start: &'static str, end: &'static str, home: u64) -> ShardRoute {
         ShardRoute {
@@ -191,6 +208,7 @@ mod tests {
         let host = |host_id| HostAddress {
             host_id,
             address: format!("host{host_id}:1"),
+            zone: format!("z{host_id}"),
             ..HostAddress::default()
         };
         ShardMapReply {
@@ -212,7 +230,7 @@ mod tests {
 
     #[test]
     fn keys_fall_into_the_shard_whose_range_holds_them() {
-        let routes = Routes::new();
+        let routes = Routes::new("z2");
         routes
             .install(map(
                 1,
@@ -233,6 +251,25 @@ mod tests {
     }
 
     #[test]
+    fn the_replica_of_the_clients_zone_is_near() {
+        let lone = ShardRoute {
+            hosts: vec![1],
+            ..route(2, "g", "", 1)
+        };
+        let shards = vec![route(1, "", "g", 1), lone];
+        for (zone, near) in [("z2", Some("host2:1")), ("z9", None), ("", None)] {
+            let routes = Routes::new(zone);
+            routes.install(map(1, shards.clone())).unwrap();
+            assert_eq!(routes.shard_of(b"a").0.near.as_deref(), near, "{zone}");
+            assert_eq!(
+                routes.shard_of(b"h").0.near,
+                None,
+                "{zone}: it has no replica there"
+            );
+        }
+    }
+
+    #[test]
     fn maps_with_gaps_overlaps_or_no_end_are_refused() {
         let gap = |shard_id| Err(MapError::Gap { shard_id });
         for (shards, expected) in [
@@ -248,7 +285,7 @@ mod tests {
             (vec![route(1, "", "", 1), route(2, "", "", 1)], gap(2)),
         ] {
             assert_eq!(
-                Routes::new().install(map(1, shards.clone())),
+                Routes::new("z2").install(map(1, shards.clone())),
                 expected,
                 "{shards:?}"
             );
@@ -257,7 +294,7 @@ mod tests {
 
     #[test]
     fn an_older_map_is_counted_but_not_believed() {
-        let routes = Routes::new();
+        let routes = Routes::new("z2");
         routes.install(map(5, vec![route(1, "", "", 2)])).unwrap();
         routes.install(map(4, vec![route(1, "", "", 1)])).unwrap();
         assert_eq!(home_of(&routes, "k").as_deref(), Some("host2:1"));
@@ -272,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_hint_corrects_the_home_of_the_range_it_was_given_for() {
-        let routes = Routes::new();
+        let routes = Routes::new("z2");
         routes
             .install(map(1, vec![route(1, "", "g", 1), route(2, "g", "", 1)]))
             .unwrap();

@@ -66,8 +66,9 @@ const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
 }
 
 /// Every bug, cheapest recipe first.
-const MUTANTS: [Mutant; 23] = [
+const MUTANTS: [Mutant; 24] = [
     of("B1", &[SIMULATED, run("isolate-leader,pause-leader", 60)]),
+    of("B2", &[SIMULATED, only(&[FaultClass::Hold, FaultClass::Slow])]),
     of(
         "B3",
         &[only(&[

@@ -1,4 +1,4 @@
-//! One group's replica on this host: proposing, reading, leadership, and what is known about the group.
+//! One group's replica on this host: proposing, leadership, and what is known about the group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,14 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{
-    ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
-};
-use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, RaftError};
+use openraft::raft::ClientWriteResult;
 use openraft::raft::responder::ProgressResponder;
-use openraft::raft::{ClientWriteResult, ReadPolicy};
 use placement::{HostId, ReplicaId, ShardId};
-use storage::seeded_bug;
 
 use crate::env::Env;
 use crate::host::{RaftHost, Registered};
@@ -24,9 +20,6 @@ use crate::types::{Command, ConfStamp, LeaderId, LogId, Member, Membership, Posi
 /// A transfer is only asked for towards a voter at most this many entries behind: openraft never cancels one, so a
 /// transfer that cannot succeed costs an election.
 const TRANSFER_LAG_MAX: u64 = 64;
-
-/// The part of the longest election timeout that a lease read relies on; the rest is for clocks that run apart.
-const LEASE_SHARE: f64 = 0.8;
 
 /// How long the first members of a group may take to become durable.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,23 +37,6 @@ pub enum ProposeError {
     #[error("unknown outcome: {0}")]
     Unknown(String),
     /// It was not proposed: the replica has stopped.
-    #[error("the replica has stopped: {0}")]
-    Stopped(String),
-}
-
-/// Why a read cannot be served here now.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Another replica leads.
-    #[error("not the leader (it is {leader:?})")]
-    NotLeader {
-        /// The leader's replica and host, as far as they are known.
-        leader: Option<(ReplicaId, HostId)>,
-    },
-    /// A quorum did not confirm leadership in time.
-    #[error("no quorum: {0}")]
-    NoQuorum(String),
-    /// The replica has stopped.
     #[error("the replica has stopped: {0}")]
     Stopped(String),
 }
@@ -226,62 +202,8 @@ impl Group {
         }
     }
 
-    /// Waits until this replica may serve a linearizable read: it led at some moment after the call, and has applied
-    /// all that was committed before. One call serves every read that was received before it.
-    pub async fn read_index(&self) -> Result<(), ReadError> {
-        self.confirm(ReadPolicy::ReadIndex.into()).await
-    }
-
-    /// The same on the strength of the leader's lease: a quorum's answer at most `LEASE_SHARE` of the longest election
-    /// timeout old, during which no voter grants a vote, restarted ones included. Linearizable as long as no two hosts'
-    /// clocks run at rates more than 10 % apart. Falls back to asking the quorum.
-    pub async fn read_lease(&self) -> Result<(), ReadError> {
-        if seeded_bug::is_on("B3") && self.trusts_an_old_lease().await {
-            return Ok(());
-        }
-        let age = self.host.options().election_max.mul_f64(LEASE_SHARE);
-        self.confirm(LinearizerOption::new(Some(age), true)).await
-    }
-
-    /// Seeded bug B3: the lease outlives the election timeout by far, so that another leader may stand beside it.
-    async fn trusts_an_old_lease(&self) -> bool {
-        let age = self.host.options().election_max * 8;
-        let raft = &self.registered.raft;
-        let fresh = async {
-            let metrics = raft.metrics();
-            let acked = metrics.borrow_watched().last_quorum_acked;
-            acked.is_some_and(|at| openraft_rt::Instant::elapsed(&*at) < age)
-        };
-        self.is_leader() && self.scoped(fresh).await
-    }
-
-    async fn confirm(&self, how: LinearizerOption) -> Result<(), ReadError> {
-        // Seeded bug B1: a replica that believes it leads serves reads without asking anyone.
-        if seeded_bug::is_on("B1") && self.is_leader() {
-            return Ok(());
-        }
-        let raft = &self.registered.raft;
-        let confirmed = match seeded_bug::is_on("B12") {
-            // Seeded bug B12: a leader serves before it has applied what was committed before it led.
-            true => self.scoped(raft.get_read_log_id(how)).await.map(|_| ()),
-            false => self.scoped(raft.ensure_linearizable(how)).await.map(|_| ()),
-        };
-        match confirmed {
-            Ok(()) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
-                Err(ReadError::NotLeader {
-                    leader: self.other_leader(&to),
-                })
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => {
-                Err(ReadError::NoQuorum(e.to_string()))
-            }
-            Err(RaftError::Fatal(e)) => Err(ReadError::Stopped(e.to_string())),
-        }
-    }
-
     /// Who leads instead of this replica: during a transfer its target, which is about to.
-    fn other_leader(&self, forward: &ForwardToLeader<TypeConfig>) -> Option<(ReplicaId, HostId)> {
+    pub(crate) fn other_leader(&self, forward: &ForwardToLeader<TypeConfig>) -> Option<(ReplicaId, HostId)> {
         let named = forward.leader_id.zip(forward.leader_node.as_ref());
         let named = named.map(|(replica, member)| (ReplicaId(replica), HostId(member.host)));
         named
@@ -377,7 +299,7 @@ impl Group {
         self.leader_with_host().map(|(_, host)| host)
     }
 
-    fn leader_with_host(&self) -> Option<(ReplicaId, HostId)> {
+    pub(crate) fn leader_with_host(&self) -> Option<(ReplicaId, HostId)> {
         let metrics = self.registered.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader?;
@@ -497,7 +419,7 @@ impl Group {
         self.host.env()
     }
 
-    fn scoped<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+    pub(crate) fn scoped<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
         self.env().context.scope(call)
     }
 }

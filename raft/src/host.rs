@@ -21,7 +21,7 @@ use crate::failover;
 use crate::group::Group;
 use crate::log_store::LogStore;
 use crate::machine::Machine;
-use crate::peer::{NetworkFactory, Peers};
+use crate::peer::{Link, NetworkFactory, Peers};
 use crate::runtime::HostInstant;
 use crate::state_machine::{Cell, FlushGate, StateMachine};
 use crate::types::TypeConfig;
@@ -324,6 +324,11 @@ impl RaftHost {
 
     pub(crate) fn log_of(&self, group: LogGroup) -> storage::log::GroupLog {
         self.shared.log.group(group)
+    }
+
+    /// The stream to another host.
+    pub(crate) fn link(&self, host: HostId) -> Link {
+        self.shared.peers.link(host.0)
     }
 
     pub(crate) fn options(&self) -> &RaftOptions {

@@ -220,6 +220,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             callback.io_completed(Ok(()));
             return Ok(());
         };
+        tracing::trace!(target: "godwit::steps", count = records.len() as u64, "log append queued");
         let flushed = self.flushed.clone();
         #[cfg(feature = "seeded-bugs")]
         let store = self.clone();

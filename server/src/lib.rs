@@ -21,6 +21,7 @@ pub mod replay;
 pub mod report;
 pub mod serve;
 mod service;
+pub mod steps;
 pub mod verbs;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]

@@ -4,9 +4,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use crate::cli::{Cli, Command};
 use crate::verbs::{self, Exit};
+
+/// Here and not in the binary, so that the programs that hold all of `godwit` test and measure what users run.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Parses the arguments (the first is the program's name), runs the verb and says how it ended. Ends the process
 /// itself when the arguments make no sense, or ask for help.

@@ -17,11 +17,15 @@ use storage::seeded_bug;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::ServeArgs;
-use crate::config::{self, ConfigError, HostConfig, TracingConfig, TracingFormat};
+use crate::config::{self, ConfigError, HostConfig, TracingFormat};
 use crate::host::{self, HostEnv, RunError};
 use crate::net::{AddressZones, DelayedConnector, DistanceError, read_rtt_matrix};
+use crate::steps::StepLayer;
 
 const ABORT_AT: &str = "GODWIT_ABORT_AT";
 const NOT_CONFIGURATION: [&str; 3] = [ABORT_AT, "GODWIT_CONFIG", "GODWIT_CONNECT"];
@@ -72,7 +76,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         print!("{}", toml::to_string(&config).unwrap_or_default());
         return Ok(());
     }
-    start_tracing(&config.tracing);
+    start_tracing(&config)?;
     if let Some(bug) = seeded_bug::chosen() {
         tracing::warn!(
             bug,
@@ -116,18 +120,24 @@ fn load(args: &ServeArgs) -> Result<HostConfig, ServeError> {
     )?)
 }
 
-/// Sends events to standard error, in the configured form.
-fn start_tracing(config: &TracingConfig) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.filter);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Sends events to standard error, in the configured form, and steps to their file if they are asked for.
+fn start_tracing(config: &HostConfig) -> Result<(), ServeError> {
+    let filter = || tracing_subscriber::EnvFilter::new(&config.tracing.filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(false);
-    let started = match config.format {
-        TracingFormat::Text => builder.try_init(),
-        TracingFormat::Json => builder.json().try_init(),
+    let lines = match config.tracing.format {
+        TracingFormat::Text => lines.with_filter(filter()).boxed(),
+        TracingFormat::Json => lines.json().with_filter(filter()).boxed(),
     };
-    drop(started);
+    let steps = config.tracing.steps.then(|| StepLayer::create(&config.data_dir));
+    let steps = steps.transpose().map_err(|source| ServeError::System {
+        what: "the file of steps",
+        source,
+    })?;
+    // Tests that start a host in their own process have a subscriber already.
+    drop(tracing_subscriber::registry().with(lines).with(steps).try_init());
+    Ok(())
 }
 
 fn real_env(config: &HostConfig) -> Result<HostEnv, ServeError> {

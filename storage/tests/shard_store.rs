@@ -11,8 +11,8 @@ use bytes::Bytes;
 use shard_support::*;
 use storage::disk::{Disk, RealDisk};
 use storage::shard::{
-    ApplyError, CaptureError, CreateShardError, OpenShardError, ReadError, ShardIdentity, ShardOptions,
-    ShardStore,
+    ApplyError, CaptureError, CreateShardError, OpenShardError, ReadError, RowCache, ShardIdentity,
+    ShardOptions, ShardStore,
 };
 
 fn open(dir: &tempfile::TempDir, identity: &ShardIdentity) -> Result<ShardStore, OpenShardError> {
@@ -223,4 +223,48 @@ fn versions_superseded_long_ago_are_neither_written_nor_readable() {
         store.get_at(b"k", oldest).unwrap().unwrap().value,
         oldest.to_string()
     );
+}
+
+/// Rows that were read once come from memory; no reader may tell.
+#[test]
+fn rows_kept_in_memory_are_those_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let cached = ShardOptions {
+        row_cache: RowCache::new(1 << 20),
+        ..options()
+    };
+    let path = dir.path().join("shard");
+    let store = ShardStore::create(Arc::new(RealDisk), &path, identity(1), cached).unwrap();
+    let value = |key: &str| {
+        store
+            .get(key.as_bytes())
+            .unwrap()
+            .map(|pair| (pair.value, pair.version))
+    };
+    apply(
+        &store,
+        1,
+        &[open_session(1), put(1, 1, "k", b"first"), put(1, 2, "gone", b"x")],
+    );
+    checkpoint(&store);
+    let first = store.revision() - 1;
+    for _ in 0..2 {
+        assert_eq!(value("k"), Some((Bytes::from_static(b"first"), 1)));
+        assert_eq!(value("gone"), Some((Bytes::from_static(b"x"), 1)));
+    }
+    apply(&store, 2, &[put(1, 3, "k", b"second"), delete(1, 4, "gone")]);
+    assert_eq!(value("k"), Some((Bytes::from_static(b"second"), 2)));
+    checkpoint(&store);
+    for _ in 0..2 {
+        assert_eq!(value("k"), Some((Bytes::from_static(b"second"), 2)));
+        assert_eq!(value("gone"), None);
+        let then = store.get_at(b"k", first).unwrap().map(|pair| pair.value);
+        assert_eq!(then, Some(Bytes::from_static(b"first")));
+    }
+    let found = store.get_in_range(b"k").unwrap().expect("in the shard");
+    assert_eq!(
+        (found.pair.map(|pair| pair.version), found.revision),
+        (Some(2), store.revision())
+    );
+    assert_eq!(store.get_in_range(b"z").unwrap(), None);
 }

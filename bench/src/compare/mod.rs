@@ -6,6 +6,7 @@ mod page;
 mod row;
 mod table;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -66,10 +67,12 @@ pub async fn compare(options: &Options, mut told: impl FnMut(&Row)) -> anyhow::R
             own.settings = options.settings.clone();
             report.version = own.version()?;
             let stage = Stage::set(options, own, etcd.clone(), *value_bytes).await?;
-            for row in stage.rows().await? {
-                told(&row);
-                report.rows.push(row);
-            }
+            stage
+                .measure(|row| {
+                    told(&row);
+                    report.rows.push(row);
+                })
+                .await?;
         }
     }
     Ok(report)
@@ -153,6 +156,7 @@ impl<'a> Stage<'a> {
                 seconds: 0.0,
                 slice_s: 0.0,
                 seed: self.options.seed,
+                steps: None,
             };
             let (measured, _) = run(&load, || cluster.usage()).await?;
             if let Some(failure) = measured.first_failure {
@@ -184,6 +188,7 @@ impl<'a> Stage<'a> {
                                 seconds: self.options.matrix.calibration_s,
                                 slice_s: 0.0,
                                 seed: self.options.seed,
+                                steps: None,
                             };
                             let (measured, _) = run(&load, || cluster.usage()).await?;
                             tried.push((measured.operations, load.access));
@@ -207,34 +212,37 @@ impl<'a> Stage<'a> {
             seconds: self.options.matrix.seconds,
             slice_s: 0.0,
             seed: self.options.seed.wrapping_add(round),
+            steps: None,
         };
         let (measured, used) = run(&load, || cluster.usage()).await?;
         Ok(Sample { measured, used })
     }
 
-    /// A row for each cell and route.
-    async fn rows(&self) -> anyhow::Result<Vec<Row>> {
-        let mut rows: Vec<Row> = Vec::new();
+    /// Tells a row for each cell and route.
+    async fn measure(&self, mut told: impl FnMut(Row)) -> anyhow::Result<()> {
+        // The peer's best throughput of each kind.
+        let mut best: BTreeMap<Kind, f64> = BTreeMap::new();
         for cell in self.options.matrix.cells() {
-            rows.extend(self.measured(&cell).await?);
-        }
-        for kind in self.options.matrix.open_loops() {
-            let closed = rows
-                .iter()
-                .filter(|row| row.workload == kind && row.value_bytes == self.value_bytes);
-            let best = closed.map(|row| row.peer.ops_s).fold(0.0, f64::max);
-            if best > 0.0 {
-                let cell = Cell {
-                    kind,
-                    keys: Keys::Uniform,
-                    pace: Pace::Open {
-                        per_s: best * OPEN_LOOP_SHARE,
-                    },
-                };
-                rows.extend(self.measured(&cell).await?);
+            for row in self.measured(&cell).await? {
+                let best = best.entry(row.workload).or_default();
+                *best = best.max(row.peer.ops_s);
+                told(row);
             }
         }
-        Ok(rows)
+        for kind in self.options.matrix.open_loops() {
+            let Some(best) = best.get(&kind).filter(|best| **best > 0.0) else {
+                continue;
+            };
+            let cell = Cell {
+                kind,
+                keys: Keys::Uniform,
+                pace: Pace::Open {
+                    per_s: best * OPEN_LOOP_SHARE,
+                },
+            };
+            self.measured(&cell).await?.into_iter().for_each(&mut told);
+        }
+        Ok(())
     }
 
     /// The contenders take turns at a cell, `rounds` times.

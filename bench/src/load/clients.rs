@@ -281,6 +281,7 @@ mod tests {
             seconds,
             slice_s: 0.0,
             seed: 1,
+            steps: None,
         };
         let store = Slow {
             pause,

@@ -6,18 +6,25 @@
 mod clients;
 mod latency;
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use server::steps::StepLayer;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 pub use latency::Latencies;
 
 use crate::peer::{Access, connect};
 use crate::process::{Usage, usage_of};
 use crate::workload::Workload;
+
+/// For a process of load that is late: connections are made, and the figures put together, in this time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When clients begin their operations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +66,9 @@ pub struct Load {
     pub slice_s: f64,
     /// Of every random choice.
     pub seed: u64,
+    /// The folder that takes the clients' steps ([`server::steps`]), if they are to be written down.
+    #[serde(default)]
+    pub steps: Option<PathBuf>,
 }
 
 /// What a process of load says.
@@ -106,6 +116,17 @@ pub struct Slice {
     pub latencies: Latencies,
 }
 
+impl Load {
+    /// The longest silence of a process that does as told; `None`: nobody knows.
+    fn longest(&self) -> Option<Duration> {
+        let told = Duration::from_secs_f64(self.warm_up_s + self.seconds);
+        match self.pace {
+            Pace::Fill { .. } => None,
+            Pace::Closed { .. } | Pace::Open { .. } => Some(told + PATIENCE),
+        }
+    }
+}
+
 impl Measured {
     /// Counts what another part of the load saw.
     pub fn add(&mut self, other: &Measured) {
@@ -127,6 +148,10 @@ pub async fn serve() -> anyhow::Result<()> {
     let mut line = String::new();
     BufReader::new(tokio::io::stdin()).read_line(&mut line).await?;
     let load: Load = serde_json::from_str(&line).context("no load was told")?;
+    if let Some(folder) = &load.steps {
+        let steps = StepLayer::create(folder).context("the file of steps")?;
+        tracing_subscriber::registry().with(steps).try_init()?;
+    }
     let stores = connect(&load.access).await?;
     let clients = clients::Clients::new(&load, stores)?;
     let say = |word: &Word| -> anyhow::Result<()> {
@@ -169,12 +194,19 @@ pub async fn run(
     drop(input);
     let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
     let mut before = None;
-    while let Some(line) = lines.next_line().await? {
+    loop {
+        let line = match load.longest() {
+            Some(longest) => tokio::time::timeout(longest, lines.next_line())
+                .await
+                .with_context(|| format!("a load hangs: {load:?}"))??,
+            None => lines.next_line().await?,
+        };
+        let Some(line) = line else { break };
         match serde_json::from_str(&line)? {
             Word::Begin => before = Some(usage()?),
             Word::End(measured) => {
                 let used = usage()? - before.context("an end without a begin")?;
-                child.wait().await?;
+                // It has told all that it knows, and ends on being dropped if not before.
                 return Ok((*measured, used));
             }
         }

@@ -36,8 +36,11 @@ pub enum FaultClass {
     Wipe,
     /// Bits flip on one host's disk while it is down, once.
     BitRot,
-    /// The hosts' clocks run apart.
+    /// The hosts' clocks run apart, by 10 % at most: what reads by lease bear.
     ClockRates,
+    /// The hosts' clocks run apart, the fastest up to twice as fast as the slowest, and reads rely on leases: more than
+    /// they bear. Only when it is asked for.
+    WildClockRates,
     /// Homes move in bursts.
     TransferStorm,
     /// The power goes off at a named step of a host: a fail point. Builds with debug assertions only.
@@ -47,7 +50,7 @@ pub enum FaultClass {
 }
 
 impl FaultClass {
-    /// All of them.
+    /// Those that a seed draws from: what a cluster must bear.
     pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::CrashAll,
@@ -72,9 +75,9 @@ impl FaultClass {
     /// # Errors
     /// When there is none; says which there are.
     pub fn named(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|class| class.name() == name);
-        found.ok_or_else(|| {
-            let known: Vec<&str> = Self::ALL.into_iter().map(Self::name).collect();
+        let all = || Self::ALL.into_iter().chain([Self::WildClockRates]);
+        all().find(|class| class.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = all().map(Self::name).collect();
             format!("no such class of fault; there are {}", known.join(", "))
         })
     }
@@ -95,6 +98,7 @@ impl FaultClass {
             Self::Wipe => "wipe",
             Self::BitRot => "bit-rot",
             Self::ClockRates => "clock-rates",
+            Self::WildClockRates => "wild-clock-rates",
             Self::TransferStorm => "transfer-storm",
             Self::StepCrash => "step-crash",
             Self::Stranger => "stranger",
@@ -115,7 +119,7 @@ pub struct Plan {
     pub clients: usize,
     /// Operations that they begin in a second, together.
     pub operations_per_s: u64,
-    /// Whether reads rely on a leader's lease or ask its quorum.
+    /// Who serves reads, and on the strength of what.
     pub read_mode: ReadMode,
     /// Pause between heartbeats.
     pub heartbeat_ms: u64,
@@ -177,9 +181,10 @@ impl Plan {
             shards: 2 + chance.below(4) as u32,
             clients: 5 + pick(&mut chance, 6),
             operations_per_s: 40 + chance.below(80),
-            read_mode: match chance.permille(300) {
-                true => ReadMode::Lease,
-                false => ReadMode::default(),
+            read_mode: match chance.below(1_000) {
+                0..300 => ReadMode::Lease,
+                300..600 => ReadMode::Follower,
+                _ => ReadMode::Index,
             },
             heartbeat_ms: 50 + chance.below(50),
             election_min_ms: 300 + chance.below(500),
@@ -204,6 +209,10 @@ impl Plan {
             [] => self,
             _ => Self {
                 faults: faults.to_vec(),
+                read_mode: match faults.contains(&FaultClass::WildClockRates) {
+                    true => ReadMode::Lease,
+                    false => self.read_mode,
+                },
                 ..self
             },
         }

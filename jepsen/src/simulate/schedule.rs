@@ -235,8 +235,10 @@ impl Course<'_> {
         let mut told = self.line.told();
         self.broken.extend(told.failure.take());
         let mut faults = weather.map(|weather| weather.tally).unwrap_or_default();
-        if plan.faults.contains(&FaultClass::ClockRates) {
-            faults.insert(FaultClass::ClockRates.name().to_owned(), 1);
+        for rates in [FaultClass::ClockRates, FaultClass::WildClockRates] {
+            if plan.faults.contains(&rates) {
+                faults.insert(rates.name().to_owned(), 1);
+            }
         }
         for (kind, count) in &told.asked {
             faults.insert(kind.clone(), *count);

@@ -80,8 +80,12 @@ impl Active {
 
 impl Weather {
     pub(super) fn new(plan: &Plan, start: Duration) -> Self {
-        let driven =
-            |class: &FaultClass| !matches!(class, FaultClass::ClockRates | FaultClass::TransferStorm);
+        let driven = |class: &FaultClass| {
+            !matches!(
+                class,
+                FaultClass::ClockRates | FaultClass::WildClockRates | FaultClass::TransferStorm
+            )
+        };
         Self {
             chance: Chance::new(plan.seed ^ 0x0f00_1bad),
             classes: plan.faults.iter().copied().filter(driven).collect(),
@@ -216,7 +220,7 @@ impl Weather {
                 checks.host_died(victim);
                 fault.hosts.push(victim);
             }
-            FaultClass::ClockRates | FaultClass::TransferStorm => return,
+            FaultClass::ClockRates | FaultClass::WildClockRates | FaultClass::TransferStorm => return,
         }
         links::impose(class, &fault.links, world);
         let targets = fault.targets();

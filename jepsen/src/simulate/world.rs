@@ -204,12 +204,17 @@ impl<'a> World<'a> {
 }
 
 fn skew(plan: &Plan, chance: &mut Chance) -> ClockSkew {
-    if !plan.faults.contains(&FaultClass::ClockRates) {
-        return ClockSkew::default();
-    }
-    ClockSkew {
+    let rates = if plan.faults.contains(&FaultClass::WildClockRates) {
+        // The fastest at most twice as fast as the slowest.
+        667_000..1_333_000
+    } else if plan.faults.contains(&FaultClass::ClockRates) {
         // At most 10% between any two: what lease reads allow.
-        rate_ppm: 955_000 + chance.below(90_000),
+        955_000..1_045_000
+    } else {
+        return ClockSkew::default();
+    };
+    ClockSkew {
+        rate_ppm: rates.start + chance.below(rates.end - rates.start),
         ahead: Duration::from_millis(chance.below(60_000)),
     }
 }

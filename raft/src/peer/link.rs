@@ -188,6 +188,7 @@ impl LinkActor {
                 if queue.recv_many(&mut calls, FRAME_CALLS_MAX).await == 0 {
                     return None;
                 }
+                tracing::trace!(target: "godwit::steps", count = calls.len() as u64, "peer frame sent");
                 let mut pending = pending.lock().expect("no panic under this lock");
                 let messages = calls.into_iter().map(|call| pending.register(call)).collect();
                 Some((
@@ -203,6 +204,7 @@ impl LinkActor {
     }
 
     fn answer(&self, frame: proto::Frame) {
+        tracing::trace!(target: "godwit::steps", count = frame.messages.len() as u64, "peer replies received");
         let mut pending = self.pending.lock().expect("no panic under this lock");
         for message in frame.messages {
             if let (Some(answer), Some(body)) = (pending.answers.remove(&message.call), message.body) {

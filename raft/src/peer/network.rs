@@ -203,7 +203,7 @@ impl NetStreamAppend<TypeConfig> for Sender {
                 replied
             }
         };
-        let replies = pipeline(input, IN_FLIGHT_MAX, start).boxed();
+        let replies = pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed();
         async move { Ok(replies) }.boxed()
     }
 }

@@ -8,14 +8,20 @@
 //!
 //! A reply is therefore left out as long as the append behind it ends no later than what the reply matches: that one's
 //! own reply says as much, and is dated rightly.
+//!
+//! An append that only tells of a new commit waits a moment when nothing is in flight: the next entries tell it too, and
+//! under load they follow at once, so it need not be sent at all. It is dated by when openraft gave it, which is not later
+//! than when it is sent; one that is left out is answered by the reply to the entries behind it.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 
+use super::network::Lane;
 use crate::types::{LogId, TypeConfig};
 
 /// The last entry that each append in flight sends or builds upon, oldest first.
@@ -25,6 +31,10 @@ struct InFlight(Arc<Mutex<VecDeque<Option<LogId>>>>);
 impl InFlight {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Option<LogId>>> {
         self.0.lock().expect("no panic under this lock")
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     fn push(&self, request: &AppendEntriesRequest<TypeConfig>) {
@@ -48,10 +58,40 @@ pub(super) fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogI
     last.or(request.prev_log_id)
 }
 
+/// How long an append that only tells of a new commit waits for entries that tell it too.
+const COMMIT_PAUSE: Duration = Duration::from_millis(1);
+
+/// The appends that are worth sending.
+fn without_idle_commits<'s, S>(
+    input: S,
+    lane: Lane,
+    in_flight: InFlight,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 's
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 's,
+{
+    // It may end while it is looked at for what follows, and is looked at again then.
+    stream::unfold(Box::pin(input.fuse()), move |mut input| {
+        let in_flight = in_flight.clone();
+        async move {
+            let mut request = input.next().await?;
+            // A heartbeat asks whether this leader still leads: its answer is waited for.
+            while lane == Lane::Append && request.entries.is_empty() && in_flight.is_empty() {
+                match tokio::time::timeout(COMMIT_PAUSE, input.next()).await {
+                    Ok(Some(next)) => request = next,
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            Some((request, input))
+        }
+    })
+}
+
 /// Starts each append as it comes, up to `in_flight_max` before the first reply, and gives the replies that openraft may
 /// hear, in order. The first that is not a success is the last: what was queued behind it is void.
 pub(super) fn pipeline<'s, S, F, Reply, E>(
     input: S,
+    lane: Lane,
     in_flight_max: usize,
     mut start: F,
 ) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, E>> + Send + 's
@@ -63,7 +103,7 @@ where
 {
     let in_flight = InFlight::default();
     let sent = in_flight.clone();
-    let replies = input
+    let replies = without_idle_commits(input, lane, in_flight.clone())
         .map(move |request| {
             sent.push(&request);
             start(request)
@@ -123,7 +163,7 @@ mod tests {
     }
 
     impl Ends {
-        fn new() -> Self {
+        fn new(lane: Lane) -> Self {
             let (requests, queue) = mpsc::channel(8);
             let (starting, started) = mpsc::unbounded_channel();
             let start = move |_| -> BoxFuture<'static, Replied> {
@@ -134,7 +174,7 @@ mod tests {
             Self {
                 requests,
                 started,
-                heard: Box::pin(pipeline(ReceiverStream::new(queue), 8, start)),
+                heard: Box::pin(pipeline(ReceiverStream::new(queue), lane, 8, start)),
             }
         }
 
@@ -151,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_is_not_heard_while_an_empty_append_behind_it_waits() {
-        let mut ends = Ends::new();
+        let mut ends = Ends::new(Lane::Append);
         let first = ends.send(append(1, 3)).await;
         let empty = ends.send(append(3, 3)).await;
         first.send(Ok(Ok(Some(id(2))))).unwrap();
@@ -162,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn appends_with_entries_behind_it_hold_nothing_up() {
-        let mut ends = Ends::new();
+        let mut ends = Ends::new(Lane::Append);
         let first = ends.send(append(1, 3)).await;
         let second = ends.send(append(3, 5)).await;
         let _empty = ends.send(append(5, 5)).await;
@@ -173,9 +213,49 @@ mod tests {
         assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(3))))));
     }
 
+    /// Under load entries follow at once: what tells of a commit alone is left out then.
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_travels_with_the_next_entries_or_a_moment_later() {
+        let mut ends = Ends::new(Lane::Append);
+        ends.requests.send(append(3, 3)).await.unwrap();
+        assert!(ends.heard.next().now_or_never().is_none());
+        assert!(ends.started.try_recv().is_err(), "it waits");
+        let entries = ends.send(append(3, 5)).await;
+        assert!(ends.started.try_recv().is_err(), "one append was started");
+        entries.send(Ok(Ok(Some(id(4))))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(4))))));
+        ends.requests.send(append(5, 5)).await.unwrap();
+        assert!(ends.heard.next().now_or_never().is_none());
+        tokio::time::advance(COMMIT_PAUSE * 2).await;
+        assert!(ends.heard.next().now_or_never().is_none());
+        let alone = ends.started.try_recv().expect("nothing followed it");
+        alone.send(Ok(Ok(Some(id(4))))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(4))))));
+    }
+
+    /// The last commit is told, and an input that has ended is left alone: openraft's breaks down otherwise.
+    #[tokio::test(start_paused = true)]
+    async fn an_input_that_ends_behind_a_commit_is_not_asked_again() {
+        let mut left = vec![append(3, 3)];
+        let input = stream::unfold((), move |()| {
+            std::future::ready(left.pop().map(|append| (append, ())))
+        });
+        let answered = |_| std::future::ready(Ok::<_, Infallible>(Ok(Some(id(2)))));
+        let heard = pipeline(input, Lane::Append, 8, answered);
+        assert_eq!(heard.collect::<Vec<_>>().await, [Ok(Ok(Some(id(2))))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_does_not_wait() {
+        let mut ends = Ends::new(Lane::Heartbeat);
+        let heartbeat = ends.send(append(3, 3)).await;
+        heartbeat.send(Ok(Ok(Some(id(2))))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(2))))));
+    }
+
     #[tokio::test]
     async fn a_failure_ends_the_stream_and_takes_what_waited_for_it_along() {
-        let mut ends = Ends::new();
+        let mut ends = Ends::new(Lane::Append);
         let first = ends.send(append(1, 3)).await;
         let empty = ends.send(append(3, 3)).await;
         first.send(Ok(Ok(Some(id(2))))).unwrap();

@@ -25,6 +25,7 @@ use crate::proto;
 use crate::proto::message::Body;
 use crate::proto::peer_server::{Peer, PeerServer};
 use crate::proto::refusal::Kind;
+use crate::read::answer_read_index;
 use crate::types::TypeConfig;
 
 /// Replies waiting to be sent on one stream.
@@ -109,6 +110,7 @@ impl Peer for PeerService {
             let mut messages = Vec::new();
             let received = queue.recv_many(&mut messages, FRAME_REPLIES_MAX).await;
             (received > 0).then(|| {
+                tracing::trace!(target: "godwit::steps", count = received as u64, "peer replies sent");
                 (
                     Ok(proto::Frame {
                         hello: None,
@@ -157,6 +159,7 @@ struct Incoming {
 impl Incoming {
     async fn run(mut self, mut frames: Streaming<proto::Frame>) {
         while let Ok(Some(frame)) = frames.message().await {
+            tracing::trace!(target: "godwit::steps", count = frame.messages.len() as u64, "peer frame received");
             for message in frame.messages {
                 self.dispatch(message);
             }
@@ -312,6 +315,7 @@ async fn answer(replica: Arc<Registered>, body: Body, to: ReplyTo) {
         Body::Vote(ballot) => vote(&replica, ballot, false).await,
         Body::PreVote(ballot) => vote(&replica, ballot, true).await,
         Body::Transfer(transfer) => accept_transfer(&replica, transfer).await,
+        Body::ReadIndex(proto::ReadIndex {}) => Ok(Body::ReadIndexReply(answer_read_index(&replica).await)),
         _ => Ok(refusal(Kind::Malformed, "a reply where a request was expected")),
     };
     to.send(reply.unwrap_or_else(|e| refusal(Kind::Stopped, &e)));

@@ -168,6 +168,8 @@ pub struct CheckpointConfig {
     pub dirty_bytes_max: u64,
     /// Memory for cached pages of each shard's file, in bytes.
     pub cache_bytes: u64,
+    /// Memory for rows that were read from shards' files, of all shards of the host together, in bytes; 0: none.
+    pub row_cache_bytes: u64,
 }
 
 impl Default for CheckpointConfig {
@@ -176,6 +178,7 @@ impl Default for CheckpointConfig {
             interval_ms: 2_000,
             dirty_bytes_max: 64 * MIB,
             cache_bytes: MIB,
+            row_cache_bytes: 256 * MIB,
         }
     }
 }
@@ -273,6 +276,9 @@ pub struct TracingConfig {
     pub format: TracingFormat,
     /// Which events: `info`, or directives such as `info,raft=debug`.
     pub filter: String,
+    /// Also writes when each request passes each layer, a line a step, into the file `steps.csv` of the data folder. For
+    /// profiles: it costs time, and the file grows without bound.
+    pub steps: bool,
 }
 
 impl Default for TracingConfig {
@@ -280,6 +286,7 @@ impl Default for TracingConfig {
         TracingConfig {
             format: TracingFormat::Text,
             filter: "info".to_owned(),
+            steps: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use placement::ShardId;
 use tokio::sync::mpsc;
 
 use super::state::Host;
-use crate::profiler::{Access, AccessLog, AccessLogOptions, AccessSampler, Op, key_text};
+use crate::profiler::{Access, AccessLog, AccessLogOptions, AccessSampler, Op, OriginId, key_text};
 
 /// Samples waiting for the disk.
 const SAMPLES_MAX: usize = 4096;
@@ -20,6 +20,8 @@ const SAMPLES_MAX: usize = 4096;
 pub(crate) struct AccessOf<'a> {
     pub(crate) shard: ShardId,
     pub(crate) origin: &'a str,
+    /// The origin's number, if the caller has asked for it.
+    pub(crate) origin_id: Option<OriginId>,
     pub(crate) op: Op,
     pub(crate) by_lease: bool,
     pub(crate) key: &'a [u8],
@@ -65,13 +67,14 @@ impl Host {
         let AccessOf {
             shard,
             origin,
+            origin_id,
             op,
             by_lease,
             key,
             user,
             bytes,
         } = access;
-        let origin = profiler.origin(origin);
+        let origin = origin_id.unwrap_or_else(|| profiler.origin(origin));
         profiler.record(Access {
             shard,
             origin,

@@ -15,6 +15,7 @@ use storage::shard::{CreateShardError, Limits, OpenShardError, ShardIdentity, Sh
 use super::folder::FolderError;
 use super::state::{Host, LocalPlacement};
 use crate::machine::{KvMachine, OpenPlacementError, PlacementMachine};
+use crate::service::Lanes;
 
 /// Why a replica cannot be had here.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,8 @@ pub struct LocalShard {
     pub group: Group,
     /// Its state.
     pub store: ShardStore,
+    /// What clients wait for here.
+    pub(crate) lanes: Arc<Lanes>,
 }
 
 impl Host {
@@ -239,7 +242,11 @@ impl Host {
         let group = self
             .start_group(shard, replica, Arc::new(KvMachine(store.clone())))
             .await?;
-        let local = LocalShard { group, store };
+        let local = LocalShard {
+            group,
+            store,
+            lanes: Arc::default(),
+        };
         self.shared
             .shards
             .write()
@@ -285,6 +292,7 @@ impl Host {
         ShardOptions {
             limits,
             failpoints: self.failpoints().clone(),
+            row_cache: self.shared.row_cache.clone(),
             cache_bytes: usize::try_from(self.config().checkpoint.cache_bytes).unwrap_or(usize::MAX),
             ..ShardOptions::default()
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use storage::log::{LogFault, LogHub, LogOptions, OpenLogError};
 use storage::seeded_bug;
+use storage::shard::RowCache;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -126,6 +127,7 @@ fn open(
         failpoints: env.failpoints.clone(),
         ..LogOptions::new(env.clock.clone())
     };
+    let row_cache = RowCache::new(config.checkpoint.row_cache_bytes);
     let (log, writer) = LogHub::open(env.disk.clone(), &folder.log(), options)?;
     let (log_ended, log_outcome) = oneshot::channel();
     let ended = Box::new(move |outcome| drop(log_ended.send(outcome)));
@@ -137,6 +139,7 @@ fn open(
         folder,
         identity: watch::Sender::new(identity),
         log,
+        row_cache,
         raft: Arc::new(OnceLock::new()),
         placement: RwLock::default(),
         shards: RwLock::new(BTreeMap::new()),

@@ -11,6 +11,7 @@ use storage::clock::Clock;
 use storage::disk::Disk;
 use storage::failpoint::HostFailpoints;
 use storage::log::LogHub;
+use storage::shard::RowCache;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) identity: watch::Sender<Identity>,
     pub(crate) orders: Mutex<Orders>,
     pub(crate) log: LogHub,
+    pub(crate) row_cache: RowCache,
     pub(crate) raft: Arc<OnceLock<RaftHost>>,
     pub(crate) placement: RwLock<Option<LocalPlacement>>,
     pub(crate) shards: RwLock<BTreeMap<ShardId, LocalShard>>,

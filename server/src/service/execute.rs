@@ -1,10 +1,9 @@
 //! Executing requests on a shard.
 //!
-//! The requests of one frame for one shard are executed together: its mutations as one log entry, its reads behind one
-//! ReadIndex. Nothing is executed whose deadline has passed, and a mutation that was proposed without an answer is
-//! reported as unknown, never as failed.
+//! A shard's requests are executed in turns, whoever sent them: the mutations of a turn as one log entry, its reads
+//! behind one ReadIndex. Nothing is executed whose deadline has passed, and a mutation that was proposed without an
+//! answer is reported as unknown, never as failed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,203 +15,127 @@ use prost::Message;
 use raft::{Position, ProposeError, ReadError, Response};
 use storage::seeded_bug;
 use storage::shard::{Outcome, encode_batch};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::exchange::Caller;
+use super::lane::{Lane, Turn};
 use super::reply;
+use super::spread::Part;
 use crate::host::{AccessOf, Host, LocalShard};
 use crate::profiler;
 
-/// Requests without a deadline are given this one.
-const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 /// How long requests wait here for the end of an election before they are sent on.
 const ELECTION_WAIT: Duration = Duration::from_millis(500);
-/// A permit stands for this many bytes.
-const PERMIT_BYTES: u64 = 256;
-
-/// Bytes of requests that were accepted and not yet answered.
-#[derive(Clone)]
-pub(crate) struct InFlight(Arc<Semaphore>);
-
-impl InFlight {
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        let permits = usize::try_from(bytes_max / PERMIT_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS))))
-    }
-
-    fn admit(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = (bytes as u64).div_ceil(PERMIT_BYTES).max(1);
-        self.0
-            .clone()
-            .try_acquire_many_owned(u32::try_from(permits).ok()?)
-            .ok()
-    }
+/// What waits for one shard.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    mutations: Arc<Lane<Part>>,
+    reads_by_index: Arc<Lane<Part>>,
+    reads_by_lease: Arc<Lane<Part>>,
+    reads_anywhere: Arc<Lane<Part>>,
 }
 
-/// What a frame comes to: requests by shard, and those refused at once.
-pub(crate) struct Parts {
-    pub(crate) parts: Vec<Part>,
-    pub(crate) refused: Vec<Reply>,
-}
-
-/// The requests of one frame for one shard.
-pub(crate) struct Part {
-    shard: ShardId,
-    requests: Vec<Request>,
-    received: tokio::time::Instant,
-    _permits: Vec<OwnedSemaphorePermit>,
-}
-
-/// Spreads a frame's requests over their shards.
-pub(crate) fn parts(host: &Host, in_flight: &InFlight, requests: Vec<Request>) -> Parts {
-    let received = tokio::time::Instant::now();
-    let mut by_shard: BTreeMap<u64, Part> = BTreeMap::new();
-    let mut refused = Vec::new();
-    for request in requests {
-        if let Some(refusal) = refusal(host, &request) {
-            refused.push(refusal);
-            continue;
-        }
-        let Some(permit) = in_flight.admit(request.encoded_len()) else {
-            refused.push(reply::error(
-                request.id,
-                Code::Overloaded,
-                "too much in flight on this host",
-            ));
-            continue;
-        };
-        let part = by_shard.entry(request.shard_id).or_insert_with(|| Part {
-            shard: ShardId(request.shard_id),
-            requests: Vec::new(),
-            received,
-            _permits: Vec::new(),
-        });
-        part.requests.push(request);
-        part._permits.push(permit);
-    }
-    Parts {
-        parts: by_shard.into_values().collect(),
-        refused,
-    }
-}
-
-/// The answer to what no shard would accept.
-fn refusal(host: &Host, request: &Request) -> Option<Reply> {
-    let limits = &host.config().limits;
-    let (code, message) = match &request.op {
-        None => (
-            Code::Unimplemented,
-            "an operation this host does not know".to_owned(),
-        ),
-        Some(Op::Get(get)) if get.key.is_empty() => (Code::Invalid, "an empty key".to_owned()),
-        Some(Op::Get(get)) if get.key.len() as u64 > limits.key_bytes_max => (
-            Code::TooLarge,
-            format!("keys may have {} bytes", limits.key_bytes_max),
-        ),
-        Some(Op::Mutation(mutation)) if mutation.len() as u64 > limits.batch_bytes_max => (
-            Code::TooLarge,
-            format!("a request may have {} bytes", limits.batch_bytes_max),
-        ),
-        Some(_) => return None,
+/// Has a part executed; the answers go where the part says.
+pub(crate) fn submit(host: &Host, mut part: Part) {
+    let Some(local) = host.shard(part.shard) else {
+        let home = home_in_map(host, part.shard);
+        part.answer(|request| reply::not_home(request.id, home.clone()));
+        return;
     };
-    Some(reply::error(request.id, code, message))
-}
-
-impl Part {
-    /// Executes the part and sends an answer for each of its requests.
-    pub(crate) async fn execute(self, host: &Host, caller: &Caller, replies: &mpsc::Sender<Reply>) {
-        let Some(local) = host.shard(self.shard) else {
-            let home = home_in_map(host, self.shard);
-            for request in self.requests {
-                drop(replies.send(reply::not_home(request.id, home.clone())).await);
-            }
-            return;
+    let generation = local.store.generation();
+    let mut stale = Vec::new();
+    let mut mutations = Vec::new();
+    let [mut by_index, mut by_lease, mut anywhere] = [Vec::new(), Vec::new(), Vec::new()];
+    for request in std::mem::take(&mut part.requests) {
+        let kind = match &request.op {
+            _ if request.r#gen != generation => &mut stale,
+            Some(Op::Mutation(_)) => &mut mutations,
+            _ => match request.read_mode() {
+                ReadMode::Index => &mut by_index,
+                ReadMode::Lease => &mut by_lease,
+                ReadMode::Follower => &mut anywhere,
+            },
         };
-        let generation = local.store.range().r#gen;
-        let mut mutations = Vec::new();
-        let mut reads = Vec::new();
-        for request in self.requests {
-            if request.r#gen != generation {
-                let stale = reply::error(
-                    request.id,
-                    Code::StaleRoute,
-                    "the shard's range has another version",
-                );
-                drop(replies.send(stale).await);
-            } else if matches!(request.op, Some(Op::Mutation(_))) {
-                mutations.push(request);
-            } else {
-                reads.push(request);
-            }
+        kind.push(request);
+    }
+    part.of(stale).answer(|request| {
+        reply::error(
+            request.id,
+            Code::StaleRoute,
+            "the shard's range has another version",
+        )
+    });
+    // One that does not lead refuses at once: there is nothing to wait for.
+    let refused = !local.group.is_leader();
+    let lanes = local.lanes.clone();
+    if !mutations.is_empty()
+        && let Some(turn) = lanes.mutations.push(part.of(mutations), refused)
+    {
+        host.spawn(mutate_in_turn(host.clone(), local.clone(), turn));
+    }
+    let reads = [
+        (&lanes.reads_by_index, by_index, refused),
+        (&lanes.reads_by_lease, by_lease, refused),
+        (&lanes.reads_anywhere, anywhere, false),
+    ];
+    for (lane, reads, refused) in reads {
+        if !reads.is_empty()
+            && let Some(turn) = lane.push(part.of(reads), refused)
+        {
+            host.spawn(read_in_turn(host.clone(), local.clone(), turn));
         }
-        let deadline = self.received;
-        let mutate = mutate(host, &local, caller, mutations, deadline, replies);
-        let read = read(host, &local, caller, reads, deadline, replies);
-        tokio::join!(mutate, read);
     }
 }
 
-pub(super) fn deadline_of(request: &Request) -> Duration {
-    match request.deadline_ms {
-        0 => DEADLINE_DEFAULT,
-        millis => Duration::from_millis(u64::from(millis)),
+/// Answers and drops what is too late, and says how long the rest may take at most.
+fn in_time(mut parts: Vec<Part>) -> (Vec<Part>, Duration) {
+    let longest = parts.iter_mut().map(Part::drop_late).max().unwrap_or_default();
+    parts.retain(|part| !part.requests.is_empty());
+    (parts, longest)
+}
+
+async fn mutate_in_turn(host: Host, local: LocalShard, mut turn: Turn<Part>) {
+    let bytes_max = host.config().limits.batch_bytes_max;
+    while let Some(parts) = turn.take(bytes_max, Part::bytes) {
+        mutate(&host, &local, parts).await;
     }
 }
 
-/// Splits off what is too late, and says how long the rest may take at most.
-fn in_time(requests: Vec<Request>, received: tokio::time::Instant) -> (Vec<Request>, Vec<Reply>, Duration) {
-    let passed = received.elapsed();
-    let (live, late): (Vec<Request>, Vec<Request>) = requests
-        .into_iter()
-        .partition(|request| deadline_of(request) > passed);
-    let late = late
-        .iter()
-        .map(|request| reply::error(request.id, Code::Deadline, "too late to begin"))
-        .collect();
-    let longest = live.iter().map(deadline_of).max().unwrap_or_default();
-    (live, late, longest.saturating_sub(passed))
-}
-
-async fn mutate(
-    host: &Host,
-    local: &LocalShard,
-    caller: &Caller,
-    requests: Vec<Request>,
-    received: tokio::time::Instant,
-    replies: &mpsc::Sender<Reply>,
-) {
-    let (requests, late, timeout) = in_time(requests, received);
-    for reply in late {
-        drop(replies.send(reply).await);
-    }
-    if requests.is_empty() {
+/// The mutations of some parts as one log entry.
+async fn mutate(host: &Host, local: &LocalShard, parts: Vec<Part>) {
+    let (parts, timeout) = in_time(parts);
+    if parts.is_empty() {
         return;
     }
-    let encoded = requests.iter().filter_map(|request| match &request.op {
+    let encoded = parts.iter().flat_map(|part| &part.requests);
+    let encoded = encoded.filter_map(|request| match &request.op {
         Some(Op::Mutation(mutation)) => Some(mutation.clone()),
         _ => None,
     });
     let batch = encode_batch(host.now_ms(), encoded);
+    let count: usize = parts.iter().map(|part| part.requests.len()).sum();
+    tracing::trace!(target: "godwit::steps", count = count as u64, "proposed");
     let proposed = tokio::time::timeout(timeout, propose(local, batch)).await;
     let outcomes = match proposed {
         Ok(Ok((_, answer))) => answer.take::<Vec<Outcome>>(),
-        Ok(Err(e)) => return refuse_all(host, local, &requests, &e, replies).await,
+        Ok(Err(e)) => {
+            let refusal = |request: &Request| refused(host, local, request, &e);
+            return parts.iter().for_each(|part| part.answer(refusal));
+        }
         Err(_) => None,
     };
     let Some(outcomes) = outcomes else {
-        for request in requests {
-            let unknown = reply::error(
-                request.id,
-                Code::UnknownOutcome,
-                "proposed, and not answered in time",
-            );
-            drop(replies.send(unknown).await);
-        }
-        return;
+        let message = "proposed, and not answered in time";
+        let unknown = |request: &Request| reply::error(request.id, Code::UnknownOutcome, message);
+        return parts.iter().for_each(|part| part.answer(unknown));
     };
-    for (request, outcome) in requests.into_iter().zip(outcomes) {
-        record_mutation(host, local, caller, &request);
-        drop(replies.send(reply::mutation(request.id, outcome)).await);
+    let mut outcomes = outcomes.into_iter();
+    for part in parts {
+        let requests = part.requests.iter().zip(outcomes.by_ref());
+        let replies = requests.map(|(request, outcome)| {
+            record_mutation(host, local, &part.caller, request);
+            reply::mutation(request.id, outcome)
+        });
+        part.replies.send(replies.collect());
     }
 }
 
@@ -232,6 +155,7 @@ async fn confirm(local: &LocalShard, mode: ReadMode) -> Result<(), ReadError> {
     match mode {
         ReadMode::Lease => local.group.read_lease().await,
         ReadMode::Index => local.group.read_index().await,
+        ReadMode::Follower => local.group.read_index_here().await,
     }
 }
 
@@ -250,80 +174,52 @@ async fn confirm_leading(host: &Host, local: &LocalShard, mode: ReadMode) -> Res
     }
 }
 
-async fn refuse_all(
-    host: &Host,
-    local: &LocalShard,
-    requests: &[Request],
-    error: &ProposeError,
-    replies: &mpsc::Sender<Reply>,
-) {
-    for request in requests {
-        let refusal = match error {
-            ProposeError::NotLeader { leader } => reply::not_home(request.id, home(host, local, *leader)),
-            ProposeError::Unknown(reason) => reply::error(request.id, Code::UnknownOutcome, reason.clone()),
-            ProposeError::Stopped(reason) => reply::error(request.id, Code::Unavailable, reason.clone()),
-        };
-        drop(replies.send(refusal).await);
+fn refused(host: &Host, local: &LocalShard, request: &Request, error: &ProposeError) -> Reply {
+    match error {
+        ProposeError::NotLeader { leader } => reply::not_home(request.id, home(host, local, *leader)),
+        ProposeError::Unknown(reason) => reply::error(request.id, Code::UnknownOutcome, reason.clone()),
+        ProposeError::Stopped(reason) => reply::error(request.id, Code::Unavailable, reason.clone()),
     }
 }
 
-async fn read(
-    host: &Host,
-    local: &LocalShard,
-    caller: &Caller,
-    requests: Vec<Request>,
-    received: tokio::time::Instant,
-    replies: &mpsc::Sender<Reply>,
-) {
-    let (requests, late, timeout) = in_time(requests, received);
-    for reply in late {
-        drop(replies.send(reply).await);
+async fn read_in_turn(host: Host, local: LocalShard, mut turn: Turn<Part>) {
+    while let Some(parts) = turn.take(u64::MAX, |_| 0) {
+        read(&host, &local, parts).await;
     }
-    let (by_lease, by_index): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_by_lease);
-    let by_lease = serve_reads(host, local, caller, by_lease, timeout, replies);
-    let by_index = serve_reads(host, local, caller, by_index, timeout, replies);
-    tokio::join!(by_lease, by_index);
 }
 
-fn is_by_lease(request: &Request) -> bool {
-    request.read_mode() == ReadMode::Lease
-}
-
-/// Serves reads of one mode behind one confirmation that this replica leads.
-async fn serve_reads(
-    host: &Host,
-    local: &LocalShard,
-    caller: &Caller,
-    requests: Vec<Request>,
-    timeout: Duration,
-    replies: &mpsc::Sender<Reply>,
-) {
-    let Some(first) = requests.first() else { return };
-    let confirmed = tokio::time::timeout(timeout, confirm_leading(host, local, first.read_mode())).await;
-    for request in requests {
-        let reply = match &confirmed {
-            Ok(Ok(())) => serve_read(host, local, caller, &request),
+/// Serves reads of one mode behind one confirmation that this replica misses nothing.
+async fn read(host: &Host, local: &LocalShard, parts: Vec<Part>) {
+    let (parts, timeout) = in_time(parts);
+    let Some(first) = parts.first().and_then(|part| part.requests.first()) else {
+        return;
+    };
+    let count: usize = parts.iter().map(|part| part.requests.len()).sum();
+    tracing::trace!(target: "godwit::steps", count = count as u64, "leadership asked");
+    let confirming = confirm_leading(host, local, first.read_mode());
+    let confirmed = tokio::time::timeout(timeout, confirming).await;
+    tracing::trace!(target: "godwit::steps", count = count as u64, "leadership confirmed");
+    for part in parts {
+        part.answer(|request| match &confirmed {
+            Ok(Ok(())) => serve_read(host, local, &part.caller, request),
             Ok(Err(ReadError::NotLeader { leader })) => {
                 reply::not_home(request.id, home(host, local, *leader))
             }
             Ok(Err(e)) => reply::error(request.id, Code::Unavailable, e.to_string()),
             Err(_) => reply::error(request.id, Code::Deadline, "leadership was not confirmed in time"),
-        };
-        drop(replies.send(reply).await);
+        });
     }
 }
 
 fn serve_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) -> Reply {
     match &request.op {
-        Some(Op::Get(get)) if !local.store.range().contains(&get.key) => {
-            reply::error(request.id, Code::StaleRoute, "the key lies outside the shard")
-        }
-        Some(Op::Get(get)) => match local.store.get(&get.key) {
-            Ok(pair) => {
-                let bytes = pair.as_ref().map_or(0, |pair| pair.value.len()) + get.key.len();
+        Some(Op::Get(get)) => match local.store.get_in_range(&get.key) {
+            Ok(Some(found)) => {
+                let bytes = found.pair.as_ref().map_or(0, |pair| pair.value.len()) + get.key.len();
                 record(host, local, caller, request, profiler::Op::Get, &get.key, bytes);
-                reply::get(request.id, local.store.revision(), pair)
+                reply::get(request.id, found.revision, found.pair)
             }
+            Ok(None) => reply::error(request.id, Code::StaleRoute, "the key lies outside the shard"),
             Err(e) => reply::read_failed(request.id, &e),
         },
         Some(Op::Scan(scan)) => serve_scan(host, local, caller, request, scan),
@@ -403,10 +299,11 @@ fn record(
     } else {
         &request.user_id
     };
-    let by_lease = !op.is_write() && is_by_lease(request);
+    let by_lease = !op.is_write() && request.read_mode() == ReadMode::Lease;
     let access = AccessOf {
         shard: local.group.id(),
         origin: &caller.origin,
+        origin_id: caller.origin_id,
         op,
         by_lease,
         key,

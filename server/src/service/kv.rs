@@ -10,14 +10,15 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::{self, Caller};
-use super::{execute, reply, unary};
+use super::spread::InFlight;
+use super::{reply, unary};
 use crate::host::Host;
 
 /// Serves keys and values.
 #[derive(Clone)]
 pub(crate) struct KvService {
     host: Host,
-    in_flight: execute::InFlight,
+    in_flight: InFlight,
 }
 
 impl KvService {
@@ -27,7 +28,7 @@ impl KvService {
         let frame_bytes = usize::try_from(limits.batch_bytes_max)
             .unwrap_or(usize::MAX)
             .saturating_add(64 << 10);
-        let in_flight = execute::InFlight::new(limits.in_flight_bytes_max);
+        let in_flight = InFlight::new(limits.in_flight_bytes_max);
         KvServer::new(Self { host, in_flight })
             .max_decoding_message_size(frame_bytes)
             .max_encoding_message_size(usize::MAX)
@@ -51,6 +52,7 @@ impl KvService {
             false => hello.origin,
         };
         Caller {
+            origin_id: self.host.profiler().map(|profiler| profiler.origin(&origin)),
             origin,
             user: hello.user_id,
         }
@@ -100,7 +102,7 @@ impl Kv for KvService {
         }
         let caller = self.caller(hello);
         Ok(Response::new(
-            unary::call(&self.host, &self.in_flight, &caller, request).await,
+            unary::call(&self.host, &self.in_flight, &caller.into(), request).await,
         ))
     }
 

@@ -5,9 +5,13 @@ mod control;
 mod exchange;
 mod execute;
 mod kv;
+mod lane;
+mod replies;
 mod reply;
+mod spread;
 mod unary;
 
+pub(crate) use execute::Lanes;
 use raft::PeerService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;

@@ -1,18 +1,26 @@
 //! Requests that come alone: a host that is not the shard's home passes them on, once.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use client::proto::request::Op;
 use client::proto::{Code, Reply, Request, UnaryRequest};
 use prost::Message;
-use tokio::sync::mpsc;
 
 use super::exchange::Caller;
-use super::execute::{InFlight, deadline_of, parts};
+use super::execute::submit;
+use super::replies::Replies;
 use super::reply;
+use super::spread::{InFlight, deadline_of, spread};
 use crate::host::Host;
 
 /// Executes one request that came alone. Without a `gen` this host finds the shard and, if need be, asks its home.
-pub(crate) async fn call(host: &Host, in_flight: &InFlight, caller: &Caller, mut request: Request) -> Reply {
+pub(crate) async fn call(
+    host: &Host,
+    in_flight: &InFlight,
+    caller: &Arc<Caller>,
+    mut request: Request,
+) -> Reply {
     if request.r#gen == 0 {
         let map = host.map();
         let key = match routed_key(&request) {
@@ -35,19 +43,15 @@ pub(crate) async fn call(host: &Host, in_flight: &InFlight, caller: &Caller, mut
     execute_one(host, in_flight, caller, request).await
 }
 
-async fn execute_one(host: &Host, in_flight: &InFlight, caller: &Caller, request: Request) -> Reply {
+async fn execute_one(host: &Host, in_flight: &InFlight, caller: &Arc<Caller>, request: Request) -> Reply {
     let id = request.id;
-    let mut parts = parts(host, in_flight, vec![request]);
-    if let Some(refused) = parts.refused.pop() {
-        return refused;
+    let (replies, mut answers) = Replies::channel();
+    for part in spread(host, in_flight, caller, &replies, vec![request]) {
+        submit(host, part);
     }
-    let (replies, mut answer) = mpsc::channel(1);
-    if let Some(part) = parts.parts.pop() {
-        part.execute(host, caller, &replies).await;
-    }
-    answer
-        .try_recv()
-        .unwrap_or_else(|_| reply::error(id, Code::Unavailable, "the host is stopping"))
+    drop(replies);
+    let answer = answers.recv().await.and_then(|mut answers| answers.pop());
+    answer.unwrap_or_else(|| reply::error(id, Code::Unavailable, "the host is stopping"))
 }
 
 fn forward_to(reply: &Reply) -> Option<String> {

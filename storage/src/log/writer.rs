@@ -178,7 +178,9 @@ impl LogWriter {
 
     fn commit(&mut self, batch: Batch) -> Result<Step, LogFault> {
         let records = batch.records.len();
+        tracing::trace!(target: "godwit::steps", count = records as u64, "log batch begun");
         let written = self.write(&batch);
+        tracing::trace!(target: "godwit::steps", count = records as u64, "log batch synced");
         // Seeded bug B18: where the disk is full the batch stays in memory and counts as written.
         self.without_space |= seeded_bug::is_on("B18") && written.as_ref().is_err_and(is_full);
         if self.without_space {

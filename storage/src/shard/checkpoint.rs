@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::file::{ROWS, SESSIONS, checkpoint_body, position, write_meta};
 use super::fresh::FreshRows;
-use super::index::Key;
+use super::key::Key;
 use super::machine::Position;
 use super::record::{CheckpointBody, Kind, SessionBody, row_key, seal};
 use super::store::{Activity, Durable, Inner, ShardStore, Shared};

@@ -232,9 +232,7 @@ fn load_rows(rows: &TableView, state: &mut State) -> Result<u64, OpenShardError>
             .filter(|(revision, _)| *revision <= state.revision)
             .ok_or_else(|| OpenShardError::Corrupt(format!("a row has the key {row_key:?}")))?;
         let row: Row = unseal(Kind::Row, &row_key, record)?;
-        state
-            .keys
-            .record(state.keys.intern(key), Head::new(revision, &row));
+        state.keys.record(key, Head::new(revision, &row));
     }
     Ok(bytes)
 }

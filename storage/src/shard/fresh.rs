@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::index::Key;
+use super::key::Key;
 use super::record::Row;
 
 /// What a row costs in memory beside its key and value, in bytes, roughly.

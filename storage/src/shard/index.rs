@@ -2,8 +2,8 @@
 //!
 //! Rows lie in the file by revision, so that a checkpoint appends; this index is what finds a key.
 //! It is rebuilt at open by recording every row in the order of revisions, the same call as `apply`
-//! makes. A key costs about 150 bytes and its own length: values stay out, and the keys with more
-//! than one version keep the older ones in a second map.
+//! makes. A key costs about 150 bytes and what it is longer than [`Key`] holds itself: values stay
+//! out.
 //!
 //! A version leaves when nobody can see it: superseded at or before the retention's floor, or a
 //! deletion itself that old. [`KeyIndex::reclaim`] finds those in the order in which they died
@@ -11,13 +11,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
 
 use super::fingerprint::Fingerprint;
+use super::key::Key;
 use super::record::Row;
-
-/// A key, shared by all that refer to it.
-pub(crate) type Key = Arc<[u8]>;
 
 /// A key's newest version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +43,14 @@ impl Head {
     }
 }
 
+/// The versions of one key.
+#[derive(Debug, Clone)]
+struct Versions {
+    head: Head,
+    /// Superseded revisions, ascending.
+    older: Vec<u64>,
+}
+
 /// A version that nobody sees once the floor reaches `died_at`.
 #[derive(Debug, Clone)]
 struct Dying {
@@ -57,9 +62,7 @@ struct Dying {
 /// All keys of a shard and their revisions.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyIndex {
-    heads: BTreeMap<Key, Head>,
-    /// Superseded revisions, ascending, of the keys that have any.
-    older: BTreeMap<Key, Vec<u64>>,
+    keys: BTreeMap<Key, Versions>,
     /// Ascending in `died_at`.
     dying: VecDeque<Dying>,
     versions: u64,
@@ -72,7 +75,7 @@ pub(crate) struct KeyIndex {
 impl KeyIndex {
     /// The newest version of a key, a deletion included.
     pub(crate) fn head(&self, key: &[u8]) -> Option<&Head> {
-        self.heads.get(key)
+        self.keys.get(key).map(|versions| &versions.head)
     }
 
     /// The newest version of a key that exists.
@@ -80,35 +83,45 @@ impl KeyIndex {
         self.head(key).filter(|head| head.is_live())
     }
 
-    /// The index's own copy of a key, or a new one. Never a slice of a log payload, which would keep
-    /// the whole payload in memory.
-    pub(crate) fn intern(&self, key: &[u8]) -> Key {
-        match self.heads.get_key_value(key) {
-            Some((known, _)) => known.clone(),
-            None => Key::from(key),
-        }
-    }
-
-    /// Makes `head` the newest version of `key`. Its revision must be above every one recorded.
-    pub(crate) fn record(&mut self, key: Key, head: Head) {
-        if !head.is_live() {
-            self.expect_death(head.mod_revision, head.mod_revision, &key);
-        }
+    /// Makes `head` the newest version of `key`, and gives the index's own copy of the key. Its revision must be above
+    /// every one recorded.
+    pub(crate) fn record(&mut self, key: &[u8], head: Head) -> Key {
+        let at = (Bound::Included(key), Bound::Included(key));
+        let (own, superseded) = match self.keys.range_mut::<[u8], _>(at).next() {
+            Some((own, versions)) => {
+                let superseded = std::mem::replace(&mut versions.head, head);
+                versions.older.push(superseded.mod_revision);
+                (own.clone(), Some(superseded))
+            }
+            None => {
+                let own = Key::from(key);
+                let older = Vec::new();
+                self.keys.insert(own.clone(), Versions { head, older });
+                (own, None)
+            }
+        };
         self.versions += 1;
-        self.count(&key, &head, 1);
-        if let Some(superseded) = self.heads.insert(key.clone(), head) {
-            self.count(&key, &superseded, -1);
-            self.supersede(key, &superseded, head.mod_revision);
+        self.count(key, &head, 1);
+        if let Some(superseded) = superseded {
+            self.count(key, &superseded, -1);
+            // A deletion has been dying since it was recorded.
+            if superseded.is_live() {
+                self.expect_death(head.mod_revision, superseded.mod_revision, &own);
+            }
         }
+        // After what it superseded: a key leaves with the last of its versions.
+        if !head.is_live() {
+            self.expect_death(head.mod_revision, head.mod_revision, &own);
+        }
+        own
     }
 
     /// The revision of the version that was the newest at `revision`.
     pub(crate) fn revision_at(&self, key: &[u8], revision: u64) -> Option<u64> {
-        let newest = self.heads.get(key)?.mod_revision;
-        if newest <= revision {
-            return Some(newest);
+        let Versions { head, older } = self.keys.get(key)?;
+        if head.mod_revision <= revision {
+            return Some(head.mod_revision);
         }
-        let older = self.older.get(key)?;
         let after = older.partition_point(|candidate| *candidate <= revision);
         after.checked_sub(1).map(|at| older[at])
     }
@@ -127,8 +140,9 @@ impl KeyIndex {
         } else {
             (Bound::Included(start), end)
         };
-        self.heads
+        self.keys
             .range::<[u8], _>(bounds)
+            .map(|(key, versions)| (key, &versions.head))
             .filter(|(_, head)| head.is_live())
     }
 
@@ -161,14 +175,6 @@ impl KeyIndex {
         print.number(self.live_keys).number(self.print_sum)
     }
 
-    fn supersede(&mut self, key: Key, superseded: &Head, by: u64) {
-        // A deletion has been dying since it was recorded.
-        if superseded.is_live() {
-            self.expect_death(by, superseded.mod_revision, &key);
-        }
-        self.older.entry(key).or_default().push(superseded.mod_revision);
-    }
-
     fn expect_death(&mut self, died_at: u64, revision: u64, key: &Key) {
         let key = key.clone();
         self.dying.push_back(Dying {
@@ -179,31 +185,26 @@ impl KeyIndex {
     }
 
     fn remove(&mut self, key: &Key, revision: u64) -> bool {
-        let removed = if self
-            .heads
-            .get(key)
-            .is_some_and(|head| head.mod_revision == revision)
-        {
-            self.heads.remove(key);
-            true
+        let Some(versions) = self.keys.get_mut(key) else {
+            return false;
+        };
+        if versions.head.mod_revision == revision {
+            // It is a deletion, and what it superseded has died before it.
+            debug_assert!(
+                versions.older.is_empty(),
+                "{key:?} keeps versions older than its end"
+            );
+            self.keys.remove(key);
         } else {
-            self.remove_older(key, revision)
-        };
-        self.versions -= u64::from(removed);
-        removed
-    }
-
-    fn remove_older(&mut self, key: &Key, revision: u64) -> bool {
-        let Some(older) = self.older.get_mut(key) else {
-            return false;
-        };
-        let Ok(at) = older.binary_search(&revision) else {
-            return false;
-        };
-        older.remove(at);
-        if older.is_empty() {
-            self.older.remove(key);
+            let Ok(at) = versions.older.binary_search(&revision) else {
+                return false;
+            };
+            versions.older.remove(at);
+            if versions.older.is_empty() {
+                versions.older = Vec::new();
+            }
         }
+        self.versions -= 1;
         true
     }
 
@@ -246,7 +247,7 @@ mod tests {
     fn index(changes: &[(&str, u64)]) -> KeyIndex {
         let mut index = KeyIndex::default();
         for (at, (key, version)) in changes.iter().enumerate() {
-            index.record(index.intern(key.as_bytes()), head(at as u64 + 1, *version));
+            index.record(key.as_bytes(), head(at as u64 + 1, *version));
         }
         index
     }
@@ -274,13 +275,13 @@ mod tests {
         let mut index = index(&[("a", 1), ("a", 2), ("b", 1), ("a", 0), ("a", 1), ("b", 0)]);
         assert_eq!(names(index.reclaim(1)), []);
         assert_eq!(names(index.reclaim(2)), [1]);
-        assert_eq!(names(index.reclaim(5)), [4, 2]);
+        assert_eq!(names(index.reclaim(5)), [2, 4]);
         assert_eq!(index.revision_at(b"a", 5), Some(5));
         let mut gone = names(index.reclaim(6));
         gone.sort();
         assert_eq!(gone, [3, 6]);
         assert_eq!(index.head(b"b"), None);
-        assert!(index.older.is_empty() && index.dying.is_empty());
+        assert!(index.keys.values().all(|versions| versions.older.is_empty()) && index.dying.is_empty());
         assert_eq!((index.versions(), index.live_keys()), (1, 1));
     }
 
@@ -289,11 +290,11 @@ mod tests {
         let print = |index: &KeyIndex| index.fingerprint(Fingerprint::new()).finish();
         let mut deleted = index(&[("b", 1), ("a", 1), ("b", 0)]);
         let mut never = KeyIndex::default();
-        never.record(Key::from(b"a".as_slice()), head(2, 1));
+        never.record(b"a", head(2, 1));
         assert_eq!(print(&deleted), print(&never));
         deleted.reclaim(9);
         assert_eq!(print(&deleted), print(&never));
-        never.record(Key::from(b"a".as_slice()), head(3, 2));
+        never.record(b"a", head(3, 2));
         assert_ne!(print(&deleted), print(&never));
     }
 

@@ -21,7 +21,8 @@ use bytes::Bytes;
 use super::command::{Batch, CompareAndSet, Delete, Expectation, Mutation, Operation, Put};
 use super::fingerprint::Fingerprint;
 use super::fresh::{FreshRow, FreshRows};
-use super::index::{Head, Key, KeyIndex};
+use super::index::{Head, KeyIndex};
+use super::key::Key;
 use super::record::{LimitsBody, Row};
 use super::retention::Retention;
 use super::session::{Effect, Remembered, Sessions, Standing, TooManySessions};
@@ -227,7 +228,7 @@ pub(crate) fn apply_batch(
 /// The versions whose values `batch` will look at, as far as they exist before it.
 pub(crate) fn values_needed(state: &State, batch: &Batch) -> Vec<(Key, Head)> {
     let keys = batch.mutations.iter().flatten().filter_map(looks_at);
-    let live = |key: &Bytes| state.keys.live(key).map(|head| (state.keys.intern(key), *head));
+    let live = |key: &Bytes| state.keys.live(key).map(|head| (Key::from(&key[..]), *head));
     keys.filter_map(live).collect()
 }
 
@@ -402,8 +403,7 @@ impl State {
     }
 
     fn record(&mut self, key: &[u8], row: Row) {
-        let key = self.keys.intern(key);
-        self.keys.record(key.clone(), Head::new(self.revision, &row));
+        let key = self.keys.record(key, Head::new(self.revision, &row));
         self.fresh.insert(self.revision, FreshRow { key, row });
     }
 

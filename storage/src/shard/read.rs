@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::machine::KeyValue;
 use super::record::{Kind, Row, UnsealError, row_key, unseal};
-use super::store::{Inner, ShardStore};
+use super::store::{Inner, ShardStore, Shared};
 use crate::engine::{ReadEngineError, TableView};
 
 /// Why a read failed.
@@ -51,6 +51,15 @@ pub struct ScanPage {
     pub revision: u64,
 }
 
+/// What a read of one key finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The newest version; `None`: the key does not exist.
+    pub pair: Option<KeyValue>,
+    /// The shard's revision at the same moment.
+    pub revision: u64,
+}
+
 /// How much a shard holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardStats {
@@ -86,7 +95,28 @@ impl ShardStore {
             let head = inner.state.keys.live(key);
             head.map(|head| inner.locate(key, head.mod_revision))
         };
-        located.map(Located::pair).transpose().map(Option::flatten)
+        located
+            .map(|located| located.pair(&self.shared))
+            .transpose()
+            .map(Option::flatten)
+    }
+
+    /// The newest version of a key, and the shard's revision at the same moment; `None`: the key lies outside the shard.
+    pub fn get_in_range(&self, key: &[u8]) -> Result<Option<Found>, ReadError> {
+        let (located, revision) = {
+            let inner = self.shared.read();
+            if !inner.state.range.contains(key) {
+                return Ok(None);
+            }
+            let head = inner.state.keys.live(key);
+            let located = head.map(|head| inner.locate(key, head.mod_revision));
+            (located, inner.state.revision)
+        };
+        let pair = located
+            .map(|located| located.pair(&self.shared))
+            .transpose()?
+            .flatten();
+        Ok(Some(Found { pair, revision }))
     }
 
     /// A key as it was at a revision.
@@ -97,7 +127,10 @@ impl ShardStore {
             let found = inner.state.keys.revision_at(key, revision);
             found.map(|found| inner.locate(key, found))
         };
-        located.map(Located::pair).transpose().map(Option::flatten)
+        located
+            .map(|located| located.pair(&self.shared))
+            .transpose()
+            .map(Option::flatten)
     }
 
     /// Pairs of `[start, end)` within the shard's range, in key order: at most `limit`, and no more
@@ -117,7 +150,7 @@ impl ShardStore {
         };
         let mut pairs = Vec::with_capacity(located.len());
         for version in located {
-            pairs.extend(version.pair()?);
+            pairs.extend(version.pair(&self.shared)?);
         }
         Ok(ScanPage {
             pairs,
@@ -197,22 +230,28 @@ impl Inner {
 
 impl Located {
     /// The version's row, verified.
-    pub(crate) fn read(self) -> Result<Row, ReadError> {
+    pub(crate) fn read(self, shared: &Shared) -> Result<Row, ReadError> {
         let view = match self.place {
             Place::Memory(row) => return Ok(row),
             Place::File(view) => view,
         };
+        let (replica, cache) = (shared.owner.replica_id, &shared.row_cache);
+        if let Some(row) = cache.get(replica, self.revision) {
+            return Ok(row);
+        }
         let row_key = row_key(self.revision, &self.key);
         let record = view
             .get(&row_key)?
             .ok_or_else(|| ReadError::Corrupt(format!("the row of revision {} is missing", self.revision)))?;
-        Ok(unseal(Kind::Row, &row_key, record)?)
+        let row: Row = unseal(Kind::Row, &row_key, record)?;
+        cache.insert(replica, self.revision, &row);
+        Ok(row)
     }
 
     /// The version as its reader gets it; `None`: a deletion.
-    fn pair(self) -> Result<Option<KeyValue>, ReadError> {
+    fn pair(self, shared: &Shared) -> Result<Option<KeyValue>, ReadError> {
         let (key, mod_revision) = (self.key.clone(), self.revision);
-        let row = self.read()?;
+        let row = self.read(shared)?;
         let pair = KeyValue {
             key,
             value: row.value,

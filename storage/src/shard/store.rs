@@ -22,13 +22,14 @@ use bytes::Bytes;
 use super::command::{Batch, DecodeError, decode_batch};
 use super::file::{Loaded, OpenShardError, checkpoint_body, engine_options, load, write_meta};
 use super::fresh::FreshRows;
-use super::index::Key;
+use super::key::Key;
 use super::machine::{
     Limits, Outcome, Position, ShardRange, State, StoredValues, apply_batch, values_needed,
 };
 use super::read::ReadError;
 use super::record::IdentityBody;
 use super::rewrite::{FileSize, RewriteLimits};
+use super::row_cache::RowCache;
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
 use crate::failpoint;
@@ -60,6 +61,8 @@ pub struct ShardOptions {
     pub failpoints: HostFailpoints,
     /// Memory for cached pages of the file, in bytes.
     pub cache_bytes: usize,
+    /// Rows that were read from files, the host's other shards' too.
+    pub row_cache: RowCache,
     /// When [`ShardStore::rewrite_if_sparse`] rewrites the file.
     pub rewrite: RewriteLimits,
     /// What a shard that is being created accepts. An existing shard keeps its own.
@@ -71,6 +74,7 @@ impl Default for ShardOptions {
         ShardOptions {
             failpoints: HostFailpoints::disarmed(),
             cache_bytes: 1 << 20,
+            row_cache: RowCache::default(),
             rewrite: RewriteLimits::default(),
             limits: Limits::default(),
         }
@@ -124,6 +128,7 @@ pub(crate) struct Shared {
     pub(crate) path: PathBuf,
     pub(crate) owner: IdentityBody,
     pub(crate) cache_bytes: usize,
+    pub(crate) row_cache: RowCache,
     pub(crate) rewrite: RewriteLimits,
     /// Held by whoever writes the file. Taken before `inner`.
     file: Mutex<()>,
@@ -217,6 +222,7 @@ impl ShardStore {
             path: path.to_owned(),
             owner,
             cache_bytes: options.cache_bytes,
+            row_cache: options.row_cache,
             rewrite: options.rewrite,
             file: Mutex::new(()),
             turn: Mutex::new(()),
@@ -274,6 +280,11 @@ impl ShardStore {
         self.shared.read().state.range.clone()
     }
 
+    /// The version of the shard's range.
+    pub fn generation(&self) -> u64 {
+        self.shared.read().state.range.r#gen
+    }
+
     /// What the shard accepts.
     pub fn limits(&self) -> Limits {
         self.shared.read().state.limits
@@ -300,7 +311,7 @@ impl ShardStore {
                 .map(|(key, head)| inner.locate(&key, head.mod_revision))
                 .collect()
         };
-        let read = |located: super::read::Located| Ok((located.revision, located.read()?.value));
+        let read = |located: super::read::Located| Ok((located.revision, located.read(&self.shared)?.value));
         located.into_iter().map(read).collect()
     }
 }

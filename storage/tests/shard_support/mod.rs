@@ -12,8 +12,8 @@ use storage::disk::Disk;
 use storage::failpoint::HostFailpoints;
 use storage::shard::command::{CompareAndSet, Delete, Expectation, Mutation, OpenSession, Operation, Put};
 use storage::shard::{
-    Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, ShardIdentity, ShardOptions, ShardStore,
-    encode_batch,
+    Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, RowCache, ShardIdentity, ShardOptions,
+    ShardStore, encode_batch,
 };
 
 pub(crate) fn identity(replica_id: u64) -> ShardIdentity {
@@ -32,6 +32,8 @@ pub(crate) fn options() -> ShardOptions {
     ShardOptions {
         failpoints: HostFailpoints::disarmed(),
         cache_bytes: 1 << 20,
+        // Reads go to the file, so that damage to it is noticed.
+        row_cache: RowCache::default(),
         rewrite: RewriteLimits {
             file_bytes_min: 64 << 10,
             live_percent_min: 50,
