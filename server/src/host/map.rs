@@ -98,6 +98,18 @@ impl ShardMap {
         self.shards.iter().find(|route| route.shard_id == shard.0)
     }
 
+    /// Whether a majority of a shard's voters is in the region of `host`.
+    pub(crate) fn has_quorum_near(&self, shard: ShardId, host: HostId) -> bool {
+        let (Some(route), Some(here)) = (self.route(shard), self.hosts.get(&host)) else {
+            return false;
+        };
+        let near = route.hosts.iter().filter(|voter| {
+            let voter = self.hosts.get(&HostId(**voter));
+            voter.is_some_and(|voter| voter.region == here.region)
+        });
+        near.count() * 2 > route.hosts.len()
+    }
+
     /// A host as clients are told of it.
     pub fn address(&self, host: HostId) -> Option<HostAddress> {
         let known = self.hosts.get(&host)?;
@@ -336,6 +348,34 @@ mod tests {
             (Some(2), Some(2), Some(1), Some(1))
         );
         assert_eq!(ShardMap::default().shard_of(b"a"), None);
+    }
+
+    #[test]
+    fn a_quorum_is_near_where_most_voters_share_the_region() {
+        let host = |region: &str| MapHost {
+            address: "a:1".into(),
+            zone: "z".into(),
+            region: region.into(),
+        };
+        let near = |regions: &[&str], voters: &[u64]| {
+            let hosts = (1..).map(HostId).zip(regions.iter().map(|region| host(region)));
+            let route = ShardRoute {
+                shard_id: 1,
+                hosts: voters.to_vec(),
+                ..ShardRoute::default()
+            };
+            let map = ShardMap {
+                hosts: hosts.collect(),
+                shards: vec![route],
+                ..map()
+            };
+            map.has_quorum_near(ShardId(1), HostId(1))
+        };
+        assert!(near(&["r", "r", "s"], &[1, 2, 3]));
+        assert!(!near(&["r", "s", "s"], &[1, 2, 3]));
+        assert!(!near(&["r", "r", "s", "s"], &[1, 2, 3, 4]), "half is no majority");
+        assert!(!near(&["r"], &[7, 8, 9]), "of unknown hosts nothing is known");
+        assert!(!map().has_quorum_near(ShardId(9), HostId(1)));
     }
 
     #[test]

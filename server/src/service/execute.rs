@@ -4,7 +4,7 @@
 //! behind one ReadIndex. Nothing is executed whose deadline has passed, and a mutation that was proposed without an
 //! answer is reported as unknown, never as failed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,11 @@ use crate::profiler;
 
 /// How long requests wait here for the end of an election before they are sent on.
 const ELECTION_WAIT: Duration = Duration::from_millis(500);
+/// Turns of a shard whose quorum is near: one, so that whatever comes while it is under way travels together.
+const TURNS_NEAR: usize = 1;
+/// Turns of a shard whose quorum is in other regions: nothing has to wait for an answer that takes long to come.
+const TURNS_FAR: usize = 64;
+
 /// What waits for one shard.
 #[derive(Default)]
 pub(crate) struct Lanes {
@@ -32,6 +37,29 @@ pub(crate) struct Lanes {
     reads_by_index: Arc<Lane<Part>>,
     reads_by_lease: Arc<Lane<Part>>,
     reads_anywhere: Arc<Lane<Part>>,
+    turns: Mutex<Turns>,
+}
+
+/// How many turns each lane has, by a version of the map.
+#[derive(Default)]
+struct Turns {
+    map_version: u64,
+    most: usize,
+}
+
+impl Lanes {
+    fn turns_max(&self, host: &Host, shard: ShardId) -> usize {
+        let mut turns = self.turns.lock().expect("no holder of this lock panics");
+        let map = host.map();
+        if turns.most == 0 || turns.map_version != map.version {
+            turns.map_version = map.version;
+            turns.most = match map.has_quorum_near(shard, host.id()) {
+                true => TURNS_NEAR,
+                false => TURNS_FAR,
+            };
+        }
+        turns.most
+    }
 }
 
 /// Has a part executed; the answers go where the part says.
@@ -64,22 +92,27 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
             "the shard's range has another version",
         )
     });
-    // One that does not lead refuses at once: there is nothing to wait for.
-    let refused = !local.group.is_leader();
+    let turns_max = local.lanes.turns_max(host, part.shard);
+    // A replica that does not lead refuses at once: there is nothing to wait for.
+    let at_home = if local.group.is_leader() {
+        turns_max
+    } else {
+        usize::MAX
+    };
     let lanes = local.lanes.clone();
     if !mutations.is_empty()
-        && let Some(turn) = lanes.mutations.push(part.of(mutations), refused)
+        && let Some(turn) = lanes.mutations.push(part.of(mutations), at_home)
     {
         host.spawn(mutate_in_turn(host.clone(), local.clone(), turn));
     }
     let reads = [
-        (&lanes.reads_by_index, by_index, refused),
-        (&lanes.reads_by_lease, by_lease, refused),
-        (&lanes.reads_anywhere, anywhere, false),
+        (&lanes.reads_by_index, by_index, at_home),
+        (&lanes.reads_by_lease, by_lease, at_home),
+        (&lanes.reads_anywhere, anywhere, turns_max),
     ];
-    for (lane, reads, refused) in reads {
+    for (lane, reads, turns_max) in reads {
         if !reads.is_empty()
-            && let Some(turn) = lane.push(part.of(reads), refused)
+            && let Some(turn) = lane.push(part.of(reads), turns_max)
         {
             host.spawn(read_in_turn(host.clone(), local.clone(), turn));
         }
