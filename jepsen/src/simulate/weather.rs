@@ -148,7 +148,8 @@ impl Weather {
         }
         checks.alone.clear();
         for number in 0..world.hosts.len() {
-            if world.hosts[number].ended().is_some() {
+            // One without power may not have noticed yet, and nobody would start it when it has.
+            if world.hosts[number].ended().is_some() || world.hosts[number].disk.is_off() {
                 self.restart(number, world, checks);
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use placement::{KeyRange, ReplicaId, ShardId};
-use raft::{Group, Machine, OpenGroupError, StartGroup};
+use raft::{Group, Machine, MachineFault, OpenGroupError, StartGroup};
 use storage::shard::{CreateShardError, Limits, OpenShardError, ShardIdentity, ShardOptions, ShardStore};
 
 use super::folder::FolderError;
@@ -44,6 +44,9 @@ pub enum ReplicaError {
     /// The log fails.
     #[error(transparent)]
     Log(#[from] raft::DestroyError),
+    /// The placement state cannot be written.
+    #[error("the placement state cannot be written: {0}")]
+    Checkpoint(#[from] MachineFault),
 }
 
 /// A shard's replica on this host.
@@ -203,6 +206,10 @@ impl Host {
     pub(crate) async fn open_placement(&self, replica: ReplicaId) -> Result<(), ReplicaError> {
         let path = self.replica_file(ShardId::PLACEMENT, replica);
         let disk = self.shared.env.disk.clone();
+        let is_new = !disk.exists(&path).map_err(|source| FolderError::Io {
+            path: path.clone(),
+            source,
+        })?;
         let machine = self
             .shared
             .env
@@ -212,12 +219,26 @@ impl Host {
         let group = self
             .start_group(ShardId::PLACEMENT, replica, Arc::new(machine.clone()))
             .await?;
-        // The file marks the replica as present; without one a restart would not find it.
-        if let Err(e) = group.checkpoint().await {
-            tracing::warn!(error = %e, "the new placement replica has no checkpoint yet");
+        // The file marks the replica as present: without one a restart would not find it, and what it has promised as a
+        // voter would be forgotten.
+        if is_new && let Err(e) = self.first_checkpoint(&group).await {
+            self.raft()
+                .ok_or(ReplicaError::NoCluster)?
+                .close_group(ShardId::PLACEMENT)
+                .await;
+            return Err(e);
         }
         self.set_placement(Some(LocalPlacement { group, machine }));
         Ok(())
+    }
+
+    async fn first_checkpoint(&self, group: &Group) -> Result<(), ReplicaError> {
+        self.pass_failpoint(
+            storage::failpoint!(self.failpoints(), "placement.create.before_checkpoint"),
+            ShardId::PLACEMENT,
+            group.replica(),
+        )?;
+        Ok(group.checkpoint().await?)
     }
 
     async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
@@ -301,6 +322,7 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
+    use storage::failpoint::{Action, Failpoints, Firing};
     use storage::sim_disk::SimDisk;
 
     use super::*;
@@ -338,6 +360,31 @@ mod tests {
             eventually(|| again.host.placement().is_some()).await;
             assert!(again.host.shard(shard).is_none());
             again.stop().await;
+        });
+    }
+
+    /// A replica that was acknowledged and could not be found after a restart was lost to the placement group as a voter.
+    #[test]
+    fn a_placement_replica_is_made_only_if_a_restart_finds_it() {
+        const REPLICA: ReplicaId = ReplicaId(77);
+        let disk = Arc::new(SimDisk::new(1));
+        let registry = Failpoints::new(1);
+        on_a_runtime(async {
+            let served = Served::start_with(&disk, registry.host(0), |_, _| {}).await;
+            served.init().await;
+            let host = &served.host;
+            // As on a host that has none yet.
+            host.raft().unwrap().close_group(ShardId::PLACEMENT).await;
+            let make = || host.create_replica(ShardId::PLACEMENT, REPLICA, KeyRange::full(), 1);
+            let point = "placement.create.before_checkpoint";
+            registry.arm(0, point, Action::ReturnError, Firing::Nth(1));
+            let refused = make().await;
+            assert!(matches!(refused, Err(ReplicaError::Folder(_))), "{refused:?}");
+            assert!(host.raft().unwrap().group(ShardId::PLACEMENT).is_none());
+            make().await.expect("nothing is in the way any more");
+            let found = host.shared.folder.replicas().unwrap();
+            assert!(found.contains(&(ShardId::PLACEMENT, REPLICA)), "{found:?}");
+            served.stop().await;
         });
     }
 }

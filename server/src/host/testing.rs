@@ -6,11 +6,12 @@ use std::time::Duration;
 use client::TcpConnector;
 use client::proto::InitRequest;
 use client::proto::admin_client::AdminClient;
+use storage::failpoint::HostFailpoints;
 use storage::sim_disk::SimDisk;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Host, RunError, run};
+use super::{Host, HostEnv, RunError, run};
 use crate::config::HostConfig;
 use crate::serve::env_over;
 
@@ -36,6 +37,15 @@ pub(crate) struct Served {
 impl Served {
     /// Starts a host on `disk`; `ready` is called before it looks around.
     pub(crate) async fn start(disk: &Arc<SimDisk>, ready: impl FnOnce(&Host, &str) + Send + 'static) -> Self {
+        Self::start_with(disk, HostFailpoints::disarmed(), ready).await
+    }
+
+    /// The same, with fail points.
+    pub(crate) async fn start_with(
+        disk: &Arc<SimDisk>,
+        failpoints: HostFailpoints,
+        ready: impl FnOnce(&Host, &str) + Send + 'static,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let config = HostConfig {
@@ -43,7 +53,10 @@ impl Served {
             listen: address.clone(),
             ..HostConfig::default()
         };
-        let env = env_over(Arc::new(TcpConnector), disk.clone(), 1);
+        let env = HostEnv {
+            failpoints,
+            ..env_over(Arc::new(TcpConnector), disk.clone(), 1)
+        };
         let (stop, endpoint) = (CancellationToken::new(), format!("http://{address}"));
         let (told, host) = oneshot::channel();
         let at = endpoint.clone();

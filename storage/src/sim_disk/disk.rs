@@ -75,6 +75,11 @@ impl SimDisk {
         self.lock().operations_left = Some(operations);
     }
 
+    /// Whether the power is off: whoever still runs on this disk will end of it.
+    pub fn is_off(&self) -> bool {
+        self.lock().power_off
+    }
+
     /// Lets `bytes` more bytes be written, then refuses with `StorageFull`; None lifts the limit.
     pub fn limit_writes(&self, bytes: Option<u64>) {
         self.lock().bytes_left = bytes;
