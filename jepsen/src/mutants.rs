@@ -430,8 +430,8 @@ mod tests {
 
     #[test]
     fn every_bug_has_a_recipe_and_a_name_of_its_own() {
-        let names: std::collections::BTreeSet<&str> = Hunting::bugs().collect();
-        assert_eq!(names.len(), MUTANTS.len());
+        // A host ends of a name that it does not know, and that would pass for a catch.
+        assert!(Hunting::bugs().eq(storage::seeded_bug::ALL));
         assert!(MUTANTS.iter().all(|mutant| !mutant.recipes.is_empty()));
     }
 }
