@@ -145,7 +145,7 @@ impl Link {
             );
             (id, state.outbound.take())
         };
-        tracing::trace!(target: "godwit::steps", count = 1 as u64, "request queued");
+        tracing::trace!(target: "godwit::steps", count = 1_u64, "request queued");
         if let Some(waker) = wake {
             waker.wake();
         }

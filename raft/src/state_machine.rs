@@ -199,7 +199,7 @@ impl Cell {
         let response = self.apply_unless_early(entry)?;
         #[cfg(not(feature = "seeded-bugs"))]
         let response = self.apply_entry(entry)?;
-        tracing::trace!(target: "godwit::steps", count = 1 as u64, "entry applied");
+        tracing::trace!(target: "godwit::steps", count = 1_u64, "entry applied");
         if let Some(responder) = responder {
             responder.send(response);
         }
