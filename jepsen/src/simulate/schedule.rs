@@ -328,6 +328,7 @@ fn shortfalls(report: &Report) -> Vec<String> {
     let mut shortfalls = Vec::new();
     let struck = FaultClass::ALL
         .iter()
+        .chain(&[FaultClass::WildClockRates])
         .filter(|class| report.faults.contains_key(class.name()))
         .count();
     if struck < CLASSES_MIN {
