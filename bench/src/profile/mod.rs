@@ -146,8 +146,9 @@ impl Subject<'_> {
     }
 
     /// What was written down since a moment.
-    fn timelines(&self, since_ns: u64) -> anyhow::Result<Timelines> {
-        std::thread::sleep(FLUSHED_AFTER);
+    async fn timelines(&self, since_ns: u64) -> anyhow::Result<Timelines> {
+        // Hosts flush when later steps follow, and heartbeats always do.
+        tokio::time::sleep(FLUSHED_AFTER).await;
         let host = |number: usize| self.folder.join(format!("h{}", number + 1)).join("data");
         let others = (0..HOSTS).filter(|number| *number != self.home);
         Timelines::read(
@@ -162,8 +163,10 @@ impl Subject<'_> {
         let since_ns = now_ns();
         let load = self.load(kind, Pace::Closed { clients: 1 }).await?;
         run(&load, || self.cluster.usage()).await?;
-        let timelines = self.timelines(since_ns)?;
-        Ok(path::passed(path::of(kind), &timelines))
+        let timelines = self.timelines(since_ns).await?;
+        let (operations, passed) = path::passed(path::of(kind), &timelines);
+        anyhow::ensure!(operations > 0, "no {kind:?} passed all the steps of its path");
+        Ok((operations, passed))
     }
 
     async fn busy(&self, kind: Kind) -> anyhow::Result<Shared> {
@@ -171,7 +174,7 @@ impl Subject<'_> {
         let clients = BUSY_CLIENTS;
         let load = self.load(kind, Pace::Closed { clients }).await?;
         let (measured, used) = run(&load, || self.cluster.usage()).await?;
-        let timelines = self.timelines(since_ns)?;
+        let timelines = self.timelines(since_ns).await?;
         Ok(Shared::of(&timelines, &measured, &used))
     }
 }
