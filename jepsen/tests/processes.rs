@@ -48,7 +48,8 @@ fn options(folder: &Folder, hosts: usize, network: Option<NetworkKind>) -> Clust
 /// Kills a host, cuts another off, has a fourth one join, moves a replica onto it, and heals it all.
 async fn hurt_and_heal(options: ClusterOptions) {
     let cluster = Cluster::start(options).await.unwrap();
-    let client = cluster.connect().await.unwrap();
+    // What runs beside this test may take the processor for longer than a client of a run waits.
+    let client = cluster.connect().await.unwrap().with_deadline(LIMIT);
     client.put("kept", "before").await.unwrap();
 
     assert!(cluster.kill(1).unwrap());
