@@ -66,7 +66,7 @@ const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
 }
 
 /// Every bug, cheapest recipe first.
-const MUTANTS: [Mutant; 24] = [
+const MUTANTS: [Mutant; 25] = [
     of("B1", &[SIMULATED, run("isolate-leader,pause-leader", 60)]),
     of("B2", &[SIMULATED, only(&[FaultClass::Hold, FaultClass::Slow])]),
     of(
@@ -124,6 +124,13 @@ const MUTANTS: [Mutant; 24] = [
     ),
     of("B25", &[SIMULATED, only(&[FaultClass::IsolateLeader])]),
     of("B26", &[SIMULATED]),
+    of(
+        "B27",
+        &[
+            SIMULATED,
+            only(&[FaultClass::Hold, FaultClass::Partition, FaultClass::TransferStorm]),
+        ],
+    ),
 ];
 
 const fn of(bug: &'static str, recipes: &'static [Recipe]) -> Mutant {

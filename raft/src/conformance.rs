@@ -149,7 +149,7 @@ impl Stores {
     }
 
     pub(crate) fn log(&self) -> LogStore {
-        LogStore::new(self.hub.group(LogGroup(1)))
+        LogStore::new(self.hub.group(LogGroup(1))).expect("a new log")
     }
 
     /// A new shard with nothing in it.

@@ -16,10 +16,11 @@ use storage::seeded_bug;
 use tokio::sync::oneshot;
 
 use crate::config::{RaftOptions, RaftOptionsError};
+use crate::confirm::Confirmations;
 use crate::env::Env;
 use crate::failover;
 use crate::group::Group;
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, Told};
 use crate::machine::Machine;
 use crate::peer::{Link, NetworkFactory, Peers};
 use crate::runtime::HostInstant;
@@ -92,6 +93,8 @@ pub(crate) struct Registered {
     pub(crate) replica: u64,
     pub(crate) raft: GodwitRaft,
     pub(crate) cell: Arc<Cell>,
+    /// What its log was told last.
+    pub(crate) told: Arc<Told>,
     heard: Mutex<Option<HostInstant>>,
     /// Until then this replica neither votes nor campaigns.
     votes_from: Option<HostInstant>,
@@ -128,6 +131,7 @@ struct Shared {
     log: LogHub,
     peers: Peers,
     snapshots: crate::peer::Throttle,
+    confirmations: Arc<Confirmations>,
     groups: RwLock<BTreeMap<u64, Group>>,
     destroyed: RwLock<BTreeSet<u64>>,
 }
@@ -142,8 +146,10 @@ impl RaftHost {
     /// A host without groups.
     pub fn new(identity: HostIdentity, options: RaftOptions, env: Env, log: LogHub) -> Self {
         let snapshots = crate::peer::Throttle::new(options.snapshots_max, options.snapshot_bytes_per_s);
+        let peers = Peers::new(identity.clone(), env.clone());
         let shared = Shared {
-            peers: Peers::new(identity.clone(), env.clone()),
+            confirmations: Confirmations::new(peers.clone(), options.election_min),
+            peers,
             identity,
             options,
             env,
@@ -181,7 +187,9 @@ impl RaftHost {
             replica,
             reason,
         };
-        let log = LogStore::new(self.shared.log.group(LogGroup(replica)));
+        let log =
+            LogStore::new(self.shared.log.group(LogGroup(replica))).map_err(|e| failed(e.to_string()))?;
+        let told = log.told();
         let gate = FlushGate::Closed(log.flushed());
         let voted_before = log.has_voted();
         let cell =
@@ -213,6 +221,7 @@ impl RaftHost {
             replica,
             raft,
             cell,
+            told,
             heard: Mutex::default(),
             votes_from,
         });
@@ -331,6 +340,10 @@ impl RaftHost {
         self.shared.peers.link(host.0)
     }
 
+    pub(crate) fn confirmations(&self) -> &Arc<Confirmations> {
+        &self.shared.confirmations
+    }
+
     pub(crate) fn options(&self) -> &RaftOptions {
         &self.shared.options
     }
@@ -373,10 +386,13 @@ impl std::fmt::Debug for RaftHost {
 
 #[cfg(test)]
 mod tests {
+    use openraft::async_runtime::watch::WatchReceiver;
     use openraft::raft::VoteRequest;
 
     use super::*;
+    use crate::confirm::{self, Claim};
     use crate::conformance::{ShardMachine, Stores, test_env};
+    use crate::proto;
     use crate::types::{LeaderId, LogId, Vote};
 
     const GROUP: ShardId = ShardId(1);
@@ -456,6 +472,68 @@ mod tests {
         while !group.registered().may_vote() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        host.shutdown().await;
+    }
+
+    fn confirms(host: &RaftHost, group: u64, voter: u64, leader: (u64, u64)) -> bool {
+        let claim = proto::Claim {
+            group,
+            voter,
+            term: leader.0,
+            leader: leader.1,
+        };
+        confirm::check(host, &proto::Claims { claims: vec![claim] }).confirmed == [true]
+    }
+
+    /// It may have been promised in another life.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_voter_confirms_the_leader_of_its_highest_vote_and_no_other() {
+        let (_stores, host, _group) = restarted(3).await;
+        assert!(confirms(&host, 1, 1, (9, 2)));
+        for leader in [(8, 2), (9, 1), (9, 3), (10, 2)] {
+            assert!(!confirms(&host, 1, 1, leader), "{leader:?}");
+        }
+        assert!(!confirms(&host, 1, 2, (9, 2)), "another replica");
+        assert!(!confirms(&host, 2, 1, (9, 2)), "another group");
+        host.shutdown().await;
+    }
+
+    /// Openraft publishes a membership after it acts on it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_leader_claims_nothing_by_a_membership_that_may_be_outdated() {
+        let stores = Stores::new();
+        let host = RaftHost::new(identity(), RaftOptions::default(), test_env(), stores.hub());
+        let group = open(&host, &stores.shard()).await;
+        let claim = || Claim::of(GROUP.0, group.registered());
+        assert!(claim().is_none(), "it does not lead");
+        let members = BTreeMap::from([(ReplicaId(1), HostId(1))]);
+        group.initialize(&members).await.expect("a new group");
+        group.wait_for_leader(Duration::from_secs(10)).await;
+        group.read_index().await.expect("it leads, and is alone");
+        while claim().is_none() {
+            // What is published lags a little.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let sound = claim().expect("as before");
+        assert!(host.confirmations().confirm(sound).await, "it is its own quorum");
+        group.registered().told.set_membership(u64::MAX);
+        assert!(claim().is_none());
+        group.read_index().await.expect("openraft is asked instead");
+        host.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_leader_that_hears_from_no_quorum_is_not_confirmed() {
+        let (_stores, host, group) = restarted(3).await;
+        let membership = group
+            .registered()
+            .raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .clone();
+        let claim = Claim::by(GROUP.0, LeaderId { term: 9, node_id: 1 }, membership);
+        assert!(!host.confirmations().confirm(claim).await);
         host.shutdown().await;
     }
 

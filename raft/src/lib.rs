@@ -13,6 +13,7 @@ compile_error!("seeded bugs are built with debug assertions only, never for rele
 
 mod change;
 mod config;
+mod confirm;
 #[cfg(test)]
 mod conformance;
 mod convert;

@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use openraft::OptionalSend;
@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::convert;
 use crate::proto;
-use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::types::{Entry, LeaderId, LogId, TypeConfig, Vote};
 
 /// Bytes of log read at once; an append larger than this is sent in parts.
 const READ_BYTES_MAX: usize = 4 << 20;
@@ -28,8 +28,42 @@ const READ_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct LogStore {
     log: GroupLog,
     flushed: Arc<watch::Sender<Option<u64>>>,
+    told: Arc<Told>,
     #[cfg(feature = "seeded-bugs")]
     seeded: Seeded,
+}
+
+/// What openraft has told a log last, durable or not: it tells the log before it acts on it.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<ToldLast>);
+
+#[derive(Default)]
+struct ToldLast {
+    vote: Option<Vote>,
+    /// The last entry since the start that holds a membership.
+    membership: Option<u64>,
+}
+
+impl Told {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ToldLast> {
+        self.0.lock().expect("no panic under this lock")
+    }
+
+    /// Whether the highest vote that was granted is this leader's.
+    pub(crate) fn follows(&self, leader: LeaderId) -> bool {
+        let vote = self.lock().vote;
+        vote.is_some_and(|vote| *vote.leader_id() == leader)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_membership(&self, index: u64) {
+        self.lock().membership = Some(index);
+    }
+
+    /// The last entry since the start that holds a membership.
+    pub(crate) fn membership(&self) -> Option<u64> {
+        self.lock().membership
+    }
 }
 
 /// What seeded bugs remember.
@@ -43,14 +77,24 @@ struct Seeded {
 }
 
 impl LogStore {
-    pub(crate) fn new(log: GroupLog) -> Self {
+    /// # Errors
+    /// When the vote that the log holds makes no sense.
+    pub(crate) fn new(log: GroupLog) -> io::Result<Self> {
         let flushed = Arc::new(watch::Sender::new(log.flushed_index()));
-        Self {
+        let told = Told::default();
+        told.lock().vote = stored_vote(&log)?;
+        Ok(Self {
             log,
             flushed,
+            told: Arc::new(told),
             #[cfg(feature = "seeded-bugs")]
             seeded: Seeded::default(),
-        }
+        })
+    }
+
+    /// Follows what openraft tells this log.
+    pub(crate) fn told(&self) -> Arc<Told> {
+        self.told.clone()
     }
 
     #[cfg(feature = "seeded-bugs")]
@@ -138,11 +182,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        let Some(vote) = self.log.vote() else {
-            return Ok(None);
-        };
-        let vote = proto::Vote::decode(vote).map_err(convert::Malformed::from)?;
-        Ok(Some(convert::vote_from_proto(&vote)))
+        stored_vote(&self.log)
     }
 }
 
@@ -172,6 +212,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.told.lock().vote = Some(*vote);
         let vote: Bytes = convert::vote_to_proto(vote).encode_to_vec().into();
         #[cfg(feature = "seeded-bugs")]
         match storage::seeded_bug::chosen() {
@@ -211,9 +252,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
         });
         let records: Vec<LogRecord> = entries
-            .map(|entry| LogRecord {
-                index: entry.log_id.index(),
-                payload: convert::encode_record(&entry),
+            .map(|entry| {
+                if entry.payload.membership.is_some() {
+                    self.told.lock().membership = Some(entry.log_id.index());
+                }
+                LogRecord {
+                    index: entry.log_id.index(),
+                    payload: convert::encode_record(&entry),
+                }
             })
             .collect();
         let Some(last) = records.last().map(|record| record.index) else {
@@ -238,6 +284,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let last_kept = last_log_id.map(|id| id.index());
+        {
+            let mut told = self.told.lock();
+            told.membership = told.membership.min(last_kept);
+        }
         durable(|done| self.log.truncate_after(last_kept, done)).await?;
         self.flushed.send_replace(last_kept);
         Ok(())
@@ -257,6 +307,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         });
         Ok(())
     }
+}
+
+fn stored_vote(log: &GroupLog) -> io::Result<Option<Vote>> {
+    let Some(vote) = log.vote() else {
+        return Ok(None);
+    };
+    let vote = proto::Vote::decode(vote).map_err(convert::Malformed::from)?;
+    Ok(Some(convert::vote_from_proto(&vote)))
 }
 
 fn decode_log_id(encoded: Bytes) -> io::Result<LogId> {

@@ -12,8 +12,9 @@ use openraft::raft::linearizable_read::LinearizerOption;
 use placement::{HostId, ReplicaId};
 use storage::seeded_bug;
 
+use crate::confirm::Claim;
 use crate::group::Group;
-use crate::host::Registered;
+use crate::host::{RaftHost, Registered};
 use crate::proto;
 use crate::proto::message::Body;
 
@@ -44,7 +45,14 @@ impl Group {
     /// Waits until this replica may serve a linearizable read: it led at some moment after the call, and has applied
     /// all that was committed before. One call serves every read that was received before it.
     pub async fn read_index(&self) -> Result<(), ReadError> {
-        self.confirm(ReadPolicy::ReadIndex.into()).await
+        // Seeded bug B1: a replica that believes it leads serves reads without asking anyone.
+        if seeded_bug::is_on("B1") && self.is_leader() {
+            return Ok(());
+        }
+        match index_by_voters(self.raft_host(), self.id().0, self.registered()).await {
+            Some(_) => Ok(()),
+            None => self.confirm(ReadPolicy::ReadIndex.into()).await,
+        }
     }
 
     /// The same on the strength of the leader's lease: a quorum's answer at most `LEASE_SHARE` of the longest election
@@ -71,10 +79,6 @@ impl Group {
     }
 
     async fn confirm(&self, how: LinearizerOption) -> Result<(), ReadError> {
-        // Seeded bug B1: a replica that believes it leads serves reads without asking anyone.
-        if seeded_bug::is_on("B1") && self.is_leader() {
-            return Ok(());
-        }
         let raft = &self.registered().raft;
         let confirmed = match seeded_bug::is_on("B12") {
             // Seeded bug B12: a leader serves before it has applied what was committed before it led.
@@ -137,8 +141,23 @@ impl Group {
     }
 }
 
+/// How far a read has to see that begins now, if this replica leads and a quorum of voters says so; it has applied as
+/// much.
+async fn index_by_voters(host: &RaftHost, group: u64, replica: &Registered) -> Option<u64> {
+    let claim = Claim::of(group, replica)?;
+    let applied = claim.applied;
+    host.confirmations().confirm(claim).await.then_some(applied)
+}
+
 /// Answers another replica's question how far a read has to see: after a quorum has confirmed that this one leads.
-pub(crate) async fn answer_read_index(replica: &Registered) -> proto::ReadIndexReply {
+pub(crate) async fn answer_read_index(
+    host: &RaftHost,
+    group: u64,
+    replica: &Registered,
+) -> proto::ReadIndexReply {
+    if let index @ Some(_) = index_by_voters(host, group, replica).await {
+        return proto::ReadIndexReply { index };
+    }
     let confirmed = replica.raft.get_read_log_id(ReadPolicy::ReadIndex).await;
     proto::ReadIndexReply {
         index: confirmed.ok().map(|(read, _)| read.index()),

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{FRAME_BYTES_MAX, PROTOCOL, snapshot};
+use crate::confirm;
 use crate::convert::{self, Malformed};
 use crate::host::{Lookup, RaftHost, Registered};
 use crate::proto;
@@ -172,6 +173,9 @@ impl Incoming {
             call: message.call,
             replies: self.replies.clone(),
         };
+        if let Some(Body::Claims(claims)) = &message.body {
+            return to.send(Body::ClaimsReply(confirm::check(&self.host, claims)));
+        }
         let replica = match self.host.lookup(message.group, message.to_replica) {
             Lookup::Here(replica) => replica,
             absent => return to.send(Body::Refusal(absence(&absent))),
@@ -179,7 +183,10 @@ impl Incoming {
         let key = (message.group, message.from_replica, message.to_replica);
         match message.body {
             Some(Body::Append(append)) => self.append(key, replica, append, to),
-            Some(body) => drop(self.host.env().spawn(answer(replica, body, to))),
+            Some(body) => {
+                let answering = answer(self.host.clone(), message.group, replica, body, to);
+                drop(self.host.env().spawn(answering));
+            }
             None => to.send(refusal(Kind::Malformed, "a message of an unknown kind")),
         }
     }
@@ -309,13 +316,15 @@ impl Feed {
     }
 }
 
-async fn answer(replica: Arc<Registered>, body: Body, to: ReplyTo) {
+async fn answer(host: RaftHost, group: u64, replica: Arc<Registered>, body: Body, to: ReplyTo) {
     let reply = match body {
         Body::Heartbeat(append) => heartbeat(&replica, append).await,
         Body::Vote(ballot) => vote(&replica, ballot, false).await,
         Body::PreVote(ballot) => vote(&replica, ballot, true).await,
         Body::Transfer(transfer) => accept_transfer(&replica, transfer).await,
-        Body::ReadIndex(proto::ReadIndex {}) => Ok(Body::ReadIndexReply(answer_read_index(&replica).await)),
+        Body::ReadIndex(proto::ReadIndex {}) => Ok(Body::ReadIndexReply(
+            answer_read_index(&host, group, &replica).await,
+        )),
         _ => Ok(refusal(Kind::Malformed, "a reply where a request was expected")),
     };
     to.send(reply.unwrap_or_else(|e| refusal(Kind::Stopped, &e)));
