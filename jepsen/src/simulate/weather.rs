@@ -149,7 +149,7 @@ impl Weather {
         checks.alone.clear();
         for number in 0..world.hosts.len() {
             // One without power may not have noticed yet, and nobody would start it when it has.
-            if world.hosts[number].ended().is_some() || world.hosts[number].disk.is_off() {
+            if world.hosts[number].ended().is_some() || world.hosts[number].disk.is_doomed() {
                 self.restart(number, world, checks);
             }
         }

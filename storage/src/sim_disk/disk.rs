@@ -56,6 +56,7 @@ impl SimDisk {
         }
         state.boot += 1;
         state.locks.clear();
+        state.power_off = false;
         state.operations_left = None;
     }
 
@@ -68,15 +69,16 @@ impl SimDisk {
         state.dirs = BTreeSet::from([PathBuf::from("/")]);
     }
 
-    /// Cuts the power after `operations` more operations, at once after none: that many succeed, all later ones fail
+    /// Cuts the power after `operations` more operations: that many succeed, all later ones fail
     /// until [`SimDisk::crash`] starts the host anew.
     pub fn cut_power_after(&self, operations: u64) {
         self.lock().operations_left = Some(operations);
     }
 
-    /// Whether the power is off: whoever still runs on this disk will end of it.
-    pub fn is_off(&self) -> bool {
-        self.lock().is_off()
+    /// Whether the power is off, or goes off with the next operation that changes the disk: whoever still runs on this
+    /// disk will end of it, whether or not he has noticed.
+    pub fn is_doomed(&self) -> bool {
+        self.lock().is_doomed()
     }
 
     /// Lets `bytes` more bytes be written, then refuses with `StorageFull`; None lifts the limit.
@@ -89,12 +91,10 @@ impl SimDisk {
         self.lock().syncs_until_error = Some(nth);
     }
 
-    /// Lifts every fault that is armed or in force but for power that is off; what was written stays as it is.
+    /// Lifts every fault that is armed or in force; what was written stays as it is.
     pub fn mend(&self) {
         let mut state = self.lock();
-        if !state.is_off() {
-            state.operations_left = None;
-        }
+        state.operations_left = None;
         state.bytes_left = None;
         state.syncs_until_error = None;
         state.sync_mode = SyncMode::Honest;
@@ -393,10 +393,9 @@ mod tests {
         assert_eq!(disk.free_bytes(Path::new("/")).unwrap(), 0);
         disk.limit_writes(None);
         disk.cut_power_after(1);
-        assert!(!disk.is_off());
+        assert!(!disk.is_doomed());
         file.write(0, &[4; 1]).unwrap();
-        assert!(disk.is_off(), "whether or not somebody has noticed");
-        disk.mend();
+        assert!(disk.is_doomed(), "whether or not somebody has noticed");
         file.write(0, &[5; 1]).unwrap_err();
         disk.open(Path::new("/f"), OpenMode::Existing).unwrap_err();
         disk.crash();

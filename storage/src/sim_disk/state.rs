@@ -19,6 +19,7 @@ pub(super) struct SimState {
     pub(super) locks: BTreeMap<PathBuf, u64>,
     /// Grows with each crash; handles and locks of an earlier boot are dead.
     pub(super) boot: u64,
+    pub(super) power_off: bool,
     pub(super) operations_left: Option<u64>,
     pub(super) bytes_left: Option<u64>,
     pub(super) syncs_until_error: Option<u64>,
@@ -36,6 +37,7 @@ impl SimState {
             next_file: 0,
             locks: BTreeMap::new(),
             boot: 0,
+            power_off: false,
             operations_left: None,
             bytes_left: None,
             syncs_until_error: None,
@@ -47,19 +49,22 @@ impl SimState {
     /// Counts an operation; fails when the power is off or goes off with it.
     pub(super) fn operate(&mut self) -> io::Result<()> {
         self.stats.operations += 1;
-        self.check_power()?;
         if let Some(left) = &mut self.operations_left {
-            *left -= 1;
+            if *left == 0 {
+                self.power_off = true;
+            }
+            *left = left.saturating_sub(1);
         }
-        Ok(())
+        self.check_power()
     }
 
-    pub(super) fn is_off(&self) -> bool {
-        self.operations_left == Some(0)
+    /// Whether the power is off, or goes off with the next operation.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.power_off || self.operations_left == Some(0)
     }
 
     pub(super) fn check_power(&self) -> io::Result<()> {
-        if self.is_off() {
+        if self.power_off {
             Err(io::Error::other("the simulated power is off"))
         } else {
             Ok(())
