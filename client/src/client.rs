@@ -9,8 +9,8 @@ use crate::{
     config::{ClientConfig, ReadMode, RequestOptions},
     dispatch::{Answer, Call, Operation},
     error::{ConnectError, End, Failure, MutationError, ReadError},
-    operation::{Expect, Fetched, KeyRange, Previous, Swapped, Written},
-    proto::{CompareAndSet, Delete, Get, MutationResult, Put, mutation, reply},
+    operation::{Expect, Fetched, KeyRange, Previous, Swapped, Versions, Written},
+    proto::{Compact, CompareAndSet, Delete, Get, History, MutationResult, Put, mutation, reply},
     scan::Scan,
     setback::Refusal,
     stats::Stats,
@@ -82,8 +82,21 @@ impl Client {
 
     /// Reads a key, linearizably.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Fetched, ReadError> {
+        self.fetch(key.into(), 0).await
+    }
+
+    /// Reads a key as it was at a revision of its shard.
+    ///
+    /// # Errors
+    /// [`ReadError::Compacted`] where versions that old were forgotten, [`ReadError::FutureRevision`] where the shard has
+    /// not come so far, and [`ReadError::Invalid`] for revision 0, at which no shard has any key.
+    pub async fn get_at(&self, key: impl Into<Bytes>, revision: u64) -> Result<Fetched, ReadError> {
+        self.fetch(key.into(), past(revision)?).await
+    }
+
+    async fn fetch(&self, key: Bytes, revision: u64) -> Result<Fetched, ReadError> {
         self.cluster.shared.counters.gets.add(1);
-        let answer = self.run(Operation::Get(Get { key: key.into() })).await?;
+        let answer = self.run(Operation::Get(Get { key, revision })).await?;
         match answer.result {
             reply::Result::Get(found) => Ok(Fetched {
                 revision: answer.revision,
@@ -93,9 +106,44 @@ impl Client {
         }
     }
 
+    /// The versions of a key that can still be read, the newest first: at most `limit`, and only those of lower revisions
+    /// than `before`, to go on where an earlier call ended.
+    pub async fn history(
+        &self,
+        key: impl Into<Bytes>,
+        limit: u32,
+        before: Option<u64>,
+    ) -> Result<Versions, ReadError> {
+        self.cluster.shared.counters.gets.add(1);
+        let history = History {
+            key: key.into(),
+            limit,
+            before: before.unwrap_or(0),
+        };
+        let answer = self.run(Operation::History(history)).await?;
+        match answer.result {
+            reply::Result::History(found) => Ok(Versions {
+                revision: answer.revision,
+                versions: found.versions,
+                more: found.more,
+                oldest: found.oldest,
+            }),
+            _ => Err(self.failed(misread()).into()),
+        }
+    }
+
     /// Reads up to `limit` pairs of a range, in key order, a page at a time.
     pub fn scan(&self, range: KeyRange, limit: usize) -> Scan {
-        Scan::new(self.clone(), range, limit)
+        Scan::new(self.clone(), range, limit, 0)
+    }
+
+    /// The same as the range was at a revision. Revisions are a shard's own, so a range that goes on into another shard
+    /// fails there.
+    ///
+    /// # Errors
+    /// [`ReadError::Invalid`] for revision 0; pages fail as [`get_at`](Self::get_at) does.
+    pub fn scan_at(&self, range: KeyRange, limit: usize, revision: u64) -> Result<Scan, ReadError> {
+        Ok(Scan::new(self.clone(), range, limit, past(revision)?))
     }
 
     /// Sets a key.
@@ -169,6 +217,19 @@ impl Client {
             current: previous.filter(|_| !applied),
             existed,
         })
+    }
+
+    /// Forgets, in the whole shard that holds `key`, what was superseded at or before a revision: it is the oldest that can
+    /// be read afterwards. What a shard's retention has forgotten already stays forgotten.
+    ///
+    /// # Errors
+    /// [`MutationError::FutureRevision`] where the shard has not come so far.
+    pub async fn compact(&self, key: impl Into<Bytes>, revision: u64) -> Result<Written, MutationError> {
+        let compact = Compact {
+            key: key.into(),
+            revision,
+        };
+        self.write(mutation::Op::Compact(compact)).await
     }
 
     /// Where a key lives, as far as this client knows: for those who place work near data. May be out of date.
@@ -282,6 +343,15 @@ pub struct Location {
     pub range: KeyRange,
     /// The address of the host that leads it, if known.
     pub home: Option<String>,
+}
+
+/// On the wire revision 0 stands for the newest.
+fn past(revision: u64) -> Result<u64, ReadError> {
+    let message = || "revision 0 is before the first change".to_owned();
+    match revision {
+        0 => Err(ReadError::Invalid { message: message() }),
+        revision => Ok(revision),
+    }
 }
 
 /// A host answered a read with the result of something else.

@@ -33,6 +33,7 @@ pub(crate) enum Operation {
     Get(proto::Get),
     /// The part of the range that lies in the shard of its start.
     Scan(proto::Scan),
+    History(proto::History),
     Mutation(mutation::Op),
 }
 
@@ -421,9 +422,11 @@ impl Operation {
         match self {
             Self::Get(get) => &get.key,
             Self::Scan(scan) => &scan.start,
+            Self::History(history) => &history.key,
             Self::Mutation(mutation::Op::Put(put)) => &put.key,
             Self::Mutation(mutation::Op::Delete(delete)) => &delete.key,
             Self::Mutation(mutation::Op::CompareAndSet(cas)) => &cas.key,
+            Self::Mutation(mutation::Op::Compact(compact)) => &compact.key,
             Self::Mutation(mutation::Op::OpenSession(_)) => &[],
         }
     }
@@ -433,6 +436,7 @@ impl Operation {
         match self {
             Self::Get(get) => get.key.len(),
             Self::Scan(scan) => scan.start.len() + scan.end.len(),
+            Self::History(history) => history.key.len(),
             Self::Mutation(op) => op.encoded_len(),
         }
     }
@@ -444,6 +448,7 @@ impl Operation {
     fn encode(&self, shard: &Shard, sequence: Option<&Sequence>) -> request::Op {
         match self {
             Self::Get(get) => request::Op::Get(get.clone()),
+            Self::History(history) => request::Op::History(history.clone()),
             Self::Scan(scan) => request::Op::Scan(proto::Scan {
                 end: nearer(&scan.end, &shard.end),
                 ..scan.clone()

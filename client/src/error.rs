@@ -72,6 +72,18 @@ pub enum ReadError {
         /// What is wrong with it.
         message: String,
     },
+    /// Versions that old were forgotten: the revision lies below the oldest that can be read.
+    #[error("compacted: {message}")]
+    Compacted {
+        /// Which revision, and the oldest that can be read.
+        message: String,
+    },
+    /// The shard has not come to this revision.
+    #[error("future revision: {message}")]
+    FutureRevision {
+        /// Which revision, and where the shard is.
+        message: String,
+    },
     /// The host belongs to another cluster.
     #[error("another cluster: {message}")]
     WrongCluster {
@@ -134,6 +146,12 @@ pub enum MutationError {
     #[error("invalid request: {message}")]
     Invalid {
         /// What is wrong with it.
+        message: String,
+    },
+    /// The shard has not come to this revision. Nothing was forgotten.
+    #[error("future revision: {message}")]
+    FutureRevision {
+        /// Which revision.
         message: String,
     },
     /// The host belongs to another cluster. The mutation did not take effect.
@@ -223,6 +241,8 @@ impl From<Failure> for ReadError {
             End::Refused(Refusal::Invalid) => Self::Invalid { message: cause },
             End::Refused(Refusal::WrongCluster) => Self::WrongCluster { message: cause },
             End::Refused(Refusal::Incompatible) => Self::Incompatible { message: cause },
+            End::Refused(Refusal::Compacted) => Self::Compacted { message: cause },
+            End::Refused(Refusal::FutureRevision) => Self::FutureRevision { message: cause },
         }
     }
 }
@@ -239,6 +259,9 @@ impl From<Failure> for MutationError {
             End::Refused(Refusal::Invalid) => Self::Invalid { message: cause },
             End::Refused(Refusal::WrongCluster) => Self::WrongCluster { message: cause },
             End::Refused(Refusal::Incompatible) => Self::Incompatible { message: cause },
+            // No mutation reads the past.
+            End::Refused(Refusal::Compacted) => Self::Invalid { message: cause },
+            End::Refused(Refusal::FutureRevision) => Self::FutureRevision { message: cause },
         }
     }
 }

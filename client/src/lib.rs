@@ -41,7 +41,7 @@ pub use admin::AdminClient;
 pub use client::{Client, Location};
 pub use config::{ClientConfig, Limits, ReadMode, RequestOptions, RetryPolicy, Transport};
 pub use error::{AdminError, ConnectError, MutationError, ReadError};
-pub use operation::{Expect, Fetched, KeyRange, Previous, Swapped, Written};
+pub use operation::{Expect, Fetched, KeyRange, Previous, Swapped, Versions, Written};
 pub use proto::KeyValue;
 pub use scan::Scan;
 pub use seam::{BoxFuture, ByteStream, Clock, Connector, TcpConnector, TokioClock};

@@ -15,6 +15,19 @@ pub struct Fetched {
     pub pair: Option<KeyValue>,
 }
 
+/// Versions of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versions {
+    /// The shard's revision at which this was read.
+    pub revision: u64,
+    /// The newest first. One of version 0 is a deletion.
+    pub versions: Vec<KeyValue>,
+    /// There are older ones that can be read.
+    pub more: bool,
+    /// The oldest revision that can be read: what was superseded by then is forgotten.
+    pub oldest: u64,
+}
+
 /// The answer to a put or a delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {

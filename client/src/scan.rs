@@ -4,6 +4,8 @@
 //! are not a snapshot: a key that changes while the scan is under way is seen as it is when its page is read. What
 //! holds is that keys come in order and once, and that a key that exists, unchanged, from the scan's begin to its end
 //! is seen, whatever splits, merges or moves meanwhile.
+//!
+//! A scan at a revision is a snapshot, and stays within one shard: each shard counts its own revisions.
 
 use std::collections::VecDeque;
 
@@ -26,16 +28,19 @@ pub struct Scan {
     rest: Option<KeyRange>,
     /// Pairs still to be given out, those in `page` included.
     limit: usize,
+    /// The revision to read at; 0: the newest.
+    revision: u64,
 }
 
 impl Scan {
-    pub(crate) fn new(client: Client, range: KeyRange, limit: usize) -> Self {
+    pub(crate) fn new(client: Client, range: KeyRange, limit: usize, revision: u64) -> Self {
         let empty = !range.end.is_empty() && range.start >= range.end;
         Self {
             client,
             page: VecDeque::new(),
             rest: (!empty).then_some(range),
             limit,
+            revision,
         }
     }
 
@@ -77,12 +82,21 @@ impl Scan {
             start: rest.start.clone(),
             end: rest.end.clone(),
             limit,
+            revision: self.revision,
         };
         let Answer { result, shard, .. } = self.client.page(request).await?;
         let reply::Result::Scan(found) = result else {
             return Err(misread().into());
         };
-        self.rest = rest_after(rest, &found.next, &shard.end)?;
+        let left = rest_after(rest, &found.next, &shard.end)?;
+        let beyond = left
+            .as_ref()
+            .is_some_and(|left| found.next.is_empty() && left.start == shard.end);
+        if self.revision > 0 && beyond {
+            let message = "the range goes on in another shard, and a revision is of one shard".to_owned();
+            return Err(ReadError::Invalid { message });
+        }
+        self.rest = left;
         self.page.extend(found.pairs);
         Ok(())
     }

@@ -41,6 +41,8 @@ pub(crate) enum Refusal {
     Invalid,
     WrongCluster,
     Incompatible,
+    Compacted,
+    FutureRevision,
 }
 
 impl Setback {
@@ -90,6 +92,8 @@ fn kind_of(code: Code, home: Option<HostAddress>) -> Kind {
         Code::TooLarge => Kind::Refused(Refusal::TooLarge),
         Code::Invalid => Kind::Refused(Refusal::Invalid),
         Code::WrongCluster => Kind::Refused(Refusal::WrongCluster),
+        Code::Compacted => Kind::Refused(Refusal::Compacted),
+        Code::FutureRevision => Kind::Refused(Refusal::FutureRevision),
         Code::Unimplemented => Kind::Refused(Refusal::Incompatible),
     }
 }

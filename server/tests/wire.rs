@@ -79,3 +79,15 @@ fn opening_a_session_arrives_as_sent() {
     let read = through(mutation::Op::OpenSession(proto::OpenSession {}));
     assert!(matches!(read.operation, Some(Operation::OpenSession(_))));
 }
+
+#[test]
+fn a_compaction_arrives_as_sent() {
+    let read = through(mutation::Op::Compact(proto::Compact {
+        key: Bytes::from_static(b"k"),
+        revision: 9,
+    }));
+    let Some(Operation::Compact(read)) = read.operation else {
+        panic!("not a compaction")
+    };
+    assert_eq!((&read.key[..], read.revision), (&b"k"[..], 9));
+}

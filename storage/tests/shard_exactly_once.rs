@@ -41,6 +41,7 @@ enum Event {
 
 fn operation() -> impl Strategy<Value = Operation> {
     let key = prop::sample::select(vec!["b", "c", "d", "z", "toolongkey"]);
+    let key_too = key.clone();
     let value = prop::sample::select(vec!["1", "2", "3"]);
     let expect = prop_oneof![
         any::<bool>().prop_map(Expectation::Absent),
@@ -54,6 +55,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (key.clone(), value).prop_map(|(key, value)| put(0, 0, key, value.as_bytes())),
         2 => key.prop_map(|key| delete(0, 0, key)),
         2 => swap,
+        1 => (key_too, 0_u64..8).prop_map(|(key, revision)| compact(0, 0, key, revision)),
     ];
     plain.prop_map(|mutation| mutation.operation.unwrap())
 }
@@ -100,6 +102,8 @@ struct Model {
     sessions: BTreeMap<u64, ModelSession>,
     /// The data at each revision from 0.
     history: Vec<BTreeMap<String, KeyValue>>,
+    /// The highest revision that was compacted.
+    compacted: u64,
 }
 
 impl Model {
@@ -221,7 +225,12 @@ impl Model {
         match key_of(operation).as_str() {
             "toolongkey" => Err(OutcomeKind::Refused(Refusal::TooLarge)),
             "z" => Err(OutcomeKind::Refused(Refusal::OutOfRange)),
-            _ => Ok(()),
+            _ => match operation {
+                Operation::Compact(compact) if compact.revision > self.revision() => {
+                    Err(OutcomeKind::Refused(Refusal::FutureRevision))
+                }
+                _ => Ok(()),
+            },
         }
     }
 
@@ -247,9 +256,25 @@ impl Model {
                 self.set(&key, Some(swap.new_value.clone()));
                 return (existed, Ok(None));
             }
+            Operation::Compact(compact) => {
+                self.compacted = self.compacted.max(compact.revision);
+                return (false, Ok(None));
+            }
             Operation::OpenSession(_) => unreachable!("sessions are opened elsewhere"),
         }
         (existed, Ok(before))
+    }
+
+    /// The versions of a key that are seen from `floor` on, the newest first; `None`: a deletion.
+    fn versions(&self, key: &str, floor: u64) -> Vec<(u64, Option<KeyValue>)> {
+        let at = |revision: u64| self.history[revision as usize].get(key).cloned();
+        let changes = (floor + 1..=self.revision()).rev();
+        let changes = changes.filter(|revision| at(*revision) != at(revision - 1));
+        let before = at(floor).map(|pair| (pair.mod_revision, Some(pair)));
+        changes
+            .map(|revision| (revision, at(revision)))
+            .chain(before)
+            .collect()
     }
 
     fn set(&mut self, key: &str, value: Option<Bytes>) {
@@ -275,6 +300,7 @@ fn key_of(operation: &Operation) -> String {
         Operation::Put(put) => &put.key,
         Operation::Delete(delete) => &delete.key,
         Operation::CompareAndSet(swap) => &swap.key,
+        Operation::Compact(compact) => &compact.key,
         Operation::OpenSession(_) => unreachable!("it has no key"),
     };
     String::from_utf8(key.to_vec()).unwrap()
@@ -362,6 +388,23 @@ impl Run {
                     data.get(key)
                 );
             }
+            let then: Vec<_> = data.values().cloned().collect();
+            let page = store
+                .scan_at(b"", None, usize::MAX, usize::MAX, revision)
+                .unwrap();
+            assert_eq!(page.pairs, then, "at {revision}");
+        }
+        let oldest = store.oldest_revision();
+        assert!(oldest >= self.model.compacted);
+        for key in ["b", "c", "d"] {
+            let found = store
+                .history(key.as_bytes(), None, usize::MAX, usize::MAX)
+                .unwrap();
+            let versions = found.unwrap().versions.into_iter();
+            let versions: Vec<_> = versions
+                .map(|version| (version.mod_revision, (version.version > 0).then_some(version)))
+                .collect();
+            assert_eq!(versions, self.model.versions(key, oldest), "{key}");
         }
         let data: Vec<_> = self.model.history.last().unwrap().values().cloned().collect();
         assert_eq!(store.scan(b"", None, usize::MAX, usize::MAX).unwrap().pairs, data);
@@ -416,7 +459,7 @@ fn the_random_clients_meet_every_outcome() {
             }
         }
     }
-    assert_eq!(met.len(), 16, "{met:?}");
+    assert_eq!(met.len(), 17, "{met:?}");
 }
 
 fn kind_name(outcome: &Outcome) -> String {

@@ -1,7 +1,8 @@
 //! The key-value machine's semantics as golden scripts: `testscripts/shard/*`.
 //!
-//! Commands: `open`, `put KEY VALUE`, `delete KEY`, `cas KEY VALUE absent|value=V|revision=N`, each
-//! with `session=`, `seq=`, `low=` and `gen=`; `get KEY`, `history KEY`, `scan START END`,
+//! Commands: `open`, `put KEY VALUE`, `delete KEY`, `cas KEY VALUE absent|value=V|revision=N`,
+//! `compact KEY REVISION`, each with `session=`, `seq=`, `low=` and `gen=`; `get KEY`, `history KEY`,
+//! `versions KEY` with `limit=`, `bytes=` and `before=`, `scan START END` with `limit=`, `bytes=` and `at=`,
 //! `time MS`, `checkpoint`, `reopen`, `stats`. Regenerate with UPDATE_GOLDENFILES=1 and read the diff.
 
 // In a test's own functions, too, an unwrap is an assertion.
@@ -50,6 +51,7 @@ impl Story {
             }
             "get" => format_pair(&self.store().get(required(&mut args)?.as_bytes())?),
             "history" => self.history(required(&mut args)?.as_bytes())?,
+            "versions" => self.versions(&mut args)?,
             "scan" => self.scan(&mut args)?,
             "checkpoint" => {
                 let report = self.store().capture(mark(self.store()))?.write()?;
@@ -94,14 +96,35 @@ impl Story {
         Ok(output)
     }
 
+    fn versions(&self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
+        let limit = parsed(args, "limit")?.unwrap_or(usize::MAX);
+        let bytes_max = parsed(args, "bytes")?.unwrap_or(usize::MAX);
+        let before = parsed(args, "before")?;
+        let found = self
+            .store()
+            .history(required(args)?.as_bytes(), before, limit, bytes_max)?;
+        let Some(found) = found else {
+            return Ok("out of range".to_owned());
+        };
+        let lines = found.versions.into_iter().map(|version| match version.version {
+            0 => format!("deleted (changed {})", version.mod_revision),
+            revision => format!("version {revision}: {}", format_pair(&Some(version))),
+        });
+        let rest = format!("more {}, readable from revision {}", found.more, found.oldest);
+        Ok(lines.chain([rest]).collect::<Vec<_>>().join("\n"))
+    }
+
     fn scan(&self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
         let limit = parsed(args, "limit")?.unwrap_or(usize::MAX);
         let bytes_max = parsed(args, "bytes")?.unwrap_or(usize::MAX);
+        let revision = parsed(args, "at")?;
         let start = required(args)?;
         let end = args.next_pos();
-        let page = self
-            .store()
-            .scan(start.as_bytes(), end.map(str::as_bytes), limit, bytes_max)?;
+        let (start, end) = (start.as_bytes(), end.map(str::as_bytes));
+        let page = match revision {
+            Some(revision) => self.store().scan_at(start, end, limit, bytes_max, revision)?,
+            None => self.store().scan(start, end, limit, bytes_max)?,
+        };
         let next = page.next.map(|next| String::from_utf8_lossy(&next).into_owned());
         let pairs = page.pairs.into_iter().map(|pair| format_pair(&Some(pair)));
         let lines: Vec<_> = pairs.chain([format!("next {next:?}")]).collect();
@@ -143,6 +166,7 @@ fn parse_mutation(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Mutatio
         },
         "put" => put(session, 0, required(args)?, required(args)?.as_bytes()),
         "delete" => delete(session, 0, required(args)?),
+        "compact" => compact(session, 0, required(args)?, required(args)?.parse()?),
         "cas" => {
             let (key, value) = (required(args)?, required(args)?);
             let expect = match (value_expected, revision_expected) {
@@ -197,4 +221,9 @@ fn refusals() {
 #[test]
 fn history() {
     run("history");
+}
+
+#[test]
+fn compaction() {
+    run("compaction");
 }

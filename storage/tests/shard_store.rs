@@ -261,10 +261,10 @@ fn rows_kept_in_memory_are_those_of_the_file() {
         let then = store.get_at(b"k", first).unwrap().map(|pair| pair.value);
         assert_eq!(then, Some(Bytes::from_static(b"first")));
     }
-    let found = store.get_in_range(b"k").unwrap().expect("in the shard");
+    let found = store.get_in_range(b"k", None).unwrap().expect("in the shard");
     assert_eq!(
         (found.pair.map(|pair| pair.version), found.revision),
         (Some(2), store.revision())
     );
-    assert_eq!(store.get_in_range(b"z").unwrap(), None);
+    assert_eq!(store.get_in_range(b"z", None).unwrap(), None);
 }

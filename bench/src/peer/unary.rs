@@ -176,7 +176,12 @@ impl Unary {
     }
 
     async fn get(&self, key: Bytes, mode: ReadMode) -> anyhow::Result<()> {
-        let get = |_: &ShardRoute| request::Op::Get(Get { key: key.clone() });
+        let get = |_: &ShardRoute| {
+            request::Op::Get(Get {
+                key: key.clone(),
+                revision: 0,
+            })
+        };
         match self.call(&key, get, mode).await?.result {
             Some(reply::Result::Get(found)) => found.pair.map(drop).context("a key is missing"),
             other => bail!("not the answer to a get: {other:?}"),
@@ -187,6 +192,7 @@ impl Unary {
         while pairs > 0 {
             let scan = |_: &ShardRoute| {
                 request::Op::Scan(Scan {
+                    revision: 0,
                     start: start.clone(),
                     end: Bytes::new(),
                     limit: u32::try_from(pairs).unwrap_or(u32::MAX),

@@ -41,6 +41,10 @@ pub enum KvVerb {
     Scan(ScanArgs),
     /// Write a key if it still holds what you expect; exits with 2 when it does not
     Cas(CasArgs),
+    /// List a key's versions, the newest first; exits with 2 when none can be read
+    History(KeyHistoryArgs),
+    /// Forget what was superseded at or before a revision, in the whole shard that holds the key
+    Compact(CompactArgs),
 }
 
 /// Flags of `kv put`.
@@ -64,6 +68,31 @@ pub struct PutArgs {
 pub struct GetArgs {
     /// The key
     pub key: String,
+    /// The key as it was at this revision of its shard
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub revision: Option<u64>,
+}
+
+/// Flags of `kv history`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct KeyHistoryArgs {
+    /// The key
+    pub key: String,
+    /// At most this many versions
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Only versions older than this revision
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub before: Option<u64>,
+}
+
+/// Flags of `kv compact`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CompactArgs {
+    /// Any key of the shard
+    pub key: String,
+    /// The oldest revision that can be read afterwards
+    pub revision: u64,
 }
 
 /// Flags of `kv delete`.
@@ -94,6 +123,9 @@ pub struct ScanArgs {
     /// Print keys without values
     #[arg(long)]
     pub keys_only: bool,
+    /// The range as it was at this revision; it must lie in one shard
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub revision: Option<u64>,
 }
 
 /// Flags of `kv cas`.
@@ -186,7 +218,13 @@ mod tests {
             "--json",
         ])
         .unwrap();
-        assert_eq!(args.verb, KvVerb::Get(GetArgs { key: "k".into() }));
+        assert_eq!(
+            args.verb,
+            KvVerb::Get(GetArgs {
+                key: "k".into(),
+                revision: None
+            })
+        );
         assert_eq!(
             (
                 args.user.as_str(),
@@ -217,6 +255,7 @@ mod tests {
             prefix: None,
             limit: 100,
             keys_only: false,
+            revision: None,
         };
         assert_eq!(verb(&["scan"]), KvVerb::Scan(all.clone()));
         let range = ScanArgs {

@@ -14,5 +14,7 @@ pub use admin::{
 };
 pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
 pub use demo::DemoArgs;
-pub use kv::{CasArgs, CasExpect, DeleteArgs, GetArgs, KvArgs, KvVerb, PutArgs, ScanArgs};
+pub use kv::{
+    CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, PutArgs, ScanArgs,
+};
 pub use serve::ServeArgs;

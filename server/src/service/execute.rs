@@ -246,7 +246,7 @@ async fn read(host: &Host, local: &LocalShard, parts: Vec<Part>) {
 
 fn serve_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) -> Reply {
     match &request.op {
-        Some(Op::Get(get)) => match local.store.get_in_range(&get.key) {
+        Some(Op::Get(get)) => match local.store.get_in_range(&get.key, at(get.revision)) {
             Ok(Some(found)) => {
                 let bytes = found.pair.as_ref().map_or(0, |pair| pair.value.len()) + get.key.len();
                 record(host, local, caller, request, profiler::Op::Get, &get.key, bytes);
@@ -256,7 +256,58 @@ fn serve_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Reques
             Err(e) => reply::read_failed(request.id, &e),
         },
         Some(Op::Scan(scan)) => serve_scan(host, local, caller, request, scan),
+        Some(Op::History(history)) => serve_history(host, local, caller, request, history),
         _ => reply::error(request.id, Code::Unimplemented, "not a read"),
+    }
+}
+
+/// The revision to read at; `None`: the newest.
+fn at(revision: u64) -> Option<u64> {
+    (revision > 0).then_some(revision)
+}
+
+/// As many as were asked for, and no more than the host's limit.
+fn pairs_max(host: &Host, asked: u32) -> usize {
+    let most = host.config().limits.scan_pairs_max;
+    let pairs = match u64::from(asked) {
+        0 => most,
+        asked => asked.min(most),
+    };
+    usize::try_from(pairs).unwrap_or(usize::MAX)
+}
+
+fn bytes_max(host: &Host) -> usize {
+    usize::try_from(host.config().limits.scan_bytes_max).unwrap_or(usize::MAX)
+}
+
+fn serve_history(
+    host: &Host,
+    local: &LocalShard,
+    caller: &Caller,
+    request: &Request,
+    history: &client::proto::History,
+) -> Reply {
+    let versions_max = pairs_max(host, history.limit);
+    let before = at(history.before);
+    match local
+        .store
+        .history(&history.key, before, versions_max, bytes_max(host))
+    {
+        Ok(Some(found)) => {
+            let bytes = found.versions.iter().map(|version| version.value.len()).sum();
+            record(
+                host,
+                local,
+                caller,
+                request,
+                profiler::Op::Get,
+                &history.key,
+                bytes,
+            );
+            reply::history(request.id, found)
+        }
+        Ok(None) => reply::error(request.id, Code::StaleRoute, "the key lies outside the shard"),
+        Err(e) => reply::read_failed(request.id, &e),
     }
 }
 
@@ -267,19 +318,13 @@ fn serve_scan(
     request: &Request,
     scan: &client::proto::Scan,
 ) -> Reply {
-    let limits = &host.config().limits;
-    let pairs_max = match u64::from(scan.limit) {
-        0 => limits.scan_pairs_max,
-        asked => asked.min(limits.scan_pairs_max),
-    };
+    let (pairs_max, bytes_max) = (pairs_max(host, scan.limit), bytes_max(host));
     let end = (!scan.end.is_empty()).then_some(&scan.end[..]);
-    let to_usize = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-    match local.store.scan(
-        &scan.start,
-        end,
-        to_usize(pairs_max),
-        to_usize(limits.scan_bytes_max),
-    ) {
+    let page = match at(scan.revision) {
+        Some(at) => local.store.scan_at(&scan.start, end, pairs_max, bytes_max, at),
+        None => local.store.scan(&scan.start, end, pairs_max, bytes_max),
+    };
+    match page {
         Ok(page) => {
             let bytes = page
                 .pairs
@@ -313,7 +358,7 @@ fn record_mutation(host: &Host, local: &LocalShard, caller: &Caller, request: &R
         Some(Change::Put(put)) => (profiler::Op::Put, &put.key),
         Some(Change::Delete(delete)) => (profiler::Op::Delete, &delete.key),
         Some(Change::CompareAndSet(cas)) => (profiler::Op::CompareAndSet, &cas.key),
-        Some(Change::OpenSession(_)) | None => return,
+        Some(Change::OpenSession(_) | Change::Compact(_)) | None => return,
     };
     record(host, local, caller, request, op, key, encoded.len());
 }

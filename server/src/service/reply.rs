@@ -1,9 +1,9 @@
 //! Answers to clients, from what the store says.
 
 use client::proto::{
-    Code, Error, GetResult, HostAddress, KeyValue, MutationResult, Reply, ScanResult, reply,
+    Code, Error, GetResult, HistoryResult, HostAddress, KeyValue, MutationResult, Reply, ScanResult, reply,
 };
-use storage::shard::{Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
+use storage::shard::{History, Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
 
 pub(crate) fn error(id: u64, code: Code, message: impl Into<String>) -> Reply {
     failed(id, code, message.into(), None)
@@ -55,13 +55,25 @@ pub(crate) fn scan(id: u64, page: ScanPage) -> Reply {
     }
 }
 
+pub(crate) fn history(id: u64, found: History) -> Reply {
+    let result = HistoryResult {
+        versions: found.versions.into_iter().map(key_value).collect(),
+        more: found.more,
+        oldest: found.oldest,
+    };
+    Reply {
+        id,
+        revision: found.revision,
+        result: Some(reply::Result::History(result)),
+    }
+}
+
 pub(crate) fn read_failed(id: u64, error: &ReadError) -> Reply {
     match error {
         // The replica is of no use: another may be.
         ReadError::Io(_) | ReadError::Corrupt(_) => self::error(id, Code::Unavailable, error.to_string()),
-        ReadError::Compacted { .. } | ReadError::Future { .. } => {
-            self::error(id, Code::Invalid, error.to_string())
-        }
+        ReadError::Compacted { .. } => self::error(id, Code::Compacted, error.to_string()),
+        ReadError::Future { .. } => self::error(id, Code::FutureRevision, error.to_string()),
     }
 }
 
@@ -95,6 +107,7 @@ fn refused(id: u64, refusal: Refusal) -> Reply {
         ),
         Refusal::TooLarge => (Code::TooLarge, "the key or the value is above the shard's limit"),
         Refusal::OutOfRange => (Code::StaleRoute, "the key lies outside the shard"),
+        Refusal::FutureRevision => (Code::FutureRevision, "the revision lies ahead of the shard"),
         Refusal::Invalid => (Code::Invalid, "the mutation makes no sense"),
     };
     error(id, code, message)

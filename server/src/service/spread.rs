@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::proto::request::Op;
-use client::proto::{Code, Reply, Request};
+use client::proto::{Code, Get, History, Reply, Request};
 use placement::ShardId;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -147,11 +147,17 @@ fn refusal(host: &Host, request: &Request) -> Option<Reply> {
             Code::Unimplemented,
             "an operation this host does not know".to_owned(),
         ),
-        Some(Op::Get(get)) if get.key.is_empty() => (Code::Invalid, "an empty key".to_owned()),
-        Some(Op::Get(get)) if get.key.len() as u64 > limits.key_bytes_max => (
-            Code::TooLarge,
-            format!("keys may have {} bytes", limits.key_bytes_max),
-        ),
+        Some(Op::Get(Get { key, .. }) | Op::History(History { key, .. })) if key.is_empty() => {
+            (Code::Invalid, "an empty key".to_owned())
+        }
+        Some(Op::Get(Get { key, .. }) | Op::History(History { key, .. }))
+            if key.len() as u64 > limits.key_bytes_max =>
+        {
+            (
+                Code::TooLarge,
+                format!("keys may have {} bytes", limits.key_bytes_max),
+            )
+        }
         Some(Op::Mutation(mutation)) if mutation.len() as u64 > limits.batch_bytes_max => (
             Code::TooLarge,
             format!("a request may have {} bytes", limits.batch_bytes_max),

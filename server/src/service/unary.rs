@@ -99,10 +99,12 @@ fn routed_key(request: &Request) -> Option<Bytes> {
     match request.op.as_ref()? {
         Op::Get(get) => Some(get.key.clone()),
         Op::Scan(scan) => Some(scan.start.clone()),
+        Op::History(history) => Some(history.key.clone()),
         Op::Mutation(mutation) => match client::proto::Mutation::decode(mutation.clone()).ok()?.op? {
             Change::Put(put) => Some(put.key),
             Change::Delete(delete) => Some(delete.key),
             Change::CompareAndSet(cas) => Some(cas.key),
+            Change::Compact(compact) => Some(compact.key),
             Change::OpenSession(_) => None,
         },
     }

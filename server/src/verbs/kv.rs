@@ -17,7 +17,10 @@ use super::{
     pairs::{self, Page},
     text,
 };
-use crate::cli::{CasArgs, CasExpect, ConnectArgs, DeleteArgs, GetArgs, KvArgs, KvVerb, PutArgs, ScanArgs};
+use crate::cli::{
+    CasArgs, CasExpect, CompactArgs, ConnectArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb,
+    PutArgs, ScanArgs,
+};
 
 /// Stands for standard input.
 const STDIN: &str = "-";
@@ -42,6 +45,8 @@ pub async fn kv(connect: &ConnectArgs, args: KvArgs, out: &mut dyn Write) -> Res
         KvVerb::Delete(delete) => verb.delete(delete).await,
         KvVerb::Scan(scan) => verb.scan(scan).await,
         KvVerb::Cas(cas) => verb.compare_and_set(cas).await,
+        KvVerb::History(history) => verb.history(history).await,
+        KvVerb::Compact(compact) => verb.compact(compact).await,
     }
 }
 
@@ -77,7 +82,10 @@ impl Verb<'_> {
 
     async fn get(&mut self, get: GetArgs) -> Result<Exit, VerbError> {
         let client = self.open().await?.client;
-        let fetched = client.get(get.key.clone()).await;
+        let fetched = match get.revision {
+            Some(revision) => client.get_at(get.key.clone(), revision).await,
+            None => client.get(get.key.clone()).await,
+        };
         let fetched = fetched.map_err(|source| unread(text::quoted(get.key.as_bytes()), source))?;
         if self.json {
             self.print(&pairs::fetched_document(get.key.as_bytes(), &fetched).to_string())?;
@@ -117,20 +125,55 @@ impl Verb<'_> {
         let range = range_of(&scan);
         let limit = usize::try_from(scan.limit).unwrap_or(usize::MAX);
         let connected = self.open().await?;
+        let unread = |source| unread(text::range(&range.start, &range.end), source);
         // One more than is shown, to know whether there are more.
-        let found = connected.client.scan(range.clone(), limit.saturating_add(1));
+        let wanted = limit.saturating_add(1);
+        let found = match scan.revision {
+            Some(revision) => connected
+                .client
+                .scan_at(range.clone(), wanted, revision)
+                .map_err(unread)?,
+            None => connected.client.scan(range.clone(), wanted),
+        };
         let found = tokio::select! {
             biased;
             found = found.collect() => found,
             () = connected.deadline() => return Err(self.scan_deadline()),
         };
-        let found = found.map_err(|source| unread(text::range(&range.start, &range.end), source))?;
+        let found = found.map_err(unread)?;
         let page = Page::new(found, limit, scan.keys_only);
         if self.json {
             return self.print(&page.document().to_string());
         }
         self.out.write_all(page.text().as_bytes())?;
         Ok(Exit::Ok)
+    }
+
+    async fn history(&mut self, history: KeyHistoryArgs) -> Result<Exit, VerbError> {
+        let KeyHistoryArgs { key, limit, before } = history;
+        let client = self.open().await?.client;
+        let found = client.history(key.clone(), limit, before).await;
+        let found = found.map_err(|source| unread(text::quoted(key.as_bytes()), source))?;
+        if self.json {
+            self.print(&pairs::versions_document(key.as_bytes(), &found).to_string())?;
+        } else {
+            self.out.write_all(pairs::versions_text(&found).as_bytes())?;
+        }
+        Ok(exit(!found.versions.is_empty()))
+    }
+
+    async fn compact(&mut self, compact: CompactArgs) -> Result<Exit, VerbError> {
+        let CompactArgs { key, revision } = compact;
+        let client = self.open().await?.client;
+        let written = client.compact(key.clone(), revision).await;
+        let written = written.map_err(|error| unwritten(&key, error))?;
+        if self.json {
+            return self.print(&pairs::compacted_document(revision, written.revision).to_string());
+        }
+        self.print(&format!(
+            "forgotten: what was superseded at or before revision {revision}, of {}",
+            written.revision
+        ))
     }
 
     async fn open(&self) -> Result<Connected, VerbError> {
@@ -254,6 +297,7 @@ mod tests {
             prefix: prefix.map(str::to_owned),
             limit: 1,
             keys_only: false,
+            revision: None,
         };
         assert_eq!(range_of(&scan("a", "c", None)), KeyRange::of("a".."c"));
         assert_eq!(range_of(&scan("", "", None)), KeyRange::all());

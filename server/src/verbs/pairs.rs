@@ -1,6 +1,6 @@
 //! Answers about keys: lines for people and JSON documents.
 
-use client::{Fetched, KeyValue, Previous, Swapped, Written};
+use client::{Fetched, KeyValue, Previous, Swapped, Versions, Written};
 use serde_json::{Value, json};
 
 use super::text::{escaped, octets};
@@ -111,6 +111,44 @@ pub(super) fn swapped_document(key: &[u8], swapped: &Swapped) -> Value {
     })
 }
 
+/// A line a version: its revision, which version of the key it is, and the value.
+pub(super) fn versions_text(found: &Versions) -> String {
+    let line = |version: &KeyValue| match version.version {
+        0 => format!("{}\tdeleted\n", version.mod_revision),
+        number => format!(
+            "{}\t{number}\t{}\n",
+            version.mod_revision,
+            escaped(&version.value)
+        ),
+    };
+    let mut lines: String = found.versions.iter().map(line).collect();
+    if let (true, Some(last)) = (found.more, found.versions.last()) {
+        lines.push_str(&format!("more with --before {}\n", last.mod_revision));
+    }
+    lines
+}
+
+/// The newest version first; a deletion has `deleted` and no value. `oldest`: the oldest revision that can be read.
+pub(super) fn versions_document(key: &[u8], found: &Versions) -> Value {
+    let version = |version: &KeyValue| match version.version {
+        0 => json!({ "mod_revision": version.mod_revision, "deleted": true }),
+        _ => pair_document(version),
+    };
+    let versions: Vec<Value> = found.versions.iter().map(version).collect();
+    json!({
+        "key": octets(key),
+        "revision": found.revision,
+        "oldest": found.oldest,
+        "versions": versions,
+        "more": found.more,
+    })
+}
+
+/// The oldest revision that can be read, of a shard at `revision`.
+pub(super) fn compacted_document(oldest: u64, revision: u64) -> Value {
+    json!({ "oldest": oldest, "revision": revision })
+}
+
 fn pair_document(pair: &KeyValue) -> Value {
     json!({
         "key": octets(&pair.key),
@@ -141,6 +179,37 @@ fn held(pair: &KeyValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_shows_what_was_deleted_and_how_to_go_on() {
+        let of = |mod_revision, version, value: &'static str| KeyValue {
+            key: "k".into(),
+            value: value.into(),
+            create_revision: 3,
+            mod_revision,
+            version,
+        };
+        let found = Versions {
+            revision: 9,
+            versions: vec![of(8, 1, "c\n"), of(7, 0, ""), of(5, 2, "b")],
+            more: true,
+            oldest: 2,
+        };
+        assert_eq!(
+            versions_text(&found),
+            "8\t1\tc\\n\n7\tdeleted\n5\t2\tb\nmore with --before 5\n"
+        );
+        let document = versions_document(b"k", &found);
+        assert_eq!(
+            document["versions"][1],
+            json!({ "mod_revision": 7, "deleted": true })
+        );
+        assert_eq!(document["versions"][2]["version"], 2);
+        assert_eq!(
+            (&document["oldest"], &document["more"]),
+            (&json!(2), &json!(true))
+        );
+    }
 
     fn pair(key: &'static [u8], value: &'static [u8]) -> KeyValue {
         KeyValue {

@@ -14,3 +14,4 @@ mod migrations;
 mod power_cut;
 mod replica_states;
 mod simulated;
+mod versions;

@@ -32,7 +32,7 @@ pub struct Mutation {
     #[prost(uint64, tag = "4")]
     pub r#gen: u64,
     /// What to do. `None`: an operation that this program does not know.
-    #[prost(oneof = "Operation", tags = "5, 6, 7, 8")]
+    #[prost(oneof = "Operation", tags = "5, 6, 7, 8, 9")]
     pub operation: Option<Operation>,
 }
 
@@ -51,6 +51,9 @@ pub enum Operation {
     /// Opens the session; no effect on data.
     #[prost(message, tag = "8")]
     OpenSession(OpenSession),
+    /// Forgets old versions of all keys of the shard.
+    #[prost(message, tag = "9")]
+    Compact(Compact),
 }
 
 /// Sets a key's value.
@@ -109,6 +112,17 @@ pub enum Expectation {
 /// Opens the session.
 #[derive(Clone, PartialEq, Message)]
 pub struct OpenSession {}
+
+/// Forgets what was superseded at or before a revision.
+#[derive(Clone, PartialEq, Message)]
+pub struct Compact {
+    /// Any key of the shard.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// The oldest revision at which the shard can be read afterwards; not above the shard's.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 
 /// A decoded log payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,6 +218,14 @@ mod tests {
         assert_eq!(
             golden(Operation::OpenSession(OpenSession {})),
             format!("{header}4200")
+        );
+        let compact = Compact {
+            key: key.clone(),
+            revision: 9,
+        };
+        assert_eq!(
+            golden(Operation::Compact(compact)),
+            format!("{header}4a050a016b1009")
         );
     }
 

@@ -51,6 +51,17 @@ struct Versions {
     older: Vec<u64>,
 }
 
+impl Versions {
+    /// The revision of the version that was the newest at `revision`.
+    fn at(&self, revision: u64) -> Option<u64> {
+        if self.head.mod_revision <= revision {
+            return Some(self.head.mod_revision);
+        }
+        let after = self.older.partition_point(|candidate| *candidate <= revision);
+        after.checked_sub(1).map(|at| self.older[at])
+    }
+}
+
 /// A version that nobody sees once the floor reaches `died_at`.
 #[derive(Debug, Clone)]
 struct Dying {
@@ -118,12 +129,25 @@ impl KeyIndex {
 
     /// The revision of the version that was the newest at `revision`.
     pub(crate) fn revision_at(&self, key: &[u8], revision: u64) -> Option<u64> {
-        let Versions { head, older } = self.keys.get(key)?;
-        if head.mod_revision <= revision {
-            return Some(head.mod_revision);
+        self.keys.get(key)?.at(revision)
+    }
+
+    /// The revisions of a key's versions, the newest first, without those superseded at or before `floor`. The last may
+    /// be a deletion at or before the floor, which nobody sees: only its row tells.
+    pub(crate) fn revisions_above(&self, key: &[u8], floor: u64) -> Vec<u64> {
+        let Some(Versions { head, older }) = self.keys.get(key) else {
+            return Vec::new();
+        };
+        let mut seen = vec![head.mod_revision];
+        let mut superseded_at = head.mod_revision;
+        for revision in older.iter().rev() {
+            if superseded_at <= floor {
+                break;
+            }
+            seen.push(*revision);
+            superseded_at = *revision;
         }
-        let after = older.partition_point(|candidate| *candidate <= revision);
-        after.checked_sub(1).map(|at| older[at])
+        seen
     }
 
     /// The keys that exist in `[start, end)` and their newest versions, in key order.
@@ -132,6 +156,27 @@ impl KeyIndex {
         start: &'a [u8],
         end: Option<&'a [u8]>,
     ) -> impl Iterator<Item = (&'a Key, &'a Head)> {
+        let keys = self.range(start, end);
+        keys.map(|(key, versions)| (key, &versions.head))
+            .filter(|(_, head)| head.is_live())
+    }
+
+    /// The keys of `[start, end)` that had a version at `revision`, a deletion perhaps, and that version's revision.
+    pub(crate) fn range_at<'a>(
+        &'a self,
+        start: &'a [u8],
+        end: Option<&'a [u8]>,
+        revision: u64,
+    ) -> impl Iterator<Item = (&'a Key, u64)> {
+        let keys = self.range(start, end);
+        keys.filter_map(move |(key, versions)| Some((key, versions.at(revision)?)))
+    }
+
+    fn range<'a>(
+        &'a self,
+        start: &'a [u8],
+        end: Option<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Versions)> {
         let empty = end.is_some_and(|end| end <= start);
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
         let bounds = if empty {
@@ -140,10 +185,7 @@ impl KeyIndex {
         } else {
             (Bound::Included(start), end)
         };
-        self.keys
-            .range::<[u8], _>(bounds)
-            .map(|(key, versions)| (key, &versions.head))
-            .filter(|(_, head)| head.is_live())
+        self.keys.range::<[u8], _>(bounds)
     }
 
     /// Drops the versions that nobody sees at `floor` or above, and names them.
@@ -283,6 +325,29 @@ mod tests {
         assert_eq!(index.head(b"b"), None);
         assert!(index.keys.values().all(|versions| versions.older.is_empty()) && index.dying.is_empty());
         assert_eq!((index.versions(), index.live_keys()), (1, 1));
+    }
+
+    /// Replicas forget at different times; none of them may show more than another.
+    #[test]
+    fn a_history_ends_where_reads_end() {
+        let mut index = index(&[("a", 1), ("a", 2), ("b", 1), ("a", 0), ("a", 1), ("b", 0)]);
+        let shown = |index: &KeyIndex, key: &str, floor| index.revisions_above(key.as_bytes(), floor);
+        assert_eq!(shown(&index, "a", 0), [5, 4, 2, 1]);
+        assert_eq!(shown(&index, "b", 0), [6, 3]);
+        let seen = |index: &KeyIndex, key: &str, floor| {
+            let deletions = [4, 6];
+            let mut shown = shown(index, key, floor);
+            shown.retain(|revision| *revision > floor || !deletions.contains(revision));
+            shown
+        };
+        for floor in 0..=6 {
+            let before: Vec<_> = ["a", "b", "absent"].map(|key| seen(&index, key, floor)).into();
+            index.reclaim(floor);
+            let after: Vec<_> = ["a", "b", "absent"].map(|key| seen(&index, key, floor)).into();
+            assert_eq!(before, after, "floor {floor}");
+        }
+        assert_eq!(seen(&index, "a", 6), [5]);
+        assert_eq!(seen(&index, "b", 6), [0; 0], "deleted, and that is forgotten");
     }
 
     #[test]

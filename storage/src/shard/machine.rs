@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::command::{Batch, CompareAndSet, Delete, Expectation, Mutation, Operation, Put};
+use super::command::{Batch, Compact, CompareAndSet, Delete, Expectation, Mutation, Operation, Put};
 use super::fingerprint::Fingerprint;
 use super::fresh::{FreshRow, FreshRows};
 use super::index::{Head, KeyIndex};
@@ -159,6 +159,8 @@ pub enum Refusal {
     TooLarge,
     /// The key lies outside the shard's range.
     OutOfRange,
+    /// The revision lies ahead of the shard's.
+    FutureRevision,
     /// The mutation makes no sense: undecodable, no operation known here, no key, no expectation,
     /// session 0, or a sequence that contradicts the operation or the low-water mark.
     Invalid,
@@ -195,6 +197,7 @@ enum Change<'m> {
     Put(&'m Put),
     Delete(&'m Delete),
     CompareAndSet(&'m CompareAndSet, &'m Expectation),
+    Compact(&'m Compact),
 }
 
 /// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order.
@@ -238,7 +241,7 @@ fn looks_at(mutation: &Mutation) -> Option<&Bytes> {
         Operation::Put(put) => put.return_previous.then_some(&put.key),
         Operation::Delete(delete) => delete.return_previous.then_some(&delete.key),
         Operation::CompareAndSet(swap) => Some(&swap.key),
-        Operation::OpenSession(_) => None,
+        Operation::OpenSession(_) | Operation::Compact(_) => None,
     }
 }
 
@@ -337,6 +340,7 @@ impl State {
                     Change::CompareAndSet(swap, expect),
                 )
             }
+            Operation::Compact(compact) => (&compact.key, None, Change::Compact(compact)),
             Operation::OpenSession(_) => return Err(Refusal::Invalid),
         };
         let value_bytes = value.map_or(0, |value| value.len() as u64);
@@ -346,9 +350,12 @@ impl State {
         if key.len() as u64 > self.limits.key_bytes_max || value_bytes > self.limits.value_bytes_max {
             return Err(Refusal::TooLarge);
         }
-        match self.range.contains(key) {
-            true => Ok(change),
-            false => Err(Refusal::OutOfRange),
+        if !self.range.contains(key) {
+            return Err(Refusal::OutOfRange);
+        }
+        match change {
+            Change::Compact(compact) if compact.revision > self.revision => Err(Refusal::FutureRevision),
+            change => Ok(change),
         }
     }
 
@@ -363,6 +370,13 @@ impl State {
                 let previous = self.pair_if(delete.return_previous, &delete.key, stored);
                 let existed = self.remove(&delete.key);
                 OutcomeKind::Applied { existed, previous }
+            }
+            Change::Compact(compact) => {
+                self.retention.forget(compact.revision);
+                OutcomeKind::Applied {
+                    existed: false,
+                    previous: None,
+                }
             }
             Change::CompareAndSet(swap, expect) => {
                 let current = self.pair(&swap.key, stored);

@@ -41,7 +41,7 @@ pub use file::OpenShardError;
 pub use frame::FrameError;
 pub use import::{Import, ImportError, ImportedFile, InstallError};
 pub use machine::{KeyValue, Limits, Outcome, OutcomeKind, Position, Refusal, ShardRange};
-pub use read::{Found, ReadError, ScanPage, ShardStats};
+pub use read::{Found, History, ReadError, ScanPage, ShardStats};
 pub use record::UnsealError;
 pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
 pub use row_cache::RowCache;

@@ -13,6 +13,9 @@ use super::record::{Kind, Row, UnsealError, row_key, unseal};
 use super::store::{Inner, ShardStore, Shared};
 use crate::engine::{ReadEngineError, TableView};
 
+/// Keys that a scan at a revision takes from the index under one lock.
+const SCAN_PIECE: usize = 256;
+
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -54,9 +57,22 @@ pub struct ScanPage {
 /// What a read of one key finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The newest version; `None`: the key does not exist.
+    /// The version asked for; `None`: the key did not exist then.
     pub pair: Option<KeyValue>,
-    /// The shard's revision at the same moment.
+    /// The shard's revision at the moment of the read.
+    pub revision: u64,
+}
+
+/// The versions of a key, as far as they can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// The newest first. One of version 0 is a deletion.
+    pub versions: Vec<KeyValue>,
+    /// There are older ones, beyond what was asked for.
+    pub more: bool,
+    /// The oldest revision at which the shard can be read: what was superseded by then is forgotten.
+    pub oldest: u64,
+    /// The shard's revision at the moment of the read.
     pub revision: u64,
 }
 
@@ -101,15 +117,22 @@ impl ShardStore {
             .map(Option::flatten)
     }
 
-    /// The newest version of a key, and the shard's revision at the same moment; `None`: the key lies outside the shard.
-    pub fn get_in_range(&self, key: &[u8]) -> Result<Option<Found>, ReadError> {
+    /// A key's version at a revision, or the newest, and the shard's revision at the same moment; `None`: the key lies
+    /// outside the shard.
+    pub fn get_in_range(&self, key: &[u8], at: Option<u64>) -> Result<Option<Found>, ReadError> {
         let (located, revision) = {
             let inner = self.shared.read();
             if !inner.state.range.contains(key) {
                 return Ok(None);
             }
-            let head = inner.state.keys.live(key);
-            let located = head.map(|head| inner.locate(key, head.mod_revision));
+            let found = match at {
+                Some(at) => {
+                    inner.check_readable(at)?;
+                    inner.state.keys.revision_at(key, at)
+                }
+                None => inner.state.keys.live(key).map(|head| head.mod_revision),
+            };
+            let located = found.map(|found| inner.locate(key, found));
             (located, inner.state.revision)
         };
         let pair = located
@@ -131,6 +154,96 @@ impl ShardStore {
             .map(|located| located.pair(&self.shared))
             .transpose()
             .map(Option::flatten)
+    }
+
+    /// The versions of a key that can be read, the newest first: those before the revision `before`, at most `limit`, and
+    /// no more once values reach `bytes_max`, but one at least. `None`: the key lies outside the shard.
+    pub fn history(
+        &self,
+        key: &[u8],
+        before: Option<u64>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Option<History>, ReadError> {
+        let (located, oldest, revision) = {
+            let inner = self.shared.read();
+            if !inner.state.range.contains(key) {
+                return Ok(None);
+            }
+            let oldest = inner.state.retention.floor();
+            let wanted = |revision: &u64| before.is_none_or(|before| *revision < before);
+            let revisions = inner.state.keys.revisions_above(key, oldest);
+            let wanted = revisions.into_iter().filter(wanted);
+            let located: Vec<_> = wanted.map(|revision| inner.locate(key, revision)).collect();
+            (located, oldest, inner.state.revision)
+        };
+        let (mut versions, mut bytes, mut more) = (Vec::new(), 0, false);
+        for version in located {
+            let version = version.version(&self.shared)?;
+            // Some replicas have forgotten a deletion that old, and some not yet.
+            if version.version == 0 && version.mod_revision <= oldest {
+                break;
+            }
+            more = versions.len() >= limit.max(1) || bytes >= bytes_max && !versions.is_empty();
+            if more {
+                break;
+            }
+            bytes += version.value.len();
+            versions.push(version);
+        }
+        Ok(Some(History {
+            versions,
+            more,
+            oldest,
+            revision,
+        }))
+    }
+
+    /// Pairs of `[start, end)` within the shard's range, in key order, as they were at the revision `at`: at most
+    /// `limit`, and no more once keys and values reach `bytes_max`, but one at least, if there is one. An `end` of
+    /// `None` means the range's.
+    pub fn scan_at(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+        bytes_max: usize,
+        at: u64,
+    ) -> Result<ScanPage, ReadError> {
+        let (mut pairs, mut bytes) = (Vec::new(), 0);
+        let mut start = Bytes::copy_from_slice(start);
+        loop {
+            // Deletions are known by their rows, which are read outside the lock: hence in pieces.
+            let piece: Vec<Located> = {
+                let inner = self.shared.read();
+                inner.check_readable(at)?;
+                let keys = inner.state.keys.range_at(&start, end, at).take(SCAN_PIECE);
+                keys.map(|(key, revision)| inner.locate(key, revision)).collect()
+            };
+            let last = piece.len() < SCAN_PIECE;
+            for version in piece {
+                let key = version.key.clone();
+                if !pairs.is_empty() && (pairs.len() >= limit || bytes >= bytes_max) {
+                    return Ok(ScanPage {
+                        pairs,
+                        next: Some(key),
+                        revision: at,
+                    });
+                }
+                if let Some(pair) = version.pair(&self.shared)? {
+                    bytes += pair.key.len() + pair.value.len();
+                    pairs.push(pair);
+                }
+                start = [&key[..], &[0]].concat().into();
+            }
+            if last {
+                return Ok(ScanPage {
+                    pairs,
+                    next: None,
+                    revision: at,
+                });
+            }
+        }
     }
 
     /// Pairs of `[start, end)` within the shard's range, in key order: at most `limit`, and no more
@@ -250,16 +363,21 @@ impl Located {
 
     /// The version as its reader gets it; `None`: a deletion.
     fn pair(self, shared: &Shared) -> Result<Option<KeyValue>, ReadError> {
+        let version = self.version(shared)?;
+        Ok((version.version > 0).then_some(version))
+    }
+
+    /// The version, a deletion included.
+    fn version(self, shared: &Shared) -> Result<KeyValue, ReadError> {
         let (key, mod_revision) = (self.key.clone(), self.revision);
         let row = self.read(shared)?;
-        let pair = KeyValue {
+        Ok(KeyValue {
             key,
             value: row.value,
             create_revision: row.create_revision,
             mod_revision,
             version: row.version,
-        };
-        Ok((pair.version > 0).then_some(pair))
+        })
     }
 }
 

@@ -64,9 +64,14 @@ impl Retention {
         while let Some(oldest) = self.ages.front()
             && oldest.at_ms.saturating_add(self.retention_ms) <= clock_ms
         {
-            self.floor = oldest.revision;
+            self.floor = self.floor.max(oldest.revision);
             self.ages.pop_front();
         }
+    }
+
+    /// Forgets what was superseded at or before `revision`, whatever its age. Nothing is remembered again.
+    pub(crate) fn forget(&mut self, revision: u64) {
+        self.floor = self.floor.max(revision);
     }
 
     /// The oldest revision at which the shard can be read. A version superseded at or before it is
@@ -113,6 +118,21 @@ mod tests {
             assert!(retention.ages.len() as u64 <= AGES_MAX + 1, "at {ms} ms");
         }
         assert!(retention.floor() >= 19_999 - 6_400 - 100);
+    }
+
+    #[test]
+    fn what_was_forgotten_by_name_does_not_come_back() {
+        let mut retention = Retention::new(6_400);
+        for second in 0..5 {
+            retention.observe(second * 1_000, second * 10);
+        }
+        retention.forget(35);
+        retention.forget(20);
+        assert_eq!(retention.floor(), 35);
+        retention.observe(8_000, 50);
+        assert_eq!(retention.floor(), 35, "age alone has come to 10");
+        retention.observe(20_000, 60);
+        assert_eq!(retention.floor(), 50);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use prost::Message;
 use storage::disk::Disk;
 use storage::failpoint::HostFailpoints;
-use storage::shard::command::{CompareAndSet, Delete, Expectation, Mutation, OpenSession, Operation, Put};
+use storage::shard::command::{
+    Compact, CompareAndSet, Delete, Expectation, Mutation, OpenSession, Operation, Put,
+};
 use storage::shard::{
     Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, RowCache, ShardIdentity, ShardOptions,
     ShardStore, encode_batch,
@@ -91,6 +93,14 @@ pub(crate) fn delete(session: u64, sequence: u64, key: &str) -> Mutation {
         return_previous: true,
     };
     mutation(session, sequence, Operation::Delete(delete))
+}
+
+pub(crate) fn compact(session: u64, sequence: u64, key: &str, revision: u64) -> Mutation {
+    let compact = Compact {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        revision,
+    };
+    mutation(session, sequence, Operation::Compact(compact))
 }
 
 pub(crate) fn compare_and_set(
@@ -182,6 +192,7 @@ fn describe_refusal(refusal: Refusal) -> &'static str {
         Refusal::SequenceForgotten => "the sequence is forgotten",
         Refusal::TooLarge => "too large",
         Refusal::OutOfRange => "out of range",
+        Refusal::FutureRevision => "the revision is yet to come",
         Refusal::Invalid => "makes no sense",
     }
 }
