@@ -8,6 +8,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let violation = |name, reasons: &[String]| Check::unless(name, Finding::Violation, reasons.to_vec());
     vec![
         violation("scan_order", &facts.disorder),
+        violation("past", &facts.changed_past),
         violation("replicas", &facts.replica_differences),
         violation("host_logs", &facts.complaints),
         violation("invariants", &facts.invariants),

@@ -39,6 +39,9 @@ pub struct Facts {
     pub unread: Vec<String>,
     /// Scans out of order, in words.
     pub disorder: Vec<String>,
+    /// Old versions that were not what had been written, in words.
+    #[serde(default)]
+    pub changed_past: Vec<String>,
     /// Differences between replicas of one shard.
     pub replica_differences: Vec<String>,
     /// Lines of hosts' logs that tell of a panic or a broken assertion.
@@ -64,6 +67,7 @@ impl Facts {
             workloads: workloads.to_vec(),
             unread: read_all.unread.clone(),
             disorder: used.disorder.iter().chain(&read_all.disorder).cloned().collect(),
+            changed_past: used.changed_past.clone(),
             ..Self::default()
         }
     }

@@ -160,6 +160,8 @@ fn differences_panics_and_disorder_are_violations() {
     assert_eq!(judged(panicked, "host_logs"), Finding::Violation);
     let disorder = |evidence: &mut Evidence| facts(evidence).disorder.push("b before a".to_owned());
     assert_eq!(judged(disorder, "scan_order"), Finding::Violation);
+    let past = |evidence: &mut Evidence| facts(evidence).changed_past.push("k at 3".to_owned());
+    assert_eq!(judged(past, "past"), Finding::Violation);
 }
 
 #[test]

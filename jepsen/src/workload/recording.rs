@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use client::{Client, Expect, KeyRange, KeyValue, MutationError, Previous, Written};
+use client::{Client, Expect, KeyRange, KeyValue, MutationError, Previous, ReadError, Written};
 
 use super::name::WorkloadName;
 use super::used::Outcomes;
@@ -11,6 +11,8 @@ use crate::record::Recorder;
 
 /// Compare-and-sets that one append may lose against others before it gives up.
 const APPEND_TRIES_MAX: usize = 8;
+/// One in so many acknowledged changes is looked at again, as of its revision.
+const LOOKED_BACK_AT: u64 = 8;
 /// Pairs of one scan: more than the clients ever put into a range.
 const SCAN_PAIRS_MAX: usize = 100_000;
 
@@ -32,6 +34,8 @@ pub(super) struct RecordingClient {
     pub(super) outcomes: BTreeMap<OperationKind, Outcomes>,
     /// Scans that gave a key twice or out of order, in words.
     pub(super) disorder: Vec<String>,
+    /// Old versions that were not what had been written, in words.
+    pub(super) changed_past: Vec<String>,
 }
 
 impl RecordingClient {
@@ -43,6 +47,7 @@ impl RecordingClient {
             process,
             outcomes: BTreeMap::new(),
             disorder: Vec::new(),
+            changed_past: Vec::new(),
         }
     }
 
@@ -78,7 +83,37 @@ impl RecordingClient {
             prev: before(&written),
             version: Some(written.revision),
         });
-        self.record(key, call_ns, Action::Put { value, outcome })
+        let revision = match &outcome {
+            Outcome::Ok(wrote) => wrote.version,
+            Outcome::Fail | Outcome::Info => None,
+        };
+        let action = Action::Put {
+            value: value.clone(),
+            outcome,
+        };
+        self.record(key, call_ns, action)?;
+        self.look_back(key, revision, Some(value)).await;
+        Ok(())
+    }
+
+    /// Looks, now and then, whether a key held at a revision what was written there.
+    async fn look_back(&mut self, key: &str, revision: Option<u64>, value: Option<String>) {
+        let Some(revision) = revision.filter(|revision| revision.is_multiple_of(LOOKED_BACK_AT)) else {
+            return;
+        };
+        let found = match self.client.get_at(key.to_owned(), revision).await {
+            Ok(found) => found.pair.map(|pair| text(&pair.value)),
+            // Whoever was told of the revision may read it at once.
+            Err(e @ ReadError::FutureRevision { .. }) => {
+                return self.changed_past.push(format!("{key} at {revision}: {e}"));
+            }
+            // Nobody serves it now, or it was compacted.
+            Err(_) => return,
+        };
+        if found != value {
+            let change = format!("{key} at {revision} was set to {value:?} and held {found:?}");
+            self.changed_past.push(change);
+        }
     }
 
     /// Deletes, and has the store say what it says of the value before.
@@ -90,7 +125,13 @@ impl RecordingClient {
             prev: before(&written),
             version: written.existed.then_some(written.revision),
         });
-        self.record(key, call_ns, Action::Delete(outcome))
+        let revision = match &outcome {
+            Outcome::Ok(deleted) => deleted.version,
+            Outcome::Fail | Outcome::Info => None,
+        };
+        self.record(key, call_ns, Action::Delete(outcome))?;
+        self.look_back(key, revision, None).await;
+        Ok(())
     }
 
     /// Sets the key if it has the value expected; whether it had.

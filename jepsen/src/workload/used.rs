@@ -67,4 +67,6 @@ pub struct Used {
     pub outcomes: BTreeMap<OperationKind, Outcomes>,
     /// Scans that gave a key twice or out of order, in words.
     pub disorder: Vec<String>,
+    /// Old versions that were not what had been written, in words.
+    pub changed_past: Vec<String>,
 }

@@ -262,5 +262,6 @@ impl Worker {
             *used.outcomes.entry(kind).or_default() += outcomes;
         }
         used.disorder.extend(self.client.disorder);
+        used.changed_past.extend(self.client.changed_past);
     }
 }
