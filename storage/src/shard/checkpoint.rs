@@ -226,7 +226,7 @@ impl Inner {
     fn reclaim(&mut self) -> Vec<(u64, Key)> {
         let mut removed = std::mem::take(&mut self.unremoved);
         let gone = self.state.keys.reclaim(self.state.retention.floor());
-        let in_file = |(revision, _): &(u64, Key)| !self.state.fresh.remove(*revision);
+        let in_file = |(revision, key): &(u64, Key)| !self.state.fresh.remove(*revision, key);
         removed.extend(gone.into_iter().filter(in_file));
         removed
     }

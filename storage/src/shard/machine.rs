@@ -166,8 +166,8 @@ pub enum Refusal {
     Invalid,
 }
 
-/// Values read from the file for one batch, by revision.
-pub(crate) type StoredValues = BTreeMap<u64, Bytes>;
+/// Values read from the file for one batch, by key and revision.
+pub(crate) type StoredValues = BTreeMap<(Bytes, u64), Bytes>;
 
 /// A shard's state, but for the values that lie in its file.
 #[derive(Debug, Clone)]
@@ -427,10 +427,10 @@ impl State {
 
     fn pair(&self, key: &Bytes, stored: &StoredValues) -> Option<KeyValue> {
         let head = self.keys.live(key)?;
-        let fresh = self.fresh.get(head.mod_revision).map(|row| &row.value);
+        let fresh = self.fresh.get(head.mod_revision, key).map(|row| &row.value);
         // Broken only by a caller that skipped `values_needed`; going on would part the replicas.
         let value = fresh
-            .or_else(|| stored.get(&head.mod_revision))
+            .or_else(|| stored.get(&(key.clone(), head.mod_revision)))
             .expect("the batch's values were read before it is applied");
         Some(KeyValue {
             key: key.clone(),

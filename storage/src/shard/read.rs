@@ -299,8 +299,8 @@ impl ShardStore {
 impl Inner {
     /// Where a version in the index lies. See the invariant in [`super::store`].
     pub(crate) fn locate(&self, key: &[u8], revision: u64) -> Located {
-        let frozen = || self.frozen.as_ref()?.get(revision);
-        let place = match self.state.fresh.get(revision).or_else(frozen) {
+        let frozen = || self.frozen.as_ref()?.get(revision, key);
+        let place = match self.state.fresh.get(revision, key).or_else(frozen) {
             Some(row) => Place::Memory(row.clone()),
             None => Place::File(self.rows.clone()),
         };
@@ -349,7 +349,7 @@ impl Located {
             Place::File(view) => view,
         };
         let (replica, cache) = (shared.owner.replica_id, &shared.row_cache);
-        if let Some(row) = cache.get(replica, self.revision) {
+        if let Some(row) = cache.get(replica, self.revision, &self.key) {
             return Ok(row);
         }
         let row_key = row_key(self.revision, &self.key);
@@ -357,7 +357,7 @@ impl Located {
             .get(&row_key)?
             .ok_or_else(|| ReadError::Corrupt(format!("the row of revision {} is missing", self.revision)))?;
         let row: Row = unseal(Kind::Row, &row_key, record)?;
-        cache.insert(replica, self.revision, &row);
+        cache.insert(replica, self.revision, &self.key, &row);
         Ok(row)
     }
 

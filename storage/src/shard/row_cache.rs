@@ -1,7 +1,8 @@
 //! Rows that were read from files, kept in memory for the next reader.
 //!
-//! A version never changes, and a replica's id is never used twice: what (replica, revision) names once, it names for
-//! ever, so nothing ever has to be taken out but for want of room.
+//! A version never changes, and a replica's id is never used twice: what (replica, revision, key) names once, it names
+//! for ever, so nothing ever has to be taken out but for want of room. The key is kept beside the row, and only its
+//! checksum is part of the name: of two keys of one revision with one checksum the row read last is kept.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
+use super::key::Key;
 use super::record::Row;
 
 /// What a row costs in memory beside its value, in bytes, roughly.
@@ -17,18 +19,18 @@ const ROW_OVERHEAD_BYTES: u64 = 128;
 /// What a row costs, for the first guess how many there will be.
 const ROW_BYTES_GUESS: u64 = 512;
 
-/// Replica and revision.
-type Name = (u64, u64);
+/// Replica, revision and the key's checksum.
+type Name = (u64, u64, u32);
 /// Of no random seed, so that simulations repeat themselves.
 type Hashing = BuildHasherDefault<DefaultHasher>;
-type Rows = Cache<Name, Row, Weight, Hashing, DefaultLifecycle<Name, Row>>;
+type Rows = Cache<Name, (Key, Row), Weight, Hashing, DefaultLifecycle<Name, (Key, Row)>>;
 
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Name, Row> for Weight {
-    fn weight(&self, _: &Name, row: &Row) -> u64 {
-        row.value.len() as u64 + ROW_OVERHEAD_BYTES
+impl Weighter<Name, (Key, Row)> for Weight {
+    fn weight(&self, _: &Name, (key, row): &(Key, Row)) -> u64 {
+        key.len() as u64 + row.value.len() as u64 + ROW_OVERHEAD_BYTES
     }
 }
 
@@ -52,13 +54,15 @@ impl RowCache {
         RowCache(made)
     }
 
-    pub(crate) fn get(&self, replica: u64, revision: u64) -> Option<Row> {
-        self.0.as_ref()?.get(&(replica, revision))
+    pub(crate) fn get(&self, replica: u64, revision: u64, key: &[u8]) -> Option<Row> {
+        let (kept, row) = self.0.as_ref()?.get(&(replica, revision, crc32c::crc32c(key)))?;
+        (*kept == *key).then_some(row)
     }
 
-    pub(crate) fn insert(&self, replica: u64, revision: u64, row: &Row) {
+    pub(crate) fn insert(&self, replica: u64, revision: u64, key: &[u8], row: &Row) {
         if let Some(rows) = &self.0 {
-            rows.insert((replica, revision), row.clone());
+            let name = (replica, revision, crc32c::crc32c(key));
+            rows.insert(name, (Key::from(key), row.clone()));
         }
     }
 }
@@ -88,15 +92,18 @@ mod tests {
     fn memory_is_bounded_and_what_is_kept_is_right() {
         let cache = RowCache::new(100_000);
         for revision in 0..1_000 {
-            cache.insert(1, revision, &row(revision));
-            cache.insert(2, revision, &row(revision + 1));
+            cache.insert(1, revision, b"k", &row(revision));
+            cache.insert(1, revision, b"l", &row(revision + 2));
+            cache.insert(2, revision, b"k", &row(revision + 1));
         }
         let kept: Vec<u64> = (0..1_000)
-            .filter(|revision| cache.get(1, *revision).is_some())
+            .filter(|revision| cache.get(1, *revision, b"k").is_some())
             .collect();
         assert!(!kept.is_empty() && kept.len() < 100, "{}", kept.len());
         for revision in kept {
-            assert_eq!(cache.get(1, revision), Some(row(revision)));
+            assert_eq!(cache.get(1, revision, b"k"), Some(row(revision)));
+            let other = cache.get(1, revision, b"l");
+            assert!(other.is_none_or(|other| other == row(revision + 2)));
         }
         assert!(cache.0.as_ref().is_some_and(|rows| rows.weight() <= 100_000));
     }
@@ -104,7 +111,7 @@ mod tests {
     #[test]
     fn without_room_nothing_is_kept() {
         let cache = RowCache::new(0);
-        cache.insert(1, 1, &row(1));
-        assert_eq!(cache.get(1, 1), None);
+        cache.insert(1, 1, b"k", &row(1));
+        assert_eq!(cache.get(1, 1, b"k"), None);
     }
 }

@@ -311,7 +311,10 @@ impl ShardStore {
                 .map(|(key, head)| inner.locate(&key, head.mod_revision))
                 .collect()
         };
-        let read = |located: super::read::Located| Ok((located.revision, located.read(&self.shared)?.value));
+        let read = |located: super::read::Located| {
+            let name = (located.key.clone(), located.revision);
+            Ok((name, located.read(&self.shared)?.value))
+        };
         located.into_iter().map(read).collect()
     }
 }
