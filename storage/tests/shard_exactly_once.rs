@@ -18,8 +18,11 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use shard_support::*;
-use storage::shard::command::{Expectation, Mutation, Operation};
-use storage::shard::{Capture, KeyValue, Outcome, OutcomeKind, Refusal, ShardStore};
+use storage::shard::command::{
+    Act, Action, Compare, Delete, Expectation, Get, Mutation, Operand, Operation, Put, Relation, Scan,
+    Transaction,
+};
+use storage::shard::{Acted, Capture, KeyValue, Outcome, OutcomeKind, Refusal, ShardStore};
 use storage::sim_disk::SimDisk;
 
 const PATH: &str = "/shard";
@@ -51,13 +54,68 @@ fn operation() -> impl Strategy<Value = Operation> {
     let swap = (key.clone(), value.clone(), expect)
         .prop_map(|(key, value, expect)| compare_and_set(0, 0, key, expect, value.as_bytes()));
     let plain = prop_oneof![
-        1 => Just(open_session(0)),
+        2 => Just(open_session(0)),
         3 => (key.clone(), value).prop_map(|(key, value)| put(0, 0, key, value.as_bytes())),
         2 => key.prop_map(|key| delete(0, 0, key)),
         2 => swap,
+        3 => transaction(),
         1 => (key_too, 0_u64..8).prop_map(|(key, revision)| compact(0, 0, key, revision)),
     ];
     plain.prop_map(|mutation| mutation.operation.unwrap())
+}
+
+fn transaction() -> impl Strategy<Value = Mutation> {
+    let key = || {
+        let likely = prop::sample::select(vec!["b", "c", "d", "e"]);
+        prop_oneof![30 => likely, 1 => Just("z"), 1 => Just("toolongkey")].prop_map(Bytes::from)
+    };
+    let value = || prop::sample::select(vec!["1", "2", "3"]).prop_map(Bytes::from);
+    let operand = prop_oneof![
+        value().prop_map(Operand::Value),
+        (0_u64..4).prop_map(Operand::Version),
+        (0_u64..12).prop_map(Operand::CreateRevision),
+        (0_u64..12).prop_map(Operand::ModRevision),
+        any::<bool>().prop_map(Operand::Exists),
+    ];
+    let compare = (key(), 0_i32..4, operand).prop_map(|(key, relation, operand)| Compare {
+        key,
+        relation,
+        operand: Some(operand),
+    });
+    let put = (key(), value()).prop_map(|(key, value)| {
+        Act::Put(Put {
+            key,
+            value,
+            return_previous: true,
+        })
+    });
+    let delete = key().prop_map(|key| {
+        Act::Delete(Delete {
+            key,
+            return_previous: true,
+        })
+    });
+    let get = key().prop_map(|key| Act::Get(Get { key, revision: 0 }));
+    let ends = prop::sample::select(vec!["", "c", "e", "x"]);
+    let scan = (prop::sample::select(vec!["a", "c"]), ends, 0_u32..4).prop_map(|(start, end, limit)| {
+        Act::Scan(Scan {
+            start: Bytes::from(start),
+            end: Bytes::from(end),
+            limit,
+            revision: 0,
+        })
+    });
+    let act = prop_oneof![3 => put, 2 => delete, 1 => get, 2 => scan];
+    let action = act.prop_map(|act| Action { act: Some(act) }).boxed();
+    let lists = (vec(action.clone(), 0..4), vec(action, 0..4));
+    (vec(compare, 0..3), lists).prop_map(|(compares, (then, otherwise))| Mutation {
+        operation: Some(Operation::Transaction(Transaction {
+            compares,
+            then,
+            otherwise,
+        })),
+        ..open_session(0)
+    })
 }
 
 /// Few sessions and sequences, so that most mutations repeat one that went before.
@@ -92,7 +150,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct ModelSession {
     last_active_ms: u64,
     low_water: u64,
-    done: BTreeMap<u64, (bool, bool, u64)>,
+    done: BTreeMap<u64, (OutcomeKind, u64)>,
 }
 
 /// The semantics, as plainly as they can be said.
@@ -130,28 +188,19 @@ impl Model {
     }
 
     fn apply_one(&mut self, mutation: &Mutation) -> Outcome {
-        let answer = |revision, kind, replayed| Outcome {
+        let (kind, revision, replayed) = match self.try_apply(mutation) {
+            Ok(executed) => executed,
+            Err(kind) => (kind, self.revision(), false),
+        };
+        Outcome {
             revision,
             kind,
             replayed,
-        };
-        match self.try_apply(mutation) {
-            Ok((existed, held, revision, replayed)) => {
-                let kind = match held {
-                    Ok(previous) => OutcomeKind::Applied { existed, previous },
-                    Err(current) => OutcomeKind::CasFailed { existed, current },
-                };
-                answer(revision, kind, replayed)
-            }
-            Err(kind) => answer(self.revision(), kind, false),
         }
     }
 
-    #[allow(clippy::type_complexity)] // (existed, Ok(previous) or Err(current), revision, replayed)
-    fn try_apply(
-        &mut self,
-        mutation: &Mutation,
-    ) -> Result<(bool, Result<Option<KeyValue>, Option<KeyValue>>, u64, bool), OutcomeKind> {
+    /// The outcome, its revision, and whether it was remembered.
+    fn try_apply(&mut self, mutation: &Mutation) -> Result<(OutcomeKind, u64, bool), OutcomeKind> {
         let refuse = |refusal| Err(OutcomeKind::Refused(refusal));
         let Some(operation) = &mutation.operation else {
             return refuse(Refusal::Invalid);
@@ -178,20 +227,20 @@ impl Model {
         if mutation.sequence < session.low_water {
             return refuse(Refusal::SequenceForgotten);
         }
-        if let Some((swapped, existed, revision)) = session.done.get(&mutation.sequence) {
-            let held = if *swapped { Ok(None) } else { Err(None) };
-            return Ok((*existed, held, *revision, true));
+        if let Some((kind, revision)) = session.done.get(&mutation.sequence) {
+            return Ok((kind.clone(), *revision, true));
         }
         if !range_fits {
             return refuse(Refusal::StaleRange);
         }
-        self.check_key(operation)?;
-        let (existed, held) = self.execute(operation);
+        self.check(operation)?;
+        let kind = self.execute(operation);
         let revision = self.revision();
-        let done = (held.is_ok(), existed, revision);
         let session = self.sessions.get_mut(&mutation.session).unwrap();
-        session.done.insert(mutation.sequence, done);
-        Ok((existed, held, revision, false))
+        session
+            .done
+            .insert(mutation.sequence, (without_pairs(&kind), revision));
+        Ok((kind, revision, false))
     }
 
     fn open(&mut self, id: u64) -> OutcomeKind {
@@ -216,33 +265,70 @@ impl Model {
         OutcomeKind::SessionOpened
     }
 
-    fn check_key(&self, operation: &Operation) -> Result<(), OutcomeKind> {
-        if let Operation::CompareAndSet(swap) = operation
-            && swap.expect == Some(Expectation::Absent(false))
-        {
-            return Err(OutcomeKind::Refused(Refusal::Invalid));
-        }
-        match key_of(operation).as_str() {
-            "toolongkey" => Err(OutcomeKind::Refused(Refusal::TooLarge)),
-            "z" => Err(OutcomeKind::Refused(Refusal::OutOfRange)),
-            _ => match operation {
-                Operation::Compact(compact) if compact.revision > self.revision() => {
-                    Err(OutcomeKind::Refused(Refusal::FutureRevision))
+    fn check(&self, operation: &Operation) -> Result<(), OutcomeKind> {
+        let refuse = |refusal| Err(OutcomeKind::Refused(refusal));
+        match operation {
+            Operation::CompareAndSet(swap) if swap.expect == Some(Expectation::Absent(false)) => {
+                refuse(Refusal::Invalid)
+            }
+            Operation::Transaction(transaction) => self.check_transaction(transaction),
+            _ => {
+                check_key(&key_of(operation))?;
+                match operation {
+                    Operation::Compact(compact) if compact.revision > self.revision() => {
+                        refuse(Refusal::FutureRevision)
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            },
+            }
         }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn execute(&mut self, operation: &Operation) -> (bool, Result<Option<KeyValue>, Option<KeyValue>>) {
+    fn check_transaction(&self, transaction: &Transaction) -> Result<(), OutcomeKind> {
+        let Transaction {
+            compares,
+            then,
+            otherwise,
+        } = transaction;
+        if compares.len() + then.len() + otherwise.len() > 8 {
+            return Err(OutcomeKind::Refused(Refusal::TooLarge));
+        }
+        for compare in compares {
+            check_key(&text(&compare.key))?;
+        }
+        for list in [then, otherwise] {
+            let mut changed = BTreeSet::new();
+            for action in list {
+                let (key, changes) = match action.act.as_ref().unwrap() {
+                    Act::Put(put) => (&put.key, true),
+                    Act::Delete(delete) => (&delete.key, true),
+                    Act::Get(get) => (&get.key, false),
+                    Act::Scan(_) => continue,
+                };
+                check_key(&text(key))?;
+                if changes && !changed.insert(key) {
+                    return Err(OutcomeKind::Refused(Refusal::Invalid));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> &BTreeMap<String, KeyValue> {
+        self.history.last().unwrap()
+    }
+
+    fn execute(&mut self, operation: &Operation) -> OutcomeKind {
+        let applied = |existed, previous| OutcomeKind::Applied { existed, previous };
+        if let Operation::Transaction(transaction) = operation {
+            return self.transact(transaction);
+        }
         let key = key_of(operation);
-        let before = self.history.last().unwrap().get(&key).cloned();
+        let before = self.now().get(&key).cloned();
         let existed = before.is_some();
         match operation {
-            Operation::Put(put) => self.set(&key, Some(put.value.clone())),
-            Operation::Delete(_) if existed => self.set(&key, None),
-            Operation::Delete(_) => {}
+            Operation::Put(put) => self.change(&[(&key, Some(put.value.clone()))]),
+            Operation::Delete(_) => self.change(&[(&key, None)]),
             Operation::CompareAndSet(swap) => {
                 let holds = match (swap.expect.as_ref().unwrap(), &before) {
                     (Expectation::Absent(_), None) => true,
@@ -251,18 +337,96 @@ impl Model {
                     _ => false,
                 };
                 if !holds {
-                    return (existed, Err(before));
+                    return OutcomeKind::CasFailed {
+                        existed,
+                        current: before,
+                    };
                 }
-                self.set(&key, Some(swap.new_value.clone()));
-                return (existed, Ok(None));
+                self.change(&[(&key, Some(swap.new_value.clone()))]);
+                return applied(existed, None);
             }
             Operation::Compact(compact) => {
                 self.compacted = self.compacted.max(compact.revision);
-                return (false, Ok(None));
+                return applied(false, None);
             }
-            Operation::OpenSession(_) => unreachable!("sessions are opened elsewhere"),
+            Operation::OpenSession(_) | Operation::Transaction(_) => unreachable!("done elsewhere"),
         }
-        (existed, Ok(before))
+        applied(existed, before)
+    }
+
+    fn transact(&mut self, transaction: &Transaction) -> OutcomeKind {
+        let succeeded = transaction.compares.iter().all(|compare| self.holds(compare));
+        let list = match succeeded {
+            true => &transaction.then,
+            false => &transaction.otherwise,
+        };
+        // The state within the transaction: what it has changed so far lies over the rest.
+        let begun = self.history.len();
+        let mut changes: Vec<(String, Option<Bytes>)> = Vec::new();
+        let mut acted = Vec::new();
+        for action in list {
+            let current = self.now();
+            acted.push(match action.act.as_ref().unwrap() {
+                Act::Get(get) => Acted::Read(current.get(&text(&get.key)).cloned()),
+                Act::Scan(scan) => {
+                    let limit = match scan.limit {
+                        0 => 3,
+                        limit => limit.min(3) as usize,
+                    };
+                    let in_range = |key: &&String| {
+                        key.as_bytes() >= &scan.start[..]
+                            && (scan.end.is_empty() || key.as_bytes() < &scan.end[..])
+                    };
+                    let keys: Vec<_> = current.keys().filter(in_range).collect();
+                    let pairs = keys.iter().take(limit).map(|key| current[*key].clone()).collect();
+                    let more = keys.len() > limit;
+                    Acted::Scanned { pairs, more }
+                }
+                change => {
+                    let (key, value) = match change {
+                        Act::Put(put) => (text(&put.key), Some(put.value.clone())),
+                        Act::Delete(delete) => (text(&delete.key), None),
+                        Act::Get(_) | Act::Scan(_) => unreachable!("matched above"),
+                    };
+                    let previous = current.get(&key).cloned();
+                    changes.push((key, value));
+                    self.history.truncate(begun);
+                    let so_far: Vec<_> = changes
+                        .iter()
+                        .map(|(key, value)| (key.as_str(), value.clone()))
+                        .collect();
+                    self.change(&so_far);
+                    Acted::Changed {
+                        existed: previous.is_some(),
+                        previous,
+                    }
+                }
+            });
+        }
+        OutcomeKind::Transacted {
+            succeeded,
+            acted: Some(acted),
+        }
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let pair = self.now().get(&text(&compare.key));
+        let ordering = match compare.operand.as_ref().unwrap() {
+            Operand::Exists(exists) => pair.is_some().cmp(exists),
+            Operand::Version(version) => pair.map_or(0, |pair| pair.version).cmp(version),
+            Operand::CreateRevision(revision) => pair.map_or(0, |pair| pair.create_revision).cmp(revision),
+            Operand::ModRevision(revision) => pair.map_or(0, |pair| pair.mod_revision).cmp(revision),
+            Operand::Value(value) => match pair {
+                Some(pair) => pair.value.cmp(value),
+                None => return false,
+            },
+        };
+        match compare.relation() {
+            Relation::Equal => ordering.is_eq(),
+            Relation::NotEqual => ordering.is_ne(),
+            Relation::Greater => ordering.is_gt(),
+            Relation::Less => ordering.is_lt(),
+        }
     }
 
     /// The versions of a key that are seen from `floor` on, the newest first; `None`: a deletion.
@@ -277,33 +441,70 @@ impl Model {
             .collect()
     }
 
-    fn set(&mut self, key: &str, value: Option<Bytes>) {
-        let mut next = self.history.last().unwrap().clone();
+    /// Changes keys at one revision, if there is anything to change.
+    fn change<K: AsRef<str>>(&mut self, changes: &[(K, Option<Bytes>)]) {
+        let mut next = self.now().clone();
         let mod_revision = self.history.len() as u64;
-        let before = next.remove(key);
-        if let Some(value) = value {
-            let pair = KeyValue {
-                key: Bytes::copy_from_slice(key.as_bytes()),
-                value,
-                create_revision: before.as_ref().map_or(mod_revision, |pair| pair.create_revision),
-                mod_revision,
-                version: before.map_or(1, |pair| pair.version + 1),
-            };
-            next.insert(key.to_owned(), pair);
+        let mut changed = false;
+        for (key, value) in changes {
+            let before = next.remove(key.as_ref());
+            changed |= before.is_some() || value.is_some();
+            if let Some(value) = value {
+                let pair = KeyValue {
+                    key: Bytes::copy_from_slice(key.as_ref().as_bytes()),
+                    value: value.clone(),
+                    create_revision: before.as_ref().map_or(mod_revision, |pair| pair.create_revision),
+                    mod_revision,
+                    version: before.map_or(1, |pair| pair.version + 1),
+                };
+                next.insert(key.as_ref().to_owned(), pair);
+            }
         }
-        self.history.push(next);
+        if changed {
+            self.history.push(next);
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<(), OutcomeKind> {
+    match key {
+        "toolongkey" => Err(OutcomeKind::Refused(Refusal::TooLarge)),
+        "z" => Err(OutcomeKind::Refused(Refusal::OutOfRange)),
+        _ => Ok(()),
+    }
+}
+
+fn text(key: &Bytes) -> String {
+    String::from_utf8(key.to_vec()).unwrap()
+}
+
+/// What is remembered of an outcome.
+fn without_pairs(kind: &OutcomeKind) -> OutcomeKind {
+    match kind.clone() {
+        OutcomeKind::Applied { existed, .. } => OutcomeKind::Applied {
+            existed,
+            previous: None,
+        },
+        OutcomeKind::CasFailed { existed, .. } => OutcomeKind::CasFailed {
+            existed,
+            current: None,
+        },
+        OutcomeKind::Transacted { succeeded, .. } => OutcomeKind::Transacted {
+            succeeded,
+            acted: None,
+        },
+        other => other,
     }
 }
 
 fn key_of(operation: &Operation) -> String {
-    let key = match operation {
+    text(match operation {
         Operation::Put(put) => &put.key,
         Operation::Delete(delete) => &delete.key,
         Operation::CompareAndSet(swap) => &swap.key,
         Operation::Compact(compact) => &compact.key,
-        Operation::OpenSession(_) => unreachable!("it has no key"),
-    };
-    String::from_utf8(key.to_vec()).unwrap()
+        Operation::OpenSession(_) | Operation::Transaction(_) => unreachable!("it has no one key"),
+    })
 }
 
 /// The store under test, its log, and a capture that may be in flight.
@@ -382,7 +583,7 @@ impl Run {
         assert_eq!(store.revision(), self.model.revision());
         for revision in store.oldest_revision()..=store.revision() {
             let data = &self.model.history[revision as usize];
-            for key in ["b", "c", "d"] {
+            for key in ["b", "c", "d", "e"] {
                 assert_eq!(
                     store.get_at(key.as_bytes(), revision).unwrap().as_ref(),
                     data.get(key)
@@ -396,7 +597,7 @@ impl Run {
         }
         let oldest = store.oldest_revision();
         assert!(oldest >= self.model.compacted);
-        for key in ["b", "c", "d"] {
+        for key in ["b", "c", "d", "e"] {
             let found = store
                 .history(key.as_bytes(), None, usize::MAX, usize::MAX)
                 .unwrap();
@@ -459,7 +660,7 @@ fn the_random_clients_meet_every_outcome() {
             }
         }
     }
-    assert_eq!(met.len(), 17, "{met:?}");
+    assert_eq!(met.len(), 21, "{met:?}");
 }
 
 fn kind_name(outcome: &Outcome) -> String {
@@ -469,6 +670,9 @@ fn kind_name(outcome: &Outcome) -> String {
         }
         OutcomeKind::CasFailed { existed, .. } => {
             format!("cas failed, existed {existed}, replayed {}", outcome.replayed)
+        }
+        OutcomeKind::Transacted { succeeded, .. } => {
+            format!("transacted, succeeded {succeeded}, replayed {}", outcome.replayed)
         }
         OutcomeKind::SessionOpened => "session opened".to_owned(),
         OutcomeKind::Refused(refusal) => format!("{refusal:?}"),

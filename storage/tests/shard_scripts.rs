@@ -1,7 +1,9 @@
 //! The key-value machine's semantics as golden scripts: `testscripts/shard/*`.
 //!
 //! Commands: `open`, `put KEY VALUE`, `delete KEY`, `cas KEY VALUE absent|value=V|revision=N`,
-//! `compact KEY REVISION`, each with `session=`, `seq=`, `low=` and `gen=`; `get KEY`, `history KEY`,
+//! `compact KEY REVISION`, `transaction [if/PROPERTY/KEY/RELATION/OPERAND]... [then/ACT]... [else/ACT]...` with
+//! `put/KEY/VALUE`, `delete/KEY`, `get/KEY` and `scan/START/END/LIMIT` as acts (a capital asks for the value before),
+//! each with `session=`, `seq=`, `low=` and `gen=`; `get KEY`, `history KEY`,
 //! `versions KEY` with `limit=`, `bytes=` and `before=`, `scan START END` with `limit=`, `bytes=` and `at=`,
 //! `time MS`, `checkpoint`, `reopen`, `stats`. Regenerate with UPDATE_GOLDENFILES=1 and read the diff.
 
@@ -18,7 +20,10 @@ use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use shard_support::*;
 use storage::disk::RealDisk;
-use storage::shard::command::{Expectation, Mutation};
+use storage::shard::command::{
+    Act, Action, Compare, Delete, Expectation, Get, Mutation, Operand, Operation, Put, Relation, Scan,
+    Transaction,
+};
 use storage::shard::{KeyValue, ShardStore};
 
 struct Story {
@@ -166,6 +171,21 @@ fn parse_mutation(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Mutatio
         },
         "put" => put(session, 0, required(args)?, required(args)?.as_bytes()),
         "delete" => delete(session, 0, required(args)?),
+        "transaction" => {
+            let mut transaction = Transaction::default();
+            while let Some(part) = args.next_pos() {
+                match part.split_once('/') {
+                    Some(("if", compare)) => transaction.compares.push(parse_compare(compare)?),
+                    Some(("then", act)) => transaction.then.push(parse_act(act)?),
+                    Some(("else", act)) => transaction.otherwise.push(parse_act(act)?),
+                    _ => return Err(format!("unknown part {part}").into()),
+                }
+            }
+            Mutation {
+                operation: Some(Operation::Transaction(transaction)),
+                ..open_session(session)
+            }
+        }
         "compact" => compact(session, 0, required(args)?, required(args)?.parse()?),
         "cas" => {
             let (key, value) = (required(args)?, required(args)?);
@@ -182,6 +202,61 @@ fn parse_mutation(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Mutatio
     mutation.low_water = low_water;
     mutation.r#gen = range_version;
     Ok(mutation)
+}
+
+fn parse_compare(text: &str) -> Result<Compare, Box<dyn Error>> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [property, key, relation, operand] = parts[..] else {
+        return Err(format!("not a comparison: {text}").into());
+    };
+    let relation = match relation {
+        "eq" => Relation::Equal.into(),
+        "ne" => Relation::NotEqual.into(),
+        "gt" => Relation::Greater.into(),
+        "lt" => Relation::Less.into(),
+        _ => 9,
+    };
+    let operand = match property {
+        "value" => Operand::Value(operand.to_owned().into()),
+        "version" => Operand::Version(operand.parse()?),
+        "created" => Operand::CreateRevision(operand.parse()?),
+        "changed" => Operand::ModRevision(operand.parse()?),
+        "exists" => Operand::Exists(operand.parse()?),
+        other => return Err(format!("unknown property {other}").into()),
+    };
+    Ok(Compare {
+        key: key.to_owned().into(),
+        relation,
+        operand: Some(operand),
+    })
+}
+
+fn parse_act(text: &str) -> Result<Action, Box<dyn Error>> {
+    let parts: Vec<String> = text.split('/').map(str::to_owned).collect();
+    let act = match parts.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [kind @ ("put" | "Put"), key, value] => Act::Put(Put {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            return_previous: kind == "Put",
+        }),
+        [kind @ ("delete" | "Delete"), key] => Act::Delete(Delete {
+            key: key.to_owned().into(),
+            return_previous: kind == "Delete",
+        }),
+        ["get", key] => Act::Get(Get {
+            key: key.to_owned().into(),
+            revision: 0,
+        }),
+        ["scan", start, end, limit] => Act::Scan(Scan {
+            start: start.to_owned().into(),
+            end: end.to_owned().into(),
+            limit: limit.parse()?,
+            revision: 0,
+        }),
+        ["nothing"] => return Ok(Action::default()),
+        _ => return Err(format!("not an act: {text}").into()),
+    };
+    Ok(Action { act: Some(act) })
 }
 
 fn format_pair(pair: &Option<KeyValue>) -> String {
@@ -221,6 +296,11 @@ fn refusals() {
 #[test]
 fn history() {
     run("history");
+}
+
+#[test]
+fn transactions() {
+    run("transactions");
 }
 
 #[test]

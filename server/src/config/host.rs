@@ -88,6 +88,13 @@ pub struct Limits {
     pub scan_pairs_max: u64,
     /// Most bytes of keys and values one page of a scan returns.
     pub scan_bytes_max: u64,
+    /// Most comparisons and actions of a transaction. As the limits of keys and values it holds for shards made from
+    /// then on.
+    pub transaction_actions_max: u64,
+    /// Most pairs one scan within a transaction returns.
+    pub transaction_pairs_max: u64,
+    /// Most bytes of keys and values a transaction returns.
+    pub transaction_bytes_max: u64,
     /// Most bytes of requests accepted and not yet answered, over all connections of the host.
     pub in_flight_bytes_max: u64,
     /// Most connections (clients and peers together); further ones wait in the kernel's backlog.
@@ -102,6 +109,9 @@ impl Default for Limits {
             batch_bytes_max: 4 * MIB,
             scan_pairs_max: 1_000,
             scan_bytes_max: 4 * MIB,
+            transaction_actions_max: 128,
+            transaction_pairs_max: 1_000,
+            transaction_bytes_max: 4 * MIB,
             in_flight_bytes_max: 64 * MIB,
             connections_max: 1_024,
         }

@@ -308,6 +308,9 @@ impl Host {
         let limits = Limits {
             key_bytes_max: limits.key_bytes_max,
             value_bytes_max: limits.value_bytes_max,
+            transaction_actions_max: limits.transaction_actions_max,
+            transaction_pairs_max: limits.transaction_pairs_max,
+            transaction_bytes_max: limits.transaction_bytes_max,
             ..Limits::default()
         };
         ShardOptions {

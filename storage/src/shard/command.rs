@@ -32,7 +32,7 @@ pub struct Mutation {
     #[prost(uint64, tag = "4")]
     pub r#gen: u64,
     /// What to do. `None`: an operation that this program does not know.
-    #[prost(oneof = "Operation", tags = "5, 6, 7, 8, 9")]
+    #[prost(oneof = "Operation", tags = "5, 6, 7, 8, 9, 10")]
     pub operation: Option<Operation>,
 }
 
@@ -54,6 +54,9 @@ pub enum Operation {
     /// Forgets old versions of all keys of the shard.
     #[prost(message, tag = "9")]
     Compact(Compact),
+    /// Does one thing or another to several keys, at one revision.
+    #[prost(message, tag = "10")]
+    Transaction(Transaction),
 }
 
 /// Sets a key's value.
@@ -121,6 +124,121 @@ pub struct Compact {
     pub key: Bytes,
     /// The oldest revision at which the shard can be read afterwards; not above the shard's.
     #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+
+/// If all comparisons hold, the actions of one list, otherwise those of the other: in their order, at one revision.
+#[derive(Clone, PartialEq, Message)]
+pub struct Transaction {
+    /// What must hold; without any, it does.
+    #[prost(message, repeated, tag = "1")]
+    pub compares: Vec<Compare>,
+    /// What to do if it does. At most one change of each key.
+    #[prost(message, repeated, tag = "2")]
+    pub then: Vec<Action>,
+    /// What to do if not.
+    #[prost(message, repeated, tag = "3")]
+    pub otherwise: Vec<Action>,
+}
+
+/// A comparison with a key's newest version. Of a key that does not exist all numbers are 0, and no value compares.
+#[derive(Clone, PartialEq, Message)]
+pub struct Compare {
+    /// The key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// How the key's property must relate to the operand.
+    #[prost(enumeration = "Relation", tag = "2")]
+    pub relation: i32,
+    /// The property, with the operand. `None`: one that this program does not know.
+    #[prost(oneof = "Operand", tags = "3, 4, 5, 6, 7")]
+    pub operand: Option<Operand>,
+}
+
+/// How a property relates to an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Relation {
+    /// It is the same.
+    Equal = 0,
+    /// It is not.
+    NotEqual = 1,
+    /// It is greater.
+    Greater = 2,
+    /// It is less.
+    Less = 3,
+}
+
+/// What a [`Compare`] compares with.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Operand {
+    /// With the value.
+    #[prost(bytes = "bytes", tag = "3")]
+    Value(Bytes),
+    /// With the version.
+    #[prost(uint64, tag = "4")]
+    Version(u64),
+    /// With the revision at which the key came into being.
+    #[prost(uint64, tag = "5")]
+    CreateRevision(u64),
+    /// With the revision of its last change.
+    #[prost(uint64, tag = "6")]
+    ModRevision(u64),
+    /// With whether it exists.
+    #[prost(bool, tag = "7")]
+    Exists(bool),
+}
+
+/// One action of a [`Transaction`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Action {
+    /// What to do. `None`: something that this program does not know.
+    #[prost(oneof = "Act", tags = "1, 2, 3, 4")]
+    pub act: Option<Act>,
+}
+
+/// What an [`Action`] does.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Act {
+    /// Sets a key's value.
+    #[prost(message, tag = "1")]
+    Put(Put),
+    /// Removes a key.
+    #[prost(message, tag = "2")]
+    Delete(Delete),
+    /// Reads a key, as the actions before it left it.
+    #[prost(message, tag = "3")]
+    Get(Get),
+    /// Reads keys, as the actions before it left them.
+    #[prost(message, tag = "4")]
+    Scan(Scan),
+}
+
+/// Reads a key.
+#[derive(Clone, PartialEq, Message)]
+pub struct Get {
+    /// The key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Must be 0: a transaction sees the present.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+
+/// Reads the keys in `[start, end)`, in order.
+#[derive(Clone, PartialEq, Message)]
+pub struct Scan {
+    /// The first key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub start: Bytes,
+    /// The first key beyond; empty: to the end of the shard.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub end: Bytes,
+    /// At most so many pairs; 0: as many as a transaction may read.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    /// Must be 0: a transaction sees the present.
+    #[prost(uint64, tag = "4")]
     pub revision: u64,
 }
 
@@ -226,6 +344,23 @@ mod tests {
         assert_eq!(
             golden(Operation::Compact(compact)),
             format!("{header}4a050a016b1009")
+        );
+        let act = |act| Action { act: Some(act) };
+        let transaction = Transaction {
+            compares: vec![Compare {
+                key: key.clone(),
+                relation: Relation::Greater.into(),
+                operand: Some(Operand::ModRevision(9)),
+            }],
+            then: vec![act(Act::Delete(Delete {
+                key: key.clone(),
+                return_previous: false,
+            }))],
+            otherwise: vec![act(Act::Get(Get { key, revision: 0 }))],
+        };
+        assert_eq!(
+            golden(Operation::Transaction(transaction)),
+            format!("{header}52170a070a016b10023009120512030a016b1a051a030a016b")
         );
     }
 

@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::command::{Batch, Compact, CompareAndSet, Delete, Expectation, Mutation, Operation, Put};
+use super::command::{
+    Batch, Compact, CompareAndSet, Delete, Expectation, Mutation, Operation, Put, Transaction,
+};
 use super::fingerprint::Fingerprint;
 use super::fresh::{FreshRow, FreshRows};
 use super::index::{Head, KeyIndex};
@@ -26,6 +28,7 @@ use super::key::Key;
 use super::record::{LimitsBody, Row};
 use super::retention::Retention;
 use super::session::{Effect, Remembered, Sessions, Standing, TooManySessions};
+use super::transaction::Acted;
 use crate::seeded_bug;
 
 /// A position in the shard's log.
@@ -77,6 +80,12 @@ pub struct Limits {
     pub outcomes_max: u64,
     /// How long superseded versions stay readable, in milliseconds of stamped time.
     pub retention_ms: u64,
+    /// How many comparisons and actions a transaction may have.
+    pub transaction_actions_max: u64,
+    /// How many pairs one scan of a transaction may give.
+    pub transaction_pairs_max: u64,
+    /// How many bytes of keys and values a transaction may give, roughly.
+    pub transaction_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -89,6 +98,9 @@ impl Default for Limits {
             evictable_idle_ms: 60 * 1_000,
             outcomes_max: 1_024,
             retention_ms: 5 * 60 * 1_000,
+            transaction_actions_max: 128,
+            transaction_pairs_max: 1_000,
+            transaction_bytes_max: 4 << 20,
         }
     }
 }
@@ -135,6 +147,13 @@ pub enum OutcomeKind {
         existed: bool,
         /// What it held, if this is no replay.
         current: Option<KeyValue>,
+    },
+    /// The transaction was executed.
+    Transacted {
+        /// All comparisons held.
+        succeeded: bool,
+        /// What the actions of the list that was taken did, if this is no replay.
+        acted: Option<Vec<Acted>>,
     },
     /// The session is open.
     SessionOpened,
@@ -198,6 +217,7 @@ enum Change<'m> {
     Delete(&'m Delete),
     CompareAndSet(&'m CompareAndSet, &'m Expectation),
     Compact(&'m Compact),
+    Transaction(&'m Transaction),
 }
 
 /// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order.
@@ -230,18 +250,38 @@ pub(crate) fn apply_batch(
 
 /// The versions whose values `batch` will look at, as far as they exist before it.
 pub(crate) fn values_needed(state: &State, batch: &Batch) -> Vec<(Key, Head)> {
-    let keys = batch.mutations.iter().flatten().filter_map(looks_at);
+    let operations = || {
+        batch
+            .mutations
+            .iter()
+            .flatten()
+            .filter_map(|mutation| mutation.operation.as_ref())
+    };
     let live = |key: &Bytes| state.keys.live(key).map(|head| (Key::from(&key[..]), *head));
-    keys.filter_map(live).collect()
+    let removals = operations().map(removals_max).sum();
+    let values = operations().flat_map(|operation| match operation {
+        Operation::Transaction(transaction) => state.values_of_transaction(transaction, removals),
+        other => looks_at(other).and_then(live).into_iter().collect(),
+    });
+    values.collect()
 }
 
-/// The key whose value a mutation compares or answers with.
-fn looks_at(mutation: &Mutation) -> Option<&Bytes> {
-    match mutation.operation.as_ref()? {
+/// How many keys an operation may remove at most.
+fn removals_max(operation: &Operation) -> usize {
+    match operation {
+        Operation::Delete(_) => 1,
+        Operation::Transaction(transaction) => transaction.removals_max(),
+        _ => 0,
+    }
+}
+
+/// The key whose value an operation on one key compares or answers with.
+fn looks_at(operation: &Operation) -> Option<&Bytes> {
+    match operation {
         Operation::Put(put) => put.return_previous.then_some(&put.key),
         Operation::Delete(delete) => delete.return_previous.then_some(&delete.key),
         Operation::CompareAndSet(swap) => Some(&swap.key),
-        Operation::OpenSession(_) | Operation::Compact(_) => None,
+        Operation::OpenSession(_) | Operation::Compact(_) | Operation::Transaction(_) => None,
     }
 }
 
@@ -341,8 +381,20 @@ impl State {
                 )
             }
             Operation::Compact(compact) => (&compact.key, None, Change::Compact(compact)),
+            Operation::Transaction(transaction) => {
+                self.check_transaction(transaction)?;
+                return Ok(Change::Transaction(transaction));
+            }
             Operation::OpenSession(_) => return Err(Refusal::Invalid),
         };
+        self.check_pair(key, value)?;
+        match change {
+            Change::Compact(compact) if compact.revision > self.revision => Err(Refusal::FutureRevision),
+            change => Ok(change),
+        }
+    }
+
+    pub(super) fn check_pair(&self, key: &Bytes, value: Option<&Bytes>) -> Result<(), Refusal> {
         let value_bytes = value.map_or(0, |value| value.len() as u64);
         if key.is_empty() {
             return Err(Refusal::Invalid);
@@ -350,12 +402,9 @@ impl State {
         if key.len() as u64 > self.limits.key_bytes_max || value_bytes > self.limits.value_bytes_max {
             return Err(Refusal::TooLarge);
         }
-        if !self.range.contains(key) {
-            return Err(Refusal::OutOfRange);
-        }
-        match change {
-            Change::Compact(compact) if compact.revision > self.revision => Err(Refusal::FutureRevision),
-            change => Ok(change),
+        match self.range.contains(key) {
+            true => Ok(()),
+            false => Err(Refusal::OutOfRange),
         }
     }
 
@@ -371,6 +420,7 @@ impl State {
                 let existed = self.remove(&delete.key);
                 OutcomeKind::Applied { existed, previous }
             }
+            Change::Transaction(transaction) => self.transact(transaction, stored),
             Change::Compact(compact) => {
                 self.retention.forget(compact.revision);
                 OutcomeKind::Applied {
@@ -395,7 +445,12 @@ impl State {
 
     /// Sets a key's value at the next revision; true if the key existed.
     fn set(&mut self, key: &[u8], value: Bytes) -> bool {
-        self.revision += 1;
+        self.set_at(self.revision + 1, key, value)
+    }
+
+    /// Sets a key's value at this revision, which the key has not yet; true if the key existed.
+    pub(super) fn set_at(&mut self, revision: u64, key: &[u8], value: Bytes) -> bool {
+        self.revision = revision;
         let before = self.keys.live(key).copied();
         let row = Row {
             create_revision: before.map_or(self.revision, |head| head.create_revision),
@@ -408,10 +463,15 @@ impl State {
 
     /// Removes a key at the next revision; false, and no revision, if there was none.
     fn remove(&mut self, key: &[u8]) -> bool {
+        self.remove_at(self.revision + 1, key)
+    }
+
+    /// Removes a key at this revision, which the key has not yet; false, and no revision, if there was none.
+    pub(super) fn remove_at(&mut self, revision: u64, key: &[u8]) -> bool {
         if self.keys.live(key).is_none() {
             return false;
         }
-        self.revision += 1;
+        self.revision = revision;
         self.record(key, Row::default());
         true
     }
@@ -421,11 +481,11 @@ impl State {
         self.fresh.insert(self.revision, FreshRow { key, row });
     }
 
-    fn pair_if(&self, wanted: bool, key: &Bytes, stored: &StoredValues) -> Option<KeyValue> {
+    pub(super) fn pair_if(&self, wanted: bool, key: &Bytes, stored: &StoredValues) -> Option<KeyValue> {
         if wanted { self.pair(key, stored) } else { None }
     }
 
-    fn pair(&self, key: &Bytes, stored: &StoredValues) -> Option<KeyValue> {
+    pub(super) fn pair(&self, key: &Bytes, stored: &StoredValues) -> Option<KeyValue> {
         let head = self.keys.live(key)?;
         let fresh = self.fresh.get(head.mod_revision, key).map(|row| &row.value);
         // Broken only by a caller that skipped `values_needed`; going on would part the replicas.
@@ -452,6 +512,9 @@ impl State {
         let effect = match outcome {
             OutcomeKind::Applied { existed, .. } => Effect::Applied { existed: *existed },
             OutcomeKind::CasFailed { existed, .. } => Effect::CasFailed { existed: *existed },
+            OutcomeKind::Transacted { succeeded, .. } => Effect::Transacted {
+                succeeded: *succeeded,
+            },
             OutcomeKind::SessionOpened | OutcomeKind::Refused(_) => return,
         };
         let remembered = Remembered {
@@ -494,6 +557,10 @@ fn replay(remembered: Remembered) -> Outcome {
             existed,
             current: None,
         },
+        Effect::Transacted { succeeded } => OutcomeKind::Transacted {
+            succeeded,
+            acted: None,
+        },
     };
     Outcome {
         revision: remembered.revision,
@@ -512,6 +579,9 @@ impl From<Limits> for LimitsBody {
             outcomes_max: limits.outcomes_max,
             retention_ms: limits.retention_ms,
             evictable_idle_ms: limits.evictable_idle_ms,
+            transaction_actions_max: limits.transaction_actions_max,
+            transaction_pairs_max: limits.transaction_pairs_max,
+            transaction_bytes_max: limits.transaction_bytes_max,
         }
     }
 }
@@ -526,6 +596,9 @@ impl From<&LimitsBody> for Limits {
             outcomes_max: body.outcomes_max,
             retention_ms: body.retention_ms,
             evictable_idle_ms: body.evictable_idle_ms,
+            transaction_actions_max: body.transaction_actions_max,
+            transaction_pairs_max: body.transaction_pairs_max,
+            transaction_bytes_max: body.transaction_bytes_max,
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod rewrite;
 mod row_cache;
 mod session;
 pub mod store;
+mod transaction;
 
 pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
 pub use command::{Batch, DecodeError, decode_batch, encode_batch};
@@ -46,3 +47,4 @@ pub use record::UnsealError;
 pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
 pub use row_cache::RowCache;
 pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};
+pub use transaction::Acted;

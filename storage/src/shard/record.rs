@@ -187,6 +187,13 @@ pub(crate) struct LimitsBody {
     /// Absent, as 0, in a shard created before there was this limit: any session makes room there.
     #[prost(uint64, tag = "7")]
     pub(crate) evictable_idle_ms: u64,
+    /// Absent, as 0, in a shard created before there were transactions: it takes none.
+    #[prost(uint64, tag = "8")]
+    pub(crate) transaction_actions_max: u64,
+    #[prost(uint64, tag = "9")]
+    pub(crate) transaction_pairs_max: u64,
+    #[prost(uint64, tag = "10")]
+    pub(crate) transaction_bytes_max: u64,
 }
 
 /// A position in the log.

@@ -36,6 +36,8 @@ pub(crate) enum Effect {
     Applied { existed: bool },
     /// A compare-and-set met something else than it expected, on a key that existed or not.
     CasFailed { existed: bool },
+    /// A transaction's comparisons held, or not.
+    Transacted { succeeded: bool },
 }
 
 /// What a sequence means to its session.
@@ -245,6 +247,8 @@ fn effect_code(effect: Effect) -> u32 {
         Effect::Applied { existed: true } => 2,
         Effect::CasFailed { existed: true } => 3,
         Effect::CasFailed { existed: false } => 4,
+        Effect::Transacted { succeeded: true } => 5,
+        Effect::Transacted { succeeded: false } => 6,
     }
 }
 
@@ -254,6 +258,8 @@ fn effect(code: u32) -> Option<Effect> {
         2 => Some(Effect::Applied { existed: true }),
         3 => Some(Effect::CasFailed { existed: true }),
         4 => Some(Effect::CasFailed { existed: false }),
+        5 => Some(Effect::Transacted { succeeded: true }),
+        6 => Some(Effect::Transacted { succeeded: false }),
         _ => None,
     }
 }

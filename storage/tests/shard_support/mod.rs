@@ -14,8 +14,8 @@ use storage::shard::command::{
     Compact, CompareAndSet, Delete, Expectation, Mutation, OpenSession, Operation, Put,
 };
 use storage::shard::{
-    Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, RowCache, ShardIdentity, ShardOptions,
-    ShardStore, encode_batch,
+    Acted, Limits, Outcome, OutcomeKind, Position, Refusal, RewriteLimits, RowCache, ShardIdentity,
+    ShardOptions, ShardStore, encode_batch,
 };
 
 pub(crate) fn identity(replica_id: u64) -> ShardIdentity {
@@ -48,6 +48,9 @@ pub(crate) fn options() -> ShardOptions {
             evictable_idle_ms: 400,
             outcomes_max: 8,
             retention_ms: 500,
+            transaction_actions_max: 8,
+            transaction_pairs_max: 3,
+            transaction_bytes_max: 24,
         },
     }
 }
@@ -177,6 +180,20 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
             format!("applied, existed {existed}, previous {}", pair(previous))
         }
         OutcomeKind::CasFailed { current, .. } => format!("not as expected, current {}", pair(current)),
+        OutcomeKind::Transacted { succeeded, acted } => {
+            let acted = acted.iter().flatten().map(|acted| match acted {
+                Acted::Changed { existed, previous } => {
+                    format!("\n  changed, existed {existed}, previous {}", pair(previous))
+                }
+                Acted::Read(found) => format!("\n  read {}", pair(found)),
+                Acted::Scanned { pairs, more } => {
+                    let pairs = pairs.iter().map(|found| pair(&Some(found.clone())));
+                    let pairs: Vec<_> = pairs.collect();
+                    format!("\n  scanned [{}], more {more}", pairs.join("; "))
+                }
+            });
+            format!("comparisons held: {succeeded}{}", acted.collect::<String>())
+        }
         OutcomeKind::SessionOpened => "session open".to_owned(),
         OutcomeKind::Refused(refusal) => format!("refused: {}", describe_refusal(*refusal)),
     };
