@@ -14,6 +14,7 @@ use crate::{
     scan::Scan,
     setback::Refusal,
     stats::Stats,
+    transaction::{Transacted, Transaction},
 };
 
 /// A client of a godwit cluster.
@@ -219,6 +220,28 @@ impl Client {
         })
     }
 
+    /// Makes a transaction: if all its comparisons hold the actions of one list, otherwise those of the other. Its keys
+    /// must lie in one shard.
+    ///
+    /// # Errors
+    /// [`MutationError::Invalid`] where the keys lie in two shards, where a list changes a key twice, or where there is no
+    /// key; [`MutationError::TooLarge`] where it has too many parts, or its gets would give too much.
+    pub async fn transact(&self, transaction: Transaction) -> Result<Transacted, MutationError> {
+        self.cluster.shared.counters.transactions.add(1);
+        let transaction = transaction.into_proto();
+        if transaction.keys().next().is_none() {
+            let message = "a transaction without a key".to_owned();
+            return Err(MutationError::Invalid { message });
+        }
+        let op = mutation::Op::Transaction(transaction);
+        let answer = self.run(Operation::Mutation(op)).await?;
+        let transacted = match answer.result {
+            reply::Result::Transaction(result) => Transacted::of(answer.revision, result),
+            _ => None,
+        };
+        transacted.ok_or_else(|| self.misanswered("a transaction").into())
+    }
+
     /// Forgets, in the whole shard that holds `key`, what was superseded at or before a revision: it is the oldest that can
     /// be read afterwards. What a shard's retention has forgotten already stays forgotten.
     ///
@@ -297,17 +320,16 @@ impl Client {
         let answer = self.run(Operation::Mutation(op)).await?;
         match answer.result {
             reply::Result::Mutation(outcome) => Ok((answer.revision, outcome)),
-            _ => {
-                let cause = "a mutation was answered with the result of a read".to_owned();
-                Err(self
-                    .failed(Failure {
-                        end: End::UnknownOutcome,
-                        attempts: 1,
-                        cause,
-                    })
-                    .into())
-            }
+            _ => Err(self.misanswered("a mutation").into()),
         }
+    }
+
+    fn misanswered(&self, what: &str) -> Failure {
+        self.failed(Failure {
+            end: End::UnknownOutcome,
+            attempts: 1,
+            cause: format!("{what} was answered with the result of something else"),
+        })
     }
 
     async fn run(&self, operation: Operation) -> Result<Answer, Failure> {

@@ -62,6 +62,8 @@ pub(crate) struct Call<'a> {
     avoid: Option<Arc<str>>,
     backoff: Option<Backoff>,
     last_pause: bool,
+    /// The map was fetched because a transaction seemed to lie in two shards.
+    rerouted: bool,
     sequence: Option<Sequence>,
     /// The outcome of an earlier attempt is open.
     possibly_executed: bool,
@@ -88,6 +90,7 @@ impl<'a> Call<'a> {
             avoid: None,
             backoff: None,
             last_pause: false,
+            rerouted: false,
             sequence: None,
             possibly_executed: false,
         }
@@ -97,6 +100,10 @@ impl<'a> Call<'a> {
         self.check_size()?;
         loop {
             let route = self.route();
+            if let Some(foreign) = self.operation.key_elsewhere(&route.shard) {
+                self.reroute(&route, foreign).await?;
+                continue;
+            }
             let outcome = self.attempt(&route).await;
             self.attempts += 1;
             match outcome {
@@ -110,6 +117,21 @@ impl<'a> Call<'a> {
                 Err(setback) => self.recover(&route, setback).await?,
             }
         }
+    }
+
+    /// A transaction whose keys lie in two shards, by this client's map, which is fetched anew before that counts.
+    async fn reroute(&mut self, route: &Route, foreign: Bytes) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.rerouted, true) {
+            let key = self.operation.key();
+            let cause = format!(
+                "a transaction lies in one shard, and {:?} is in another than {:?}",
+                String::from_utf8_lossy(&foreign),
+                String::from_utf8_lossy(key)
+            );
+            return Err(self.failure(End::Refused(Refusal::Invalid), cause));
+        }
+        self.refresh(route).await;
+        Ok(())
     }
 
     fn check_size(&self) -> Result<(), Failure> {
@@ -427,6 +449,9 @@ impl Operation {
             Self::Mutation(mutation::Op::Delete(delete)) => &delete.key,
             Self::Mutation(mutation::Op::CompareAndSet(cas)) => &cas.key,
             Self::Mutation(mutation::Op::Compact(compact)) => &compact.key,
+            Self::Mutation(mutation::Op::Transaction(transaction)) => {
+                transaction.keys().next().map_or(&[], |key| key)
+            }
             Self::Mutation(mutation::Op::OpenSession(_)) => &[],
         }
     }
@@ -439,6 +464,22 @@ impl Operation {
             Self::History(history) => history.key.len(),
             Self::Mutation(op) => op.encoded_len(),
         }
+    }
+
+    /// A key of a transaction, or the end of a range, that lies outside the shard.
+    fn key_elsewhere(&self, shard: &Shard) -> Option<Bytes> {
+        let Self::Mutation(mutation::Op::Transaction(transaction)) = self else {
+            return None;
+        };
+        let before_end = |key: &Bytes| shard.end.is_empty() || *key < shard.end;
+        let holds = |key: &&Bytes| **key >= shard.start && before_end(key);
+        let reaches = |end: &&Bytes| match end.is_empty() {
+            true => shard.end.is_empty(),
+            false => before_end(end) || **end == shard.end,
+        };
+        let key = transaction.keys().find(|key| !holds(key));
+        let end = || transaction.range_ends().find(|end| !reaches(end));
+        key.or_else(end).cloned()
     }
 
     fn is_mutation(&self) -> bool {

@@ -35,6 +35,7 @@ mod session;
 mod setback;
 mod shared;
 mod stats;
+mod transaction;
 mod transport;
 
 pub use admin::AdminClient;
@@ -46,3 +47,4 @@ pub use proto::KeyValue;
 pub use scan::Scan;
 pub use seam::{BoxFuture, ByteStream, Clock, Connector, TcpConnector, TokioClock};
 pub use stats::Stats;
+pub use transaction::{Action, ActionResult, Compare, Property, Relation, Transacted, Transaction};

@@ -15,6 +15,8 @@ pub struct Stats {
     pub deletes: u64,
     /// Compare-and-sets begun.
     pub compare_and_sets: u64,
+    /// Transactions begun.
+    pub transactions: u64,
     /// Operations that ended with an error.
     pub failures: u64,
     /// Among the failures, mutations of which it is not known whether they took effect.
@@ -45,6 +47,7 @@ pub(crate) struct Counters {
     pub(crate) puts: Counter,
     pub(crate) deletes: Counter,
     pub(crate) compare_and_sets: Counter,
+    pub(crate) transactions: Counter,
     pub(crate) failures: Counter,
     pub(crate) unknown_outcomes: Counter,
     pub(crate) retries: Counter,
@@ -80,6 +83,7 @@ impl Counters {
             puts: self.puts.count(),
             deletes: self.deletes.count(),
             compare_and_sets: self.compare_and_sets.count(),
+            transactions: self.transactions.count(),
             failures: self.failures.count(),
             unknown_outcomes: self.unknown_outcomes.count(),
             retries: self.retries.count(),

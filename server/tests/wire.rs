@@ -91,3 +91,73 @@ fn a_compaction_arrives_as_sent() {
     };
     assert_eq!((&read.key[..], read.revision), (&b"k"[..], 9));
 }
+
+#[test]
+fn a_transaction_arrives_as_sent() {
+    use client::proto::{Action, Compare, action, compare};
+    use storage::shard::command::{Act, Operand, Relation};
+    let act = |act| Action { act: Some(act) };
+    let key = Bytes::from_static(b"k");
+    let sent = proto::Transaction {
+        compares: vec![
+            Compare {
+                key: key.clone(),
+                relation: proto::Relation::Less.into(),
+                operand: Some(compare::Operand::CreateRevision(7)),
+            },
+            Compare {
+                key: key.clone(),
+                relation: proto::Relation::NotEqual.into(),
+                operand: Some(compare::Operand::Exists(true)),
+            },
+        ],
+        then: vec![
+            act(action::Act::Put(proto::Put {
+                key: key.clone(),
+                value: "v".into(),
+                return_previous: true,
+            })),
+            act(action::Act::Scan(proto::Scan {
+                start: "a".into(),
+                end: "z".into(),
+                limit: 3,
+                revision: 4,
+            })),
+        ],
+        otherwise: vec![
+            act(action::Act::Get(proto::Get {
+                key: key.clone(),
+                revision: 5,
+            })),
+            act(action::Act::Delete(proto::Delete {
+                key,
+                return_previous: true,
+            })),
+        ],
+    };
+    let read = through(mutation::Op::Transaction(sent));
+    let Some(Operation::Transaction(read)) = read.operation else {
+        panic!("not a transaction")
+    };
+    assert_eq!(read.compares[0].relation(), Relation::Less);
+    assert_eq!(read.compares[0].operand, Some(Operand::CreateRevision(7)));
+    assert_eq!(read.compares[1].relation(), Relation::NotEqual);
+    assert_eq!(read.compares[1].operand, Some(Operand::Exists(true)));
+    let [Some(Act::Put(put)), Some(Act::Scan(scan))] = [&read.then[0].act, &read.then[1].act] else {
+        panic!("{:?}", read.then)
+    };
+    assert_eq!(
+        (&put.key[..], &put.value[..], put.return_previous),
+        (&b"k"[..], &b"v"[..], true)
+    );
+    assert_eq!(
+        (&scan.start[..], &scan.end[..], scan.limit, scan.revision),
+        (&b"a"[..], &b"z"[..], 3, 4)
+    );
+    let [Some(Act::Get(get)), Some(Act::Delete(delete))] = [&read.otherwise[0].act, &read.otherwise[1].act]
+    else {
+        panic!("{:?}", read.otherwise)
+    };
+    assert_eq!((&get.key[..], get.revision), (&b"k"[..], 5));
+    assert!(delete.return_previous);
+}

@@ -379,8 +379,8 @@ impl Model {
                     };
                     let keys: Vec<_> = current.keys().filter(in_range).collect();
                     let pairs = keys.iter().take(limit).map(|key| current[*key].clone()).collect();
-                    let more = keys.len() > limit;
-                    Acted::Scanned { pairs, more }
+                    let next = keys.get(limit).map(|key| Bytes::copy_from_slice(key.as_bytes()));
+                    Acted::Scanned { pairs, next }
                 }
                 change => {
                     let (key, value) = match change {

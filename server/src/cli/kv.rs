@@ -43,6 +43,8 @@ pub enum KvVerb {
     Cas(CasArgs),
     /// List a key's versions, the newest first; exits with 2 when none can be read
     History(KeyHistoryArgs),
+    /// Make a transaction of a JSON document; exits with 2 when its comparisons do not hold
+    Txn(TxnArgs),
     /// Forget what was superseded at or before a revision, in the whole shard that holds the key
     Compact(CompactArgs),
 }
@@ -84,6 +86,14 @@ pub struct KeyHistoryArgs {
     /// Only versions older than this revision
     #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
     pub before: Option<u64>,
+}
+
+/// Flags of `kv txn`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct TxnArgs {
+    /// The document, as {"if": [{"key": "a", "exists": true}], "then": [{"put": "a", "value": "1"}], "else":
+    /// [{"get": "a"}]}; - is standard input. All keys lie in one shard
+    pub file: PathBuf,
 }
 
 /// Flags of `kv compact`.

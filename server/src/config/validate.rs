@@ -86,6 +86,26 @@ impl HostConfig {
             limits.scan_bytes_max,
             pair..=256 * MIB,
         );
+        let transactions = [
+            (
+                "limits.transaction_actions_max",
+                limits.transaction_actions_max,
+                1..=10_000,
+            ),
+            (
+                "limits.transaction_pairs_max",
+                limits.transaction_pairs_max,
+                1..=1_000_000,
+            ),
+            (
+                "limits.transaction_bytes_max",
+                limits.transaction_bytes_max,
+                pair..=32 * MIB,
+            ),
+        ];
+        for (field, value, range) in transactions {
+            within(checks, field, value, range);
+        }
         let in_flight = limits.batch_bytes_max..=u64::MAX >> 1;
         within(
             checks,

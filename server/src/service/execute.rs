@@ -14,7 +14,7 @@ use placement::{HostId, ReplicaId, ShardId};
 use prost::Message;
 use raft::{Position, ProposeError, ReadError, Response};
 use storage::seeded_bug;
-use storage::shard::{Outcome, encode_batch};
+use storage::shard::{Outcome, OutcomeKind, encode_batch};
 
 use super::exchange::Caller;
 use super::lane::{Lane, Turn};
@@ -165,7 +165,7 @@ async fn mutate(host: &Host, local: &LocalShard, parts: Vec<Part>) {
     for part in parts {
         let requests = part.requests.iter().zip(outcomes.by_ref());
         let replies = requests.map(|(request, outcome)| {
-            record_mutation(host, local, &part.caller, request);
+            record_mutation(host, local, &part.caller, request, &outcome);
             reply::mutation(request.id, outcome)
         });
         part.replies.send(replies.collect());
@@ -346,7 +346,7 @@ fn serve_scan(
     }
 }
 
-fn record_mutation(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) {
+fn record_mutation(host: &Host, local: &LocalShard, caller: &Caller, request: &Request, outcome: &Outcome) {
     use client::proto::mutation::Op as Change;
     let Some(Op::Mutation(encoded)) = &request.op else {
         return;
@@ -358,9 +358,40 @@ fn record_mutation(host: &Host, local: &LocalShard, caller: &Caller, request: &R
         Some(Change::Put(put)) => (profiler::Op::Put, &put.key),
         Some(Change::Delete(delete)) => (profiler::Op::Delete, &delete.key),
         Some(Change::CompareAndSet(cas)) => (profiler::Op::CompareAndSet, &cas.key),
+        Some(Change::Transaction(transaction)) => {
+            return record_transaction(host, local, caller, request, transaction, outcome);
+        }
         Some(Change::OpenSession(_) | Change::Compact(_)) | None => return,
     };
     record(host, local, caller, request, op, key, encoded.len());
+}
+
+/// Each action of the list that was taken is an access.
+fn record_transaction(
+    host: &Host,
+    local: &LocalShard,
+    caller: &Caller,
+    request: &Request,
+    transaction: &client::proto::Transaction,
+    outcome: &Outcome,
+) {
+    use client::proto::action::Act;
+    let OutcomeKind::Transacted { succeeded, .. } = outcome.kind else {
+        return;
+    };
+    let actions = match succeeded {
+        true => &transaction.then,
+        false => &transaction.otherwise,
+    };
+    for act in actions.iter().filter_map(|action| action.act.as_ref()) {
+        let (op, key, bytes) = match act {
+            Act::Put(put) => (profiler::Op::Put, &put.key, put.key.len() + put.value.len()),
+            Act::Delete(delete) => (profiler::Op::Delete, &delete.key, delete.key.len()),
+            Act::Get(get) => (profiler::Op::Get, &get.key, get.key.len()),
+            Act::Scan(scan) => (profiler::Op::Scan, &scan.start, scan.start.len()),
+        };
+        record(host, local, caller, request, op, key, bytes);
+    }
 }
 
 fn record(

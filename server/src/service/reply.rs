@@ -1,9 +1,10 @@
 //! Answers to clients, from what the store says.
 
 use client::proto::{
-    Code, Error, GetResult, HistoryResult, HostAddress, KeyValue, MutationResult, Reply, ScanResult, reply,
+    ActionResult, Code, Error, GetResult, HistoryResult, HostAddress, KeyValue, MutationResult, Reply,
+    ScanResult, TransactionResult, action_result, reply,
 };
-use storage::shard::{History, Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
+use storage::shard::{Acted, History, Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
 
 pub(crate) fn error(id: u64, code: Code, message: impl Into<String>) -> Reply {
     failed(id, code, message.into(), None)
@@ -82,6 +83,18 @@ pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
         OutcomeKind::Applied { existed, previous } => (true, existed, previous),
         OutcomeKind::CasFailed { existed, current } => (false, existed, current),
         OutcomeKind::SessionOpened => (true, false, None),
+        OutcomeKind::Transacted { succeeded, acted } => {
+            let result = TransactionResult {
+                succeeded,
+                replayed: outcome.replayed,
+                results: acted.into_iter().flatten().map(acted_result).collect(),
+            };
+            return Reply {
+                id,
+                revision: outcome.revision,
+                result: Some(reply::Result::Transaction(result)),
+            };
+        }
         OutcomeKind::Refused(refusal) => return refused(id, refusal),
     };
     let result = MutationResult {
@@ -94,6 +107,24 @@ pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
         revision: outcome.revision,
         result: Some(reply::Result::Mutation(result)),
     }
+}
+
+fn acted_result(acted: Acted) -> ActionResult {
+    let result = match acted {
+        Acted::Changed { existed, previous } => action_result::Result::Change(MutationResult {
+            applied: true,
+            previous: previous.map(key_value),
+            existed,
+        }),
+        Acted::Read(pair) => action_result::Result::Get(GetResult {
+            pair: pair.map(key_value),
+        }),
+        Acted::Scanned { pairs, next } => action_result::Result::Scan(ScanResult {
+            pairs: pairs.into_iter().map(key_value).collect(),
+            next: next.unwrap_or_default(),
+        }),
+    };
+    ActionResult { result: Some(result) }
 }
 
 fn refused(id: u64, refusal: Refusal) -> Reply {

@@ -30,6 +30,11 @@ pub(crate) async fn call(
         let Some(route) = map.shard_of(&key) else {
             return reply::error(request.id, Code::Unavailable, "the cluster has no shards yet");
         };
+        if let Some(foreign) = key_elsewhere(&request, route) {
+            let message =
+                format!("a transaction lies in one shard, and {foreign:?} is in another than {key:?}");
+            return reply::error(request.id, Code::Invalid, message);
+        }
         (request.shard_id, request.r#gen) = (route.shard_id, route.r#gen);
         if let Op::Mutation(mutation) = request.op.as_mut().expect("a routed request has an operation") {
             *mutation = with_generation(mutation, route.r#gen);
@@ -105,9 +110,23 @@ fn routed_key(request: &Request) -> Option<Bytes> {
             Change::Delete(delete) => Some(delete.key),
             Change::CompareAndSet(cas) => Some(cas.key),
             Change::Compact(compact) => Some(compact.key),
+            Change::Transaction(transaction) => transaction.keys().next().cloned(),
             Change::OpenSession(_) => None,
         },
     }
+}
+
+/// A key of a transaction that lies outside the route of its first.
+fn key_elsewhere(request: &Request, route: &client::proto::ShardRoute) -> Option<Bytes> {
+    let Some(Op::Mutation(encoded)) = &request.op else {
+        return None;
+    };
+    let mutation = client::proto::Mutation::decode(encoded.clone()).ok()?;
+    let Some(client::proto::mutation::Op::Transaction(transaction)) = mutation.op else {
+        return None;
+    };
+    let inside = |key: &Bytes| *key >= route.start && (route.end.is_empty() || *key < route.end);
+    transaction.keys().find(|key| !inside(key)).cloned()
 }
 
 fn with_generation(encoded: &Bytes, generation: u64) -> Bytes {

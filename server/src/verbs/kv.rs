@@ -15,11 +15,11 @@ use super::{
     Exit, VerbError,
     connect::{Caller, Connected},
     pairs::{self, Page},
-    text,
+    text, transaction,
 };
 use crate::cli::{
     CasArgs, CasExpect, CompactArgs, ConnectArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb,
-    PutArgs, ScanArgs,
+    PutArgs, ScanArgs, TxnArgs,
 };
 
 /// Stands for standard input.
@@ -46,6 +46,7 @@ pub async fn kv(connect: &ConnectArgs, args: KvArgs, out: &mut dyn Write) -> Res
         KvVerb::Scan(scan) => verb.scan(scan).await,
         KvVerb::Cas(cas) => verb.compare_and_set(cas).await,
         KvVerb::History(history) => verb.history(history).await,
+        KvVerb::Txn(txn) => verb.transact(txn).await,
         KvVerb::Compact(compact) => verb.compact(compact).await,
     }
 }
@@ -162,6 +163,24 @@ impl Verb<'_> {
         Ok(exit(!found.versions.is_empty()))
     }
 
+    async fn transact(&mut self, txn: TxnArgs) -> Result<Exit, VerbError> {
+        let document = read_value(&txn.file)?;
+        let transaction = transaction::parse(&document).map_err(|reason| VerbError::Document {
+            path: txn.file.clone(),
+            reason,
+        })?;
+        let client = self.open().await?.client;
+        let transacted = client.transact(transaction).await;
+        let transacted = transacted.map_err(|error| failed_write("the transaction".to_owned(), error))?;
+        if self.json {
+            self.print(&pairs::transacted_document(&transacted).to_string())?;
+        } else {
+            self.out
+                .write_all(pairs::transacted_text(&transacted).as_bytes())?;
+        }
+        Ok(exit(transacted.succeeded))
+    }
+
     async fn compact(&mut self, compact: CompactArgs) -> Result<Exit, VerbError> {
         let CompactArgs { key, revision } = compact;
         let client = self.open().await?.client;
@@ -246,7 +265,10 @@ fn unread(what: String, source: ReadError) -> VerbError {
 }
 
 fn unwritten(key: &str, source: MutationError) -> VerbError {
-    let key = text::quoted(key.as_bytes());
+    failed_write(text::quoted(key.as_bytes()), source)
+}
+
+fn failed_write(key: String, source: MutationError) -> VerbError {
     match source.is_outcome_unknown() {
         true => VerbError::UnknownOutcome { key, source },
         false => VerbError::Write { key, source },

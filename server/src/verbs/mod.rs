@@ -14,6 +14,7 @@ mod listing;
 mod outcome;
 mod pairs;
 mod text;
+mod transaction;
 
 pub use admin::admin;
 pub use init::{SplitFileError, init};

@@ -117,6 +117,14 @@ pub enum VerbError {
         /// What is wrong.
         source: io::Error,
     },
+    /// The document makes no sense.
+    #[error("{}: {reason}", path.display())]
+    Document {
+        /// The file; `-` is standard input.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The key space cannot be cut by this file.
     #[error("{}: {source}", path.display())]
     SplitFile {

@@ -1,6 +1,6 @@
 //! Answers about keys: lines for people and JSON documents.
 
-use client::{Fetched, KeyValue, Previous, Swapped, Versions, Written};
+use client::{ActionResult, Fetched, KeyValue, Previous, Swapped, Transacted, Versions, Written};
 use serde_json::{Value, json};
 
 use super::text::{escaped, octets};
@@ -141,6 +141,59 @@ pub(super) fn versions_document(key: &[u8], found: &Versions) -> Value {
         "oldest": found.oldest,
         "versions": versions,
         "more": found.more,
+    })
+}
+
+/// Whether the comparisons held, then a line an action.
+pub(super) fn transacted_text(transacted: &Transacted) -> String {
+    let held = match transacted.succeeded {
+        true => "the comparisons held",
+        false => "the comparisons did not hold",
+    };
+    let mut text = format!("{held}, at revision {}\n", transacted.revision);
+    let Some(results) = &transacted.results else {
+        text.push_str("what the actions found is not known any more\n");
+        return text;
+    };
+    for result in results {
+        match result {
+            ActionResult::Changed { existed: true, .. } => text.push_str("changed\n"),
+            ActionResult::Changed { existed: false, .. } => text.push_str("changed, was absent\n"),
+            ActionResult::Read(None) => text.push_str("absent\n"),
+            ActionResult::Read(Some(pair)) => text.push_str(&pair_line(pair)),
+            ActionResult::Scanned { pairs, next } => {
+                pairs.iter().for_each(|pair| text.push_str(&pair_line(pair)));
+                if let Some(next) = next {
+                    text.push_str(&format!("more from {}\n", escaped(next)));
+                }
+            }
+        }
+    }
+    text
+}
+
+fn pair_line(pair: &KeyValue) -> String {
+    format!("{}\t{}\n", escaped(&pair.key), escaped(&pair.value))
+}
+
+/// `results` is null where a repetition was answered from memory.
+pub(super) fn transacted_document(transacted: &Transacted) -> Value {
+    let result = |result: &ActionResult| match result {
+        ActionResult::Changed { existed, previous } => json!({
+            "existed": existed,
+            "previous": previous.as_ref().map(pair_document),
+        }),
+        ActionResult::Read(pair) => json!({ "pair": pair.as_ref().map(pair_document) }),
+        ActionResult::Scanned { pairs, next } => json!({
+            "pairs": pairs.iter().map(pair_document).collect::<Vec<Value>>(),
+            "next": next.as_ref().map(|next| octets(next)),
+        }),
+    };
+    let results = transacted.results.as_ref();
+    json!({
+        "succeeded": transacted.succeeded,
+        "revision": transacted.revision,
+        "results": results.map(|results| results.iter().map(result).collect::<Vec<Value>>()),
     })
 }
 

@@ -14,4 +14,5 @@ mod migrations;
 mod power_cut;
 mod replica_states;
 mod simulated;
+mod transactions;
 mod versions;

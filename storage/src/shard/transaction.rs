@@ -33,8 +33,8 @@ pub enum Acted {
     Scanned {
         /// The pairs, in key order.
         pairs: Vec<KeyValue>,
-        /// There are more in the range.
-        more: bool,
+        /// The next key of the range; `None`: it is exhausted.
+        next: Option<Bytes>,
     },
 }
 
@@ -177,12 +177,13 @@ impl State {
         for (key, head) in self.keys.live_range(&scan.start, end) {
             let left = bytes.checked_sub(key.len() as u64 + u64::from(head.value_len));
             let (true, Some(left)) = (pairs.len() < limit, left) else {
-                return Acted::Scanned { pairs, more: true };
+                let next = Some(Bytes::copy_from_slice(key));
+                return Acted::Scanned { pairs, next };
             };
             *bytes = left;
             pairs.extend(self.pair(&Bytes::copy_from_slice(key), stored));
         }
-        Acted::Scanned { pairs, more: false }
+        Acted::Scanned { pairs, next: None }
     }
 
     fn scan_limit(&self, scan: &Scan) -> usize {

@@ -186,10 +186,13 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
                     format!("\n  changed, existed {existed}, previous {}", pair(previous))
                 }
                 Acted::Read(found) => format!("\n  read {}", pair(found)),
-                Acted::Scanned { pairs, more } => {
+                Acted::Scanned { pairs, next } => {
                     let pairs = pairs.iter().map(|found| pair(&Some(found.clone())));
                     let pairs: Vec<_> = pairs.collect();
-                    format!("\n  scanned [{}], more {more}", pairs.join("; "))
+                    {
+                        let next = next.as_ref().map(|next| String::from_utf8_lossy(next));
+                        format!("\n  scanned [{}], next {next:?}", pairs.join("; "))
+                    }
                 }
             });
             format!("comparisons held: {succeeded}{}", acted.collect::<String>())
