@@ -43,7 +43,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Workloads, with commas between: register, append, set, counter, scan [default: all]
+    /// Workloads, with commas between: register, append, set, counter, scan, bank [default: all]
     #[arg(long, value_delimiter = ',', value_parser = str::parse::<WorkloadName>)]
     pub(crate) workload: Vec<WorkloadName>,
     /// Nemeses, with commas between; `none` for a run without faults [default: the default mix]
@@ -174,7 +174,7 @@ mod tests {
             panic!("{parsed:?}")
         };
         assert_eq!(args.workload, [WorkloadName::Register, WorkloadName::Scan]);
-        let refused = Cli::try_parse_from(["jepsen", "run", "--workload", "bank"]).unwrap_err();
-        assert!(refused.to_string().contains("transactions"), "{refused}");
+        let refused = Cli::try_parse_from(["jepsen", "run", "--workload", "lease"]).unwrap_err();
+        assert!(refused.to_string().contains("leases"), "{refused}");
     }
 }

@@ -66,7 +66,7 @@ const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
 }
 
 /// Every bug, cheapest recipe first.
-const MUTANTS: [Mutant; 25] = [
+const MUTANTS: [Mutant; 26] = [
     of("B1", &[SIMULATED, run("isolate-leader,pause-leader", 60)]),
     of("B2", &[SIMULATED, only(&[FaultClass::Hold, FaultClass::Slow])]),
     of(
@@ -124,6 +124,7 @@ const MUTANTS: [Mutant; 25] = [
     ),
     of("B25", &[SIMULATED, only(&[FaultClass::IsolateLeader])]),
     of("B26", &[SIMULATED]),
+    of("B28", &[SIMULATED]),
     of(
         "B27",
         &[

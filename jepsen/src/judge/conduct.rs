@@ -9,6 +9,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     vec![
         violation("scan_order", &facts.disorder),
         violation("past", &facts.changed_past),
+        violation("bank", &facts.unbalanced),
         violation("replicas", &facts.replica_differences),
         violation("host_logs", &facts.complaints),
         violation("invariants", &facts.invariants),

@@ -42,6 +42,9 @@ pub struct Facts {
     /// Old versions that were not what had been written, in words.
     #[serde(default)]
     pub changed_past: Vec<String>,
+    /// Banks whose accounts did not add up, in words.
+    #[serde(default)]
+    pub unbalanced: Vec<String>,
     /// Differences between replicas of one shard.
     pub replica_differences: Vec<String>,
     /// Lines of hosts' logs that tell of a panic or a broken assertion.
@@ -68,6 +71,12 @@ impl Facts {
             unread: read_all.unread.clone(),
             disorder: used.disorder.iter().chain(&read_all.disorder).cloned().collect(),
             changed_past: used.changed_past.clone(),
+            unbalanced: used
+                .unbalanced
+                .iter()
+                .chain(&read_all.unbalanced)
+                .cloned()
+                .collect(),
             ..Self::default()
         }
     }

@@ -162,6 +162,8 @@ fn differences_panics_and_disorder_are_violations() {
     assert_eq!(judged(disorder, "scan_order"), Finding::Violation);
     let past = |evidence: &mut Evidence| facts(evidence).changed_past.push("k at 3".to_owned());
     assert_eq!(judged(past, "past"), Finding::Violation);
+    let unbalanced = |evidence: &mut Evidence| facts(evidence).unbalanced.push("bank".to_owned());
+    assert_eq!(judged(unbalanced, "bank"), Finding::Violation);
 }
 
 #[test]

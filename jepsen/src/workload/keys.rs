@@ -145,6 +145,9 @@ impl Keys {
                 keys: members,
                 live: false,
             }),
+            None if workload == WorkloadName::Bank => {
+                self.used.banks.insert(name);
+            }
             None => {
                 self.used.keys.entry(workload).or_default().insert(name);
             }
@@ -173,6 +176,8 @@ impl Keys {
                 let end = end_of(&key).filter(|end| can_surround(end)).unwrap_or(key);
                 (place.members, place.range) = surround(&end, number);
             }
+            // The accounts' keys begin with it.
+            WorkloadName::Bank => place.name.push('.'),
             WorkloadName::Register | WorkloadName::Append | WorkloadName::Counter => {}
         }
         place

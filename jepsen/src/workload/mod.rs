@@ -11,8 +11,10 @@
 //!
 //! - `name`: the workloads. `plan`: how much of what. `keys`: which keys are in use.
 //! - `recording`: one operation, and its record. `worker`: one logical process. `running`: all of them.
+//! - `bank`: the workload of transactions.
 //! - `used`: what was touched. `read_all`: the last look at all of it.
 
+mod bank;
 mod keys;
 mod name;
 mod plan;

@@ -21,6 +21,8 @@ pub enum WorkloadName {
     Counter,
     /// Keys on both sides of a shard's end that are put and deleted while others scan them.
     Scan,
+    /// Accounts whose sum stays the same while transactions move money between them.
+    Bank,
 }
 
 /// Why a name names no workload.
@@ -35,7 +37,7 @@ pub enum UnknownWorkload {
         lacks: &'static str,
     },
     /// Nothing has this name.
-    #[error("no workload is named {name}; there are register, append, set, counter and scan")]
+    #[error("no workload is named {name}; there are register, append, set, counter, scan and bank")]
     NoSuch {
         /// The name.
         name: String,
@@ -44,7 +46,14 @@ pub enum UnknownWorkload {
 
 impl WorkloadName {
     /// Every workload.
-    pub const ALL: [Self; 5] = [Self::Register, Self::Append, Self::Set, Self::Counter, Self::Scan];
+    pub const ALL: [Self; 6] = [
+        Self::Register,
+        Self::Append,
+        Self::Set,
+        Self::Counter,
+        Self::Scan,
+        Self::Bank,
+    ];
 
     /// As on the command line and in keys.
     pub fn name(self) -> &'static str {
@@ -54,6 +63,7 @@ impl WorkloadName {
             Self::Set => "set",
             Self::Counter => "counter",
             Self::Scan => "scan",
+            Self::Bank => "bank",
         }
     }
 
@@ -79,7 +89,6 @@ impl FromStr for WorkloadName {
         let lacks = match name.as_str() {
             "lease" => "leases",
             "watch" => "watches",
-            "bank" => "transactions over several keys",
             _ => {
                 let known = Self::ALL.into_iter().find(|workload| workload.name() == name);
                 return known.ok_or(UnknownWorkload::NoSuch { name });
@@ -108,8 +117,8 @@ mod tests {
 
     #[test]
     fn what_the_store_lacks_is_said() {
-        let refused = "bank".parse::<WorkloadName>().unwrap_err();
-        assert!(refused.to_string().contains("transactions"), "{refused}");
+        let refused = "lease".parse::<WorkloadName>().unwrap_err();
+        assert!(refused.to_string().contains("leases"), "{refused}");
         let refused = "registr".parse::<WorkloadName>().unwrap_err();
         assert!(refused.to_string().contains("register, append"), "{refused}");
     }

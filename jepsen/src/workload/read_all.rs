@@ -12,6 +12,7 @@ use client::{Client, KeyRange};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
+use super::bank::accounts;
 use super::name::WorkloadName;
 use super::recording::RecordingClient;
 use super::used::Used;
@@ -32,12 +33,16 @@ pub struct ReadAll {
     pub unread: Vec<String>,
     /// Scans that gave a key twice or out of order, in words.
     pub disorder: Vec<String>,
+    /// Banks whose accounts did not add up, in words.
+    #[serde(default)]
+    pub unbalanced: Vec<String>,
 }
 
 /// One thing to be read.
 enum Look {
     Key(String),
     Range(WorkloadName, KeyRange, Vec<String>),
+    Bank(String),
 }
 
 /// Reads every key of `used` that is read alone, and scans its ranges: every set, and those of the scan workload that
@@ -59,8 +64,10 @@ pub async fn read_all(used: &Used, client: &Client, recorder: &Recorder) -> Read
                 .count(look, was_read);
         }
         let disorder = std::mem::take(&mut client.disorder);
+        let unbalanced = std::mem::take(&mut client.unbalanced);
         let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
         result.disorder.extend(disorder);
+        result.unbalanced.extend(unbalanced);
     };
     join_all((0..READERS).map(reader)).await;
     let mut result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -71,6 +78,7 @@ pub async fn read_all(used: &Used, client: &Client, recorder: &Recorder) -> Read
 fn looks(used: &Used) -> Vec<Look> {
     let single = used.keys.values().flatten().cloned().map(Look::Key);
     let mut looks: Vec<Look> = single.collect();
+    looks.extend(used.banks.iter().cloned().map(Look::Bank));
     for range in &used.ranges {
         if range.workload == WorkloadName::Set || range.live {
             looks.push(Look::Range(
@@ -89,6 +97,7 @@ async fn reads(client: &mut RecordingClient, look: &Look) -> bool {
     for _ in 0..TRIES_MAX {
         let read = match look {
             Look::Key(key) => client.get(key).await.map(drop),
+            Look::Bank(name) => client.look_at_bank(name).await.map(drop),
             Look::Range(workload, range, keys) => client.scan(*workload, range.clone(), keys).await,
         };
         if read.is_ok() {
@@ -103,6 +112,7 @@ impl ReadAll {
     fn count(&mut self, look: Look, was_read: bool) {
         let keys = match look {
             Look::Key(key) => vec![key],
+            Look::Bank(name) => accounts(&name).collect(),
             Look::Range(_, _, keys) => keys,
         };
         if was_read {

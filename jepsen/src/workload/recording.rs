@@ -36,6 +36,8 @@ pub(super) struct RecordingClient {
     pub(super) disorder: Vec<String>,
     /// Old versions that were not what had been written, in words.
     pub(super) changed_past: Vec<String>,
+    /// Banks whose accounts did not add up, in words.
+    pub(super) unbalanced: Vec<String>,
 }
 
 impl RecordingClient {
@@ -48,6 +50,7 @@ impl RecordingClient {
             outcomes: BTreeMap::new(),
             disorder: Vec::new(),
             changed_past: Vec::new(),
+            unbalanced: Vec::new(),
         }
     }
 
@@ -237,21 +240,34 @@ impl RecordingClient {
     }
 
     /// Takes down what ended now.
-    fn record(&mut self, key: &str, call_ns: u64, action: Action) -> Result<(), Missed> {
-        let end = match action.outcome() {
-            Outcome::Ok(()) => Ok(()),
-            Outcome::Fail => Err(Missed::Failed),
-            Outcome::Info => Err(Missed::Unknown),
-        };
+    pub(super) fn record(&mut self, key: &str, call_ns: u64, action: Action) -> Result<(), Missed> {
+        let outcome = action.outcome();
         let return_ns = self.recorder.now_ns();
         self.record_until(key, call_ns, return_ns, action);
-        if end == Err(Missed::Unknown) {
-            self.process = self.recorder.next_process();
-        }
-        end
+        self.end(&outcome)
     }
 
-    fn record_until(&mut self, key: &str, call_ns: u64, return_ns: u64, action: Action) {
+    /// How something ended. After an unknown outcome this client goes on as another process.
+    pub(super) fn end<R>(&mut self, outcome: &Outcome<R>) -> Result<(), Missed> {
+        match outcome {
+            Outcome::Ok(_) => Ok(()),
+            Outcome::Fail => Err(Missed::Failed),
+            Outcome::Info => {
+                self.process = self.recorder.next_process();
+                Err(Missed::Unknown)
+            }
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn now_ns(&self) -> u64 {
+        self.recorder.now_ns()
+    }
+
+    pub(super) fn record_until(&mut self, key: &str, call_ns: u64, return_ns: u64, action: Action) {
         self.outcomes.entry(action.kind()).or_default().add(&action);
         let operation = Operation::new(self.process, key, call_ns, Some(return_ns), action);
         self.recorder
@@ -259,18 +275,18 @@ impl RecordingClient {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn read(pair: Option<&KeyValue>) -> Read {
+pub(super) fn read(pair: Option<&KeyValue>) -> Read {
     Read {
         value: pair.map(|pair| text(&pair.value)),
         version: pair.map(|pair| pair.mod_revision),
     }
 }
 
-fn outcome_of<T, R>(reply: Result<T, MutationError>, ok: impl FnOnce(T) -> R) -> Outcome<R> {
+pub(super) fn outcome_of<T, R>(reply: Result<T, MutationError>, ok: impl FnOnce(T) -> R) -> Outcome<R> {
     match reply {
         Ok(reply) => Outcome::Ok(ok(reply)),
         Err(e) if e.is_outcome_unknown() => Outcome::Info,

@@ -61,6 +61,8 @@ pub struct UsedRange {
 pub struct Used {
     /// The keys that are read one by one.
     pub keys: BTreeMap<WorkloadName, BTreeSet<String>>,
+    /// The banks, by their names.
+    pub banks: BTreeSet<String>,
     /// The ranges that are read by scans.
     pub ranges: Vec<UsedRange>,
     /// How operations ended, by kind. Every key of a scan counts as a get.
@@ -69,4 +71,6 @@ pub struct Used {
     pub disorder: Vec<String>,
     /// Old versions that were not what had been written, in words.
     pub changed_past: Vec<String>,
+    /// Banks whose accounts did not add up, in words.
+    pub unbalanced: Vec<String>,
 }

@@ -141,6 +141,10 @@ impl Worker {
             WorkloadName::Set => self.set(&place).await,
             WorkloadName::Counter => self.counter(&place.name).await,
             WorkloadName::Scan => self.scan(&place).await,
+            WorkloadName::Bank => {
+                let tag = self.value();
+                self.client.bank(&place.name, &mut self.chance, &tag).await
+            }
         };
         if done == Err(Missed::Unknown) {
             self.shared.keys().count_unknown(workload, &place.name);
@@ -263,5 +267,6 @@ impl Worker {
         }
         used.disorder.extend(self.client.disorder);
         used.changed_past.extend(self.client.changed_past);
+        used.unbalanced.extend(self.client.unbalanced);
     }
 }

@@ -16,6 +16,7 @@ use super::command::{Act, Action, Compare, Operand, Relation, Scan, Transaction}
 use super::index::Head;
 use super::key::Key;
 use super::machine::{KeyValue, OutcomeKind, Refusal, State, StoredValues};
+use crate::seeded_bug;
 
 /// What one action of a transaction did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +128,8 @@ impl State {
     /// Does what a transaction says that was checked.
     pub(super) fn transact(&mut self, transaction: &Transaction, stored: &StoredValues) -> OutcomeKind {
         let mut compares = transaction.compares.iter();
-        let succeeded = compares.all(|compare| self.compare(compare, stored));
+        // Seeded bug B28: comparisons are taken to hold.
+        let succeeded = compares.all(|compare| self.compare(compare, stored) || seeded_bug::is_on("B28"));
         let actions = match succeeded {
             true => &transaction.then,
             false => &transaction.otherwise,
