@@ -124,7 +124,6 @@ const MUTANTS: [Mutant; 26] = [
     ),
     of("B25", &[SIMULATED, only(&[FaultClass::IsolateLeader])]),
     of("B26", &[SIMULATED]),
-    of("B28", &[SIMULATED]),
     of(
         "B27",
         &[
@@ -132,6 +131,7 @@ const MUTANTS: [Mutant; 26] = [
             only(&[FaultClass::Hold, FaultClass::Partition, FaultClass::TransferStorm]),
         ],
     ),
+    of("B28", &[SIMULATED]),
 ];
 
 const fn of(bug: &'static str, recipes: &'static [Recipe]) -> Mutant {
