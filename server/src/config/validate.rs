@@ -100,7 +100,7 @@ impl HostConfig {
             (
                 "limits.transaction_bytes_max",
                 limits.transaction_bytes_max,
-                pair..=32 * MIB,
+                pair..=256 * MIB,
             ),
         ];
         for (field, value, range) in transactions {
@@ -323,7 +323,11 @@ mod tests {
     fn rules_between_fields_hold() {
         assert_eq!(
             broken(|c| c.limits.value_bytes_max = 8 * MIB),
-            ["limits.batch_bytes_max", "limits.scan_bytes_max"]
+            [
+                "limits.batch_bytes_max",
+                "limits.scan_bytes_max",
+                "limits.transaction_bytes_max"
+            ]
         );
         assert_eq!(
             broken(|c| c.limits.in_flight_bytes_max = MIB),
