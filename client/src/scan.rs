@@ -89,10 +89,8 @@ impl Scan {
             return Err(misread().into());
         };
         let left = rest_after(rest, &found.next, &shard.end)?;
-        let beyond = left
-            .as_ref()
-            .is_some_and(|left| found.next.is_empty() && left.start == shard.end);
-        if self.revision > 0 && beyond {
+        let in_another_shard = left.is_some() && found.next.is_empty();
+        if self.revision > 0 && in_another_shard {
             let message = "the range goes on in another shard, and a revision is of one shard".to_owned();
             return Err(ReadError::Invalid { message });
         }

@@ -106,15 +106,13 @@ enum Place {
 impl ShardStore {
     /// The newest version of a key; `None`: it does not exist.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, ReadError> {
-        let located = {
-            let inner = self.shared.read();
-            let head = inner.state.keys.live(key);
-            head.map(|head| inner.locate(key, head.mod_revision))
-        };
-        located
-            .map(|located| located.pair(&self.shared))
-            .transpose()
-            .map(Option::flatten)
+        let located = self.shared.read().locate_at(key, None)?;
+        self.pair_of(located)
+    }
+
+    fn pair_of(&self, located: Option<Located>) -> Result<Option<KeyValue>, ReadError> {
+        let pair = located.map(|located| located.pair(&self.shared));
+        pair.transpose().map(Option::flatten)
     }
 
     /// A key's version at a revision, or the newest, and the shard's revision at the same moment; `None`: the key lies
@@ -125,35 +123,16 @@ impl ShardStore {
             if !inner.state.range.contains(key) {
                 return Ok(None);
             }
-            let found = match at {
-                Some(at) => {
-                    inner.check_readable(at)?;
-                    inner.state.keys.revision_at(key, at)
-                }
-                None => inner.state.keys.live(key).map(|head| head.mod_revision),
-            };
-            let located = found.map(|found| inner.locate(key, found));
-            (located, inner.state.revision)
+            (inner.locate_at(key, at)?, inner.state.revision)
         };
-        let pair = located
-            .map(|located| located.pair(&self.shared))
-            .transpose()?
-            .flatten();
+        let pair = self.pair_of(located)?;
         Ok(Some(Found { pair, revision }))
     }
 
     /// A key as it was at a revision.
     pub fn get_at(&self, key: &[u8], revision: u64) -> Result<Option<KeyValue>, ReadError> {
-        let located = {
-            let inner = self.shared.read();
-            inner.check_readable(revision)?;
-            let found = inner.state.keys.revision_at(key, revision);
-            found.map(|found| inner.locate(key, found))
-        };
-        located
-            .map(|located| located.pair(&self.shared))
-            .transpose()
-            .map(Option::flatten)
+        let located = self.shared.read().locate_at(key, Some(revision))?;
+        self.pair_of(located)
     }
 
     /// The versions of a key that can be read, the newest first: those before the revision `before`, at most `limit`, and
@@ -309,6 +288,18 @@ impl Inner {
             revision,
             place,
         }
+    }
+
+    /// Where a key's version at a revision lies, or the newest if it is no deletion.
+    fn locate_at(&self, key: &[u8], at: Option<u64>) -> Result<Option<Located>, ReadError> {
+        let found = match at {
+            Some(at) => {
+                self.check_readable(at)?;
+                self.state.keys.revision_at(key, at)
+            }
+            None => self.state.keys.live(key).map(|head| head.mod_revision),
+        };
+        Ok(found.map(|found| self.locate(key, found)))
     }
 
     fn locate_range(
