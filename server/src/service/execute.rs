@@ -11,16 +11,16 @@ use bytes::Bytes;
 use client::proto::request::Op;
 use client::proto::{Code, ReadMode, Reply, Request};
 use placement::{HostId, ReplicaId, ShardId};
-use prost::Message;
 use raft::{Position, ProposeError, ReadError, Response};
 use storage::seeded_bug;
-use storage::shard::{Outcome, OutcomeKind, encode_batch};
+use storage::shard::{Outcome, encode_batch};
 
 use super::exchange::Caller;
 use super::lane::{Lane, Turn};
+use super::record::{record, record_mutation};
 use super::reply;
 use super::spread::Part;
-use crate::host::{AccessOf, Host, LocalShard};
+use crate::host::{Host, LocalShard};
 use crate::profiler;
 
 /// How long requests wait here for the end of an election before they are sent on.
@@ -344,82 +344,6 @@ fn serve_scan(
         }
         Err(e) => reply::read_failed(request.id, &e),
     }
-}
-
-fn record_mutation(host: &Host, local: &LocalShard, caller: &Caller, request: &Request, outcome: &Outcome) {
-    use client::proto::mutation::Op as Change;
-    let Some(Op::Mutation(encoded)) = &request.op else {
-        return;
-    };
-    let Ok(mutation) = client::proto::Mutation::decode(encoded.clone()) else {
-        return;
-    };
-    let (op, key): (_, &Bytes) = match &mutation.op {
-        Some(Change::Put(put)) => (profiler::Op::Put, &put.key),
-        Some(Change::Delete(delete)) => (profiler::Op::Delete, &delete.key),
-        Some(Change::CompareAndSet(cas)) => (profiler::Op::CompareAndSet, &cas.key),
-        Some(Change::Transaction(transaction)) => {
-            return record_transaction(host, local, caller, request, transaction, outcome);
-        }
-        Some(Change::OpenSession(_) | Change::Compact(_)) | None => return,
-    };
-    record(host, local, caller, request, op, key, encoded.len());
-}
-
-/// Each action of the list that was taken is an access.
-fn record_transaction(
-    host: &Host,
-    local: &LocalShard,
-    caller: &Caller,
-    request: &Request,
-    transaction: &client::proto::Transaction,
-    outcome: &Outcome,
-) {
-    use client::proto::action::Act;
-    let OutcomeKind::Transacted { succeeded, .. } = outcome.kind else {
-        return;
-    };
-    let actions = match succeeded {
-        true => &transaction.then,
-        false => &transaction.otherwise,
-    };
-    for act in actions.iter().filter_map(|action| action.act.as_ref()) {
-        let (op, key, bytes) = match act {
-            Act::Put(put) => (profiler::Op::Put, &put.key, put.key.len() + put.value.len()),
-            Act::Delete(delete) => (profiler::Op::Delete, &delete.key, delete.key.len()),
-            Act::Get(get) => (profiler::Op::Get, &get.key, get.key.len()),
-            Act::Scan(scan) => (profiler::Op::Scan, &scan.start, scan.start.len()),
-        };
-        record(host, local, caller, request, op, key, bytes);
-    }
-}
-
-fn record(
-    host: &Host,
-    local: &LocalShard,
-    caller: &Caller,
-    request: &Request,
-    op: profiler::Op,
-    key: &[u8],
-    bytes: usize,
-) {
-    let user = if request.user_id.is_empty() {
-        &caller.user
-    } else {
-        &request.user_id
-    };
-    let by_lease = !op.is_write() && request.read_mode() == ReadMode::Lease;
-    let access = AccessOf {
-        shard: local.group.id(),
-        origin: &caller.origin,
-        origin_id: caller.origin_id,
-        op,
-        by_lease,
-        key,
-        user,
-        bytes: bytes as u64,
-    };
-    host.record_access(access, request.workload_ms);
 }
 
 /// Where a shard is led: its group knows best, the map may know.

@@ -6,6 +6,7 @@ mod exchange;
 mod execute;
 mod kv;
 mod lane;
+mod record;
 mod replies;
 mod reply;
 mod spread;
