@@ -6,7 +6,14 @@ use protox::prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["godwit/v1/kv.proto", "godwit/v1/admin.proto"], ["proto"])?;
+    let files = protox::compile(
+        [
+            "godwit/v1/kv.proto",
+            "godwit/v1/watch.proto",
+            "godwit/v1/admin.proto",
+        ],
+        ["proto"],
+    )?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("godwit.v1.bin"), files.encode_to_vec())?;
     // Keys and values are slices of the received frame instead of copies.

@@ -15,6 +15,7 @@ use crate::{
     setback::Refusal,
     stats::Stats,
     transaction::{Transacted, Transaction},
+    watch::{Watch, WatchError, WatchOptions},
 };
 
 /// A client of a godwit cluster.
@@ -253,6 +254,12 @@ impl Client {
             revision,
         };
         self.write(mutation::Op::Compact(compact)).await
+    }
+
+    /// Watches a range, which may span shards: what changes is told as it is made, by each shard in the order of its
+    /// revisions. Ends when every shard is watched, within the deadline of this handle's operations.
+    pub async fn watch(&self, range: KeyRange, options: WatchOptions) -> Result<Watch, WatchError> {
+        Watch::begin(&self.cluster, range, options, self.options.deadline).await
     }
 
     /// Where a key lives, as far as this client knows: for those who place work near data. May be out of date.

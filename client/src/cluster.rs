@@ -16,6 +16,7 @@ use crate::{
     setback::{Kind, Refusal, Setback},
     shared::Shared,
     transport::describe,
+    watch::WatchStreams,
 };
 
 /// Streams, shard map and sessions of one client.
@@ -24,6 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) pool: Pool,
     pub(crate) routes: Routes,
     pub(crate) sessions: Sessions,
+    pub(crate) watches: WatchStreams,
     /// Held by the operation that fetches the map.
     refreshing: tokio::sync::Mutex<()>,
 }
@@ -41,6 +43,7 @@ impl Cluster {
             pool: Pool::new(Arc::clone(&shared)),
             routes: Routes::new(&shared.config.origin),
             sessions: Sessions::default(),
+            watches: WatchStreams::default(),
             refreshing: tokio::sync::Mutex::default(),
             shared,
         };

@@ -120,6 +120,8 @@ pub struct Limits {
     pub reply_bytes_max: usize,
     /// Pairs asked for in one page of a scan.
     pub scan_page_pairs: u32,
+    /// Updates that wait for one watch to hand them out. What is above stays in the shards.
+    pub watch_updates_max: usize,
 }
 
 impl Default for Limits {
@@ -132,6 +134,7 @@ impl Default for Limits {
             request_bytes_max: 8 << 20,
             reply_bytes_max: 64 << 20,
             scan_page_pairs: 1000,
+            watch_updates_max: 64,
         }
     }
 }

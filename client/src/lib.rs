@@ -6,7 +6,8 @@
 //! those who write another client.
 //!
 //! How an operation goes: [`dispatch`] drives it; [`routes`] says which shard and host; [`session`] gives a mutation
-//! its identity; [`link`] carries the request and its reply; [`setback`] classifies what goes wrong.
+//! its identity; [`link`] carries the request and its reply; [`setback`] classifies what goes wrong. [`watch`] has streams
+//! of its own.
 //!
 //! This crate knows nothing of Raft, of placement or of storage. It has no clock, no randomness and no sockets of its
 //! own: see [`Clock`], [`Connector`] and [`ClientConfig::seed`].
@@ -37,6 +38,7 @@ mod shared;
 mod stats;
 mod transaction;
 mod transport;
+mod watch;
 
 pub use admin::AdminClient;
 pub use client::{Client, Location};
@@ -48,3 +50,4 @@ pub use scan::Scan;
 pub use seam::{BoxFuture, ByteStream, Clock, Connector, TcpConnector, TokioClock};
 pub use stats::Stats;
 pub use transaction::{Action, ActionResult, Compare, Property, Relation, Transacted, Transaction};
+pub use watch::{Event, Watch, WatchError, WatchFrom, WatchOptions, WatchPosition, WatchUpdate};

@@ -1,7 +1,7 @@
 //! The `godwit` binary's parts.
 //!
 //! A host ([`host`]) replicates machines ([`machine`]) with `raft`, answers clients, operators and peers (`service`),
-//! counts accesses ([`profiler`]) and, where it leads the placement group, controls the cluster (`controller`).
+//! tells watchers (`watch`), counts accesses ([`profiler`]) and, where it leads the placement group, controls the cluster (`controller`).
 //! [`serve`] composes it from the real world; [`cli`] and [`verbs`] are the command line; [`replay`], [`report`] and
 //! [`net`] serve the demonstration.
 
@@ -23,6 +23,7 @@ pub mod serve;
 mod service;
 pub mod steps;
 pub mod verbs;
+mod watch;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
 mod control {

@@ -45,6 +45,8 @@ pub enum KvVerb {
     History(KeyHistoryArgs),
     /// Make a transaction of a JSON document; exits with 2 when its comparisons do not hold
     Txn(TxnArgs),
+    /// Print changes as they are made, until interrupted or --count is reached
+    Watch(WatchArgs),
     /// Forget what was superseded at or before a revision, in the whole shard that holds the key
     Compact(CompactArgs),
 }
@@ -94,6 +96,32 @@ pub struct TxnArgs {
     /// The document, as {"if": [{"key": "a", "exists": true}], "then": [{"put": "a", "value": "1"}], "else":
     /// [{"get": "a"}]}; - is standard input. All keys lie in one shard
     pub file: PathBuf,
+}
+
+/// Flags of `kv watch`. The deadline is that of its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct WatchArgs {
+    /// The key, or the first of a range [default: all keys]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub key: String,
+    /// Key to stop before, to watch a range
+    #[arg(conflicts_with = "prefix")]
+    pub end: Option<String>,
+    /// All keys that begin with KEY
+    #[arg(long)]
+    pub prefix: bool,
+    /// Begin with the changes after this revision; the keys must lie in one shard [default: with what comes]
+    #[arg(long, value_name = "REVISION")]
+    pub after: Option<u64>,
+    /// Also print what each key held before
+    #[arg(long)]
+    pub previous: bool,
+    /// Also print how far the watch has come when there is nothing to tell
+    #[arg(long)]
+    pub progress: bool,
+    /// End after this many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
 }
 
 /// Flags of `kv compact`.

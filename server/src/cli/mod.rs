@@ -16,6 +16,6 @@ pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
 pub use demo::DemoArgs;
 pub use kv::{
     CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, PutArgs, ScanArgs,
-    TxnArgs,
+    TxnArgs, WatchArgs,
 };
 pub use serve::ServeArgs;

@@ -35,6 +35,8 @@ pub struct HostConfig {
     pub capacity_bytes: u64,
     /// Ceilings on what one client, request or connection may use.
     pub limits: Limits,
+    /// What watches may use.
+    pub watch: WatchConfig,
     /// The clocks of the Raft groups.
     pub raft: RaftTimings,
     /// The host's shared Raft log.
@@ -62,6 +64,7 @@ impl Default for HostConfig {
             join: Vec::new(),
             capacity_bytes: 100 * GIB,
             limits: Limits::default(),
+            watch: WatchConfig::default(),
             raft: RaftTimings::default(),
             log: LogConfig::default(),
             checkpoint: CheckpointConfig::default(),
@@ -114,6 +117,35 @@ impl Default for Limits {
             transaction_bytes_max: 4 * MIB,
             in_flight_bytes_max: 64 * MIB,
             connections_max: 1_024,
+        }
+    }
+}
+
+/// What watches may use. A client that reads its events too slowly loses none, as long as its shards remember them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchConfig {
+    /// Most watches of one stream.
+    pub watches_max: u64,
+    /// Bytes of events that wait for one client, over all its watches; what is above stays in the shards.
+    pub queue_bytes_max: u64,
+    /// Most changes that are looked at in one step.
+    pub page_rows_max: u64,
+    /// Most bytes of keys and values that are told in one step; a single revision may have more.
+    pub page_bytes_max: u64,
+    /// Pause between two notes of progress to a watch without events. Shorter than shards remember what is past, or a
+    /// quiet watch could not be resumed.
+    pub progress_interval_ms: u64,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        WatchConfig {
+            watches_max: 100_000,
+            queue_bytes_max: 4 * MIB,
+            page_rows_max: 4_096,
+            page_bytes_max: MIB,
+            progress_interval_ms: 10_000,
         }
     }
 }

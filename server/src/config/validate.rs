@@ -29,6 +29,7 @@ impl HostConfig {
         let mut checks = Checks::new();
         self.check_identity(&mut checks);
         self.check_limits(&mut checks);
+        self.check_watch(&mut checks);
         self.check_raft(&mut checks);
         self.check_durability(&mut checks);
         self.check_profiling(&mut checks);
@@ -119,6 +120,23 @@ impl HostConfig {
             limits.connections_max,
             8..=1_000_000,
         );
+    }
+
+    fn check_watch(&self, checks: &mut Checks) {
+        let watch = &self.watch;
+        let most = 1_000_000;
+        within(checks, "watch.watches_max", watch.watches_max, 1..=most);
+        let bytes = 4 * 1024..=1024 * MIB;
+        within(
+            checks,
+            "watch.queue_bytes_max",
+            watch.queue_bytes_max,
+            bytes.clone(),
+        );
+        within(checks, "watch.page_rows_max", watch.page_rows_max, 1..=most);
+        within(checks, "watch.page_bytes_max", watch.page_bytes_max, bytes);
+        let interval_ms = watch.progress_interval_ms;
+        within(checks, "watch.progress_interval_ms", interval_ms, 100..=DAY_MS);
     }
 
     fn check_raft(&self, checks: &mut Checks) {

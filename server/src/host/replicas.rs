@@ -16,6 +16,7 @@ use super::folder::FolderError;
 use super::state::{Host, LocalPlacement};
 use crate::machine::{KvMachine, OpenPlacementError, PlacementMachine};
 use crate::service::Lanes;
+use crate::watch::Feed;
 
 /// Why a replica cannot be had here.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,8 @@ pub struct LocalShard {
     pub store: ShardStore,
     /// What clients wait for here.
     pub(crate) lanes: Arc<Lanes>,
+    /// Who watches it.
+    pub(crate) feed: Feed,
 }
 
 impl Host {
@@ -260,13 +263,14 @@ impl Host {
         replica: ReplicaId,
         store: ShardStore,
     ) -> Result<(), ReplicaError> {
-        let group = self
-            .start_group(shard, replica, Arc::new(KvMachine(store.clone())))
-            .await?;
+        let feed = Feed::new(store.revision());
+        let machine = Arc::new(KvMachine::new(store.clone(), feed.clone()));
+        let group = self.start_group(shard, replica, machine).await?;
         let local = LocalShard {
             group,
             store,
             lanes: Arc::default(),
+            feed,
         };
         self.shared
             .shards

@@ -9,9 +9,21 @@ use storage::shard::{
     ImportedFile, ReadError, ShardStore,
 };
 
+use crate::watch::Feed;
+
 /// One shard replica's machine.
-#[derive(Debug, Clone)]
-pub struct KvMachine(pub ShardStore);
+pub struct KvMachine {
+    store: ShardStore,
+    /// Who watches the shard.
+    feed: Feed,
+}
+
+impl KvMachine {
+    /// A shard's state, whose changes are told to `feed`.
+    pub(crate) fn new(store: ShardStore, feed: Feed) -> KvMachine {
+        KvMachine { store, feed }
+    }
+}
 
 impl Machine for KvMachine {
     /// Answers with the batch's `Vec<Outcome>`.
@@ -20,16 +32,20 @@ impl Machine for KvMachine {
             term: at.term,
             index: at.index,
         };
-        let outcomes = self.0.apply(at, command).map_err(apply_fault)?;
+        let outcomes = self.store.apply(at, command).map_err(apply_fault)?;
+        // An outcome that is remembered has an older revision than those around it.
+        if let Some(newest) = outcomes.iter().map(|outcome| outcome.revision).max() {
+            self.feed.advance(newest);
+        }
         Ok(Response::new(outcomes))
     }
 
     fn mark(&self) -> Option<Bytes> {
-        self.0.mark()
+        self.store.mark()
     }
 
     fn capture(&self, mark: Bytes) -> Result<Box<dyn Captured>, MachineFault> {
-        match self.0.capture(mark) {
+        match self.store.capture(mark) {
             Ok(capture) => Ok(Box::new(KvCaptured(capture))),
             Err(CaptureError::InProgress) => Err(MachineFault::Busy),
             Err(e) => Err(MachineFault::Storage(e.to_string())),
@@ -37,16 +53,16 @@ impl Machine for KvMachine {
     }
 
     fn dirty_bytes(&self) -> u64 {
-        self.0.stats().dirty_bytes
+        self.store.stats().dirty_bytes
     }
 
     fn export(&self) -> Result<Box<dyn SnapshotSource>, MachineFault> {
-        let export = self.0.export().map_err(export_fault)?;
+        let export = self.store.export().map_err(export_fault)?;
         Ok(Box::new(KvSource(export)))
     }
 
     fn begin_import(&self) -> Result<Box<dyn SnapshotSink>, MachineFault> {
-        let import = self.0.begin_import().map_err(import_fault)?;
+        let import = self.store.begin_import().map_err(import_fault)?;
         Ok(Box::new(KvSink(import)))
     }
 
@@ -54,7 +70,7 @@ impl Machine for KvMachine {
         // The mark came with the frames, as the sender wrote it; it is the one that openraft was told of.
         let file = imported.0.downcast::<ImportedFile>();
         let file = file.map_err(|_| MachineFault::Storage("the import is another machine's".into()))?;
-        self.0
+        self.store
             .install(*file)
             .map_err(|e| MachineFault::Storage(e.to_string()))
     }

@@ -347,7 +347,7 @@ fn serve_scan(
 }
 
 /// Where a shard is led: its group knows best, the map may know.
-fn home(
+pub(crate) fn home(
     host: &Host,
     local: &LocalShard,
     leader: Option<(ReplicaId, HostId)>,
@@ -364,7 +364,7 @@ fn is_home_in_map(host: &Host, shard: ShardId) -> bool {
     map.route(shard).is_some_and(|route| route.home == host.id().0)
 }
 
-fn home_in_map(host: &Host, shard: ShardId) -> Option<client::proto::HostAddress> {
+pub(crate) fn home_in_map(host: &Host, shard: ShardId) -> Option<client::proto::HostAddress> {
     let map = host.map();
     let home = HostId(map.route(shard)?.home);
     (home != host.id()).then(|| map.address(home)).flatten()

@@ -35,15 +35,7 @@ impl KvService {
     }
 
     fn check(&self, hello: &Hello) -> Result<(), Status> {
-        let cluster = self.host.cluster_id();
-        match &cluster {
-            None => Err(Status::unavailable("this host belongs to no cluster yet")),
-            Some(known) if hello.cluster_id.is_empty() || hello.cluster_id == *known => Ok(()),
-            Some(known) => Err(Status::permission_denied(format!(
-                "this is cluster {known}, not {}",
-                hello.cluster_id
-            ))),
-        }
+        check_cluster(&self.host, hello)
     }
 
     fn caller(&self, hello: Hello) -> Caller {
@@ -56,6 +48,18 @@ impl KvService {
             origin,
             user: hello.user_id,
         }
+    }
+}
+
+/// Whether a client means this cluster.
+pub(super) fn check_cluster(host: &Host, hello: &Hello) -> Result<(), Status> {
+    match host.cluster_id() {
+        None => Err(Status::unavailable("this host belongs to no cluster yet")),
+        Some(known) if hello.cluster_id.is_empty() || hello.cluster_id == known => Ok(()),
+        Some(known) => Err(Status::permission_denied(format!(
+            "this is cluster {known}, not {}",
+            hello.cluster_id
+        ))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a host answers: clients ([`kv`]), operators ([`admin`]), the controller ([`control`]), its peers (`raft`).
+//! What a host answers: clients ([`kv`], [`watch`]), operators ([`admin`]), the controller ([`control`]), its peers (`raft`).
 
 mod admin;
 mod control;
@@ -11,9 +11,11 @@ mod replies;
 mod reply;
 mod spread;
 mod unary;
+mod watch;
 
-pub(crate) use execute::Lanes;
+pub(crate) use execute::{Lanes, home, home_in_map};
 use raft::PeerService;
+pub(crate) use reply::{key_value, led_elsewhere, problem, unreadable};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
@@ -38,5 +40,6 @@ pub(crate) fn router(server: Server, host: &Host) -> Router {
         .add_service(PeerService::server(host.shared.raft.clone()))
         .add_service(control::ControlService::server(host.clone()))
         .add_service(kv::KvService::server(host.clone()))
+        .add_service(watch::WatchService::server(host.clone()))
         .add_service(admin::AdminService::server(host.clone()))
 }

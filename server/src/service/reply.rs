@@ -7,25 +7,32 @@ use client::proto::{
 use storage::shard::{Acted, History, Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
 
 pub(crate) fn error(id: u64, code: Code, message: impl Into<String>) -> Reply {
-    failed(id, code, message.into(), None)
+    failure(id, problem(code, message))
+}
+
+pub(crate) fn problem(code: Code, message: impl Into<String>) -> Error {
+    Error {
+        code: code.into(),
+        message: message.into(),
+        home: None,
+    }
 }
 
 /// The request was not executed: ask the shard's home.
 pub(crate) fn not_home(id: u64, home: Option<HostAddress>) -> Reply {
-    failed(
-        id,
-        Code::NotHome,
-        "this host does not lead the shard".into(),
-        home,
-    )
+    failure(id, led_elsewhere(home))
 }
 
-fn failed(id: u64, code: Code, message: String, home: Option<HostAddress>) -> Reply {
-    let error = Error {
-        code: code.into(),
-        message,
+/// What says that a shard's home is another host.
+pub(crate) fn led_elsewhere(home: Option<HostAddress>) -> Error {
+    Error {
+        code: Code::NotHome.into(),
+        message: "this host does not lead the shard".into(),
         home,
-    };
+    }
+}
+
+fn failure(id: u64, error: Error) -> Reply {
     Reply {
         id,
         revision: 0,
@@ -70,12 +77,18 @@ pub(crate) fn history(id: u64, found: History) -> Reply {
 }
 
 pub(crate) fn read_failed(id: u64, error: &ReadError) -> Reply {
-    match error {
+    failure(id, unreadable(error))
+}
+
+/// Why what was asked for cannot be read.
+pub(crate) fn unreadable(error: &ReadError) -> Error {
+    let code = match error {
         // The replica is of no use: another may be.
-        ReadError::Io(_) | ReadError::Corrupt(_) => self::error(id, Code::Unavailable, error.to_string()),
-        ReadError::Compacted { .. } => self::error(id, Code::Compacted, error.to_string()),
-        ReadError::Future { .. } => self::error(id, Code::FutureRevision, error.to_string()),
-    }
+        ReadError::Io(_) | ReadError::Corrupt(_) => Code::Unavailable,
+        ReadError::Compacted { .. } => Code::Compacted,
+        ReadError::Future { .. } => Code::FutureRevision,
+    };
+    problem(code, error.to_string())
 }
 
 pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
@@ -144,7 +157,7 @@ fn refused(id: u64, refusal: Refusal) -> Reply {
     error(id, code, message)
 }
 
-fn key_value(pair: storage::shard::KeyValue) -> KeyValue {
+pub(crate) fn key_value(pair: storage::shard::KeyValue) -> KeyValue {
     KeyValue {
         key: pair.key,
         value: pair.value,

@@ -16,10 +16,11 @@ use super::{
     connect::{Caller, Connected},
     pairs::{self, Page},
     text, transaction,
+    watch::{self, Form},
 };
 use crate::cli::{
     CasArgs, CasExpect, CompactArgs, ConnectArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb,
-    PutArgs, ScanArgs, TxnArgs,
+    PutArgs, ScanArgs, TxnArgs, WatchArgs,
 };
 
 /// Stands for standard input.
@@ -47,6 +48,7 @@ pub async fn kv(connect: &ConnectArgs, args: KvArgs, out: &mut dyn Write) -> Res
         KvVerb::Cas(cas) => verb.compare_and_set(cas).await,
         KvVerb::History(history) => verb.history(history).await,
         KvVerb::Txn(txn) => verb.transact(txn).await,
+        KvVerb::Watch(watch) => verb.watch(watch).await,
         KvVerb::Compact(compact) => verb.compact(compact).await,
     }
 }
@@ -179,6 +181,16 @@ impl Verb<'_> {
                 .write_all(pairs::transacted_text(&transacted).as_bytes())?;
         }
         Ok(exit(transacted.succeeded))
+    }
+
+    async fn watch(&mut self, watch: WatchArgs) -> Result<Exit, VerbError> {
+        let client = self.open().await?.client;
+        let form = Form {
+            json: self.json,
+            previous: watch.previous,
+            progress: watch.progress,
+        };
+        watch::print(&client, watch, &form, self.out).await
     }
 
     async fn compact(&mut self, compact: CompactArgs) -> Result<Exit, VerbError> {

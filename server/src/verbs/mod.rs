@@ -15,6 +15,7 @@ mod outcome;
 mod pairs;
 mod text;
 mod transaction;
+mod watch;
 
 pub use admin::admin;
 pub use init::{SplitFileError, init};

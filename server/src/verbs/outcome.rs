@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use client::{AdminError, ConnectError, MutationError, ReadError};
+use client::{AdminError, ConnectError, MutationError, ReadError, WatchError};
 
 use super::init::SplitFileError;
 
@@ -61,6 +61,14 @@ pub enum VerbError {
     ScanDeadline {
         /// How long it was given.
         deadline_ms: u64,
+    },
+    /// A watch was not made, or is over.
+    #[error("cannot watch {what}: {source}")]
+    Watch {
+        /// The range.
+        what: String,
+        /// What is wrong.
+        source: WatchError,
     },
     /// A write failed, and certainly had no effect.
     #[error("cannot write {key}: {source}")]

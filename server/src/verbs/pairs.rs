@@ -202,7 +202,7 @@ pub(super) fn compacted_document(oldest: u64, revision: u64) -> Value {
     json!({ "oldest": oldest, "revision": revision })
 }
 
-fn pair_document(pair: &KeyValue) -> Value {
+pub(super) fn pair_document(pair: &KeyValue) -> Value {
     json!({
         "key": octets(&pair.key),
         "value": octets(&pair.value),

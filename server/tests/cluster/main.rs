@@ -16,3 +16,4 @@ mod replica_states;
 mod simulated;
 mod transactions;
 mod versions;
+mod watches;

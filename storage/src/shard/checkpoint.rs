@@ -225,7 +225,8 @@ impl Inner {
     /// Takes the versions that nobody sees any more out of memory; those in the file are returned.
     fn reclaim(&mut self) -> Vec<(u64, Key)> {
         let mut removed = std::mem::take(&mut self.unremoved);
-        let gone = self.state.keys.reclaim(self.state.retention.floor());
+        self.reclaimed = self.state.retention.floor();
+        let gone = self.state.keys.reclaim(self.reclaimed);
         let in_file = |(revision, key): &(u64, Key)| !self.state.fresh.remove(*revision, key);
         removed.extend(gone.into_iter().filter(in_file));
         removed

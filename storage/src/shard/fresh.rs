@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Bound;
 
 use super::key::Key;
 use super::record::Row;
@@ -101,10 +102,24 @@ impl FreshRows {
 
     /// The rows in the order of their revisions.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &FreshRow)> {
-        self.first.iter().flat_map(|(revision, first)| {
+        self.from(Bound::Unbounded)
+    }
+
+    /// The rows of higher revisions than this, in the order of their revisions.
+    pub(crate) fn after(&self, revision: u64) -> impl Iterator<Item = (u64, &FreshRow)> {
+        self.from(Bound::Excluded(revision))
+    }
+
+    fn from(&self, start: Bound<u64>) -> impl Iterator<Item = (u64, &FreshRow)> {
+        let first = self.first.range((start, Bound::Unbounded));
+        first.flat_map(|(revision, first)| {
             let further = self.further.get(revision).into_iter().flatten();
             std::iter::once(first).chain(further).map(|row| (*revision, row))
         })
+    }
+
+    pub(crate) fn first_revision(&self) -> Option<u64> {
+        self.first.keys().next().copied()
     }
 
     pub(crate) fn count(&self) -> u64 {

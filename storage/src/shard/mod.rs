@@ -10,11 +10,13 @@
 //!   mutation apply once.
 //! - [`store`]: [`ShardStore`], the machine over a file: open, apply, read.
 //! - [`checkpoint`]: writing the state down while entries are still applied.
+//! - [`changes`]: changes by revision, as watchers are told of them.
 //! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
 //! - [`rewrite`]: a file that is mostly empty gives its space back.
 //!
 //! It does not know who proposes, what a host is, or what the caller's mark means.
 
+pub mod changes;
 pub mod checkpoint;
 pub mod command;
 pub mod export;
@@ -35,6 +37,7 @@ mod session;
 pub mod store;
 mod transaction;
 
+pub use changes::{ChangePage, ChangeQuery};
 pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
 pub use command::{Batch, DecodeError, decode_batch, encode_batch};
 pub use export::{Export, ExportError};

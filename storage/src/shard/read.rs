@@ -110,7 +110,7 @@ impl ShardStore {
         self.pair_of(located)
     }
 
-    fn pair_of(&self, located: Option<Located>) -> Result<Option<KeyValue>, ReadError> {
+    pub(crate) fn pair_of(&self, located: Option<Located>) -> Result<Option<KeyValue>, ReadError> {
         let pair = located.map(|located| located.pair(&self.shared));
         pair.transpose().map(Option::flatten)
     }

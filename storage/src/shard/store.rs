@@ -142,6 +142,8 @@ pub(crate) struct Inner {
     pub(crate) state: State,
     /// Rows that a checkpoint is writing.
     pub(crate) frozen: Option<Arc<FreshRows>>,
+    /// Versions superseded at or before this revision have left the index; never above the retention's floor.
+    pub(crate) reclaimed: u64,
     /// Rows that left the index and are still in the file.
     pub(crate) unremoved: Vec<(u64, Key)>,
     /// The file's rows as of the newest checkpoint.
@@ -355,6 +357,8 @@ impl Inner {
                 applied: loaded.state.applied,
                 mark: loaded.mark,
             },
+            // What the file lacks was forgotten up to its floor.
+            reclaimed: loaded.state.retention.floor(),
             state: loaded.state,
             frozen: None,
             unremoved: Vec::new(),

@@ -1,0 +1,240 @@
+//! One shard's watches on this host.
+//!
+//! `position` is how far all watches that keep up have been told. A watch that is ahead of it, which asked for what is to
+//! come, is told nothing up to where it starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use client::KeyRange;
+use client::proto::{Error, Event};
+use storage::shard::ChangePage;
+use tokio::sync::watch;
+
+use super::event::told;
+use super::outbox::Outbox;
+use super::ranges::Ranges;
+
+/// A watch of one range.
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
+    /// The client's number for it.
+    pub(super) id: u64,
+    pub(super) range: KeyRange,
+    pub(super) with_previous: bool,
+    pub(super) outbox: Outbox,
+    /// Told up to here, or nothing before.
+    pub(super) after: u64,
+}
+
+/// The watches of one shard.
+#[derive(Clone)]
+pub(crate) struct Feed {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The shard's revision, whenever it changes.
+    revision: watch::Sender<u64>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    position: u64,
+    is_pumped: bool,
+    /// Those that keep up.
+    watches: BTreeMap<u64, Watch>,
+    ranges: Ranges,
+    with_previous: usize,
+    /// Those that are behind; each has a task that holds it.
+    behind: BTreeSet<u64>,
+}
+
+impl Feed {
+    /// Of a shard that has no watches yet.
+    pub(crate) fn new(revision: u64) -> Self {
+        let shared = Shared {
+            revision: watch::Sender::new(revision),
+            inner: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Takes note that the shard has come to a revision.
+    pub(crate) fn advance(&self, revision: u64) {
+        self.shared.revision.send_if_modified(|known| {
+            let is_new = revision > *known;
+            *known = revision.max(*known);
+            is_new
+        });
+    }
+
+    /// The shard's revision, whenever it changes.
+    pub(super) fn revisions(&self) -> watch::Receiver<u64> {
+        self.shared.revision.subscribe()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.shared.inner.lock().expect("no holder of this lock panics")
+    }
+
+    /// Takes the right to pump, if nobody has it: from `revision` on, which everybody who joins later has been told.
+    pub(super) fn begin(&self, revision: u64) -> bool {
+        let mut inner = self.inner();
+        if inner.is_pumped {
+            return false;
+        }
+        inner.is_pumped = true;
+        inner.position = revision;
+        true
+    }
+
+    /// Gives the right to pump back, unless there is somebody to pump for.
+    pub(super) fn rest(&self) -> bool {
+        let mut inner = self.inner();
+        let is_needed = !inner.watches.is_empty() || !inner.behind.is_empty();
+        inner.is_pumped = is_needed;
+        !is_needed
+    }
+
+    /// Adds a watch, and says so to its client before anything else is said to it. Until it arrives it is behind.
+    pub(super) fn join(&self, watch: &Watch) -> u64 {
+        let mut inner = self.inner();
+        inner.next += 1;
+        let number = inner.next;
+        inner.behind.insert(number);
+        watch.outbox.started(watch.id, watch.after);
+        number
+    }
+
+    /// Counts a watch that was behind among those that keep up, if it has been told all that they have.
+    pub(super) fn arrive(&self, number: u64, watch: &Watch) -> bool {
+        self.inner().arrive(number, watch)
+    }
+
+    /// Whether a watch that is behind is still wanted.
+    pub(super) fn is_behind(&self, number: u64) -> bool {
+        self.inner().behind.contains(&number)
+    }
+
+    /// Whether a watch is still wanted.
+    pub(super) fn has(&self, number: u64) -> bool {
+        let inner = self.inner();
+        inner.watches.contains_key(&number) || inner.behind.contains(&number)
+    }
+
+    /// Ends a watch without a word to its client.
+    pub(super) fn stop(&self, number: u64) {
+        let mut inner = self.inner();
+        inner.remove(number);
+        inner.behind.remove(&number);
+    }
+
+    /// Ends all watches that keep up; those that are behind end themselves.
+    pub(super) fn end_all(&self, error: &Error) {
+        let watches: Vec<Watch> = {
+            let mut inner = self.inner();
+            let numbers: Vec<u64> = inner.watches.keys().copied().collect();
+            numbers
+                .into_iter()
+                .filter_map(|number| inner.remove(number))
+                .collect()
+        };
+        for watch in watches {
+            watch.outbox.ended(watch.id, error.clone(), 0);
+        }
+    }
+
+    /// How far those that keep up have been told, and whether one of them asks for what was before.
+    pub(super) fn position(&self) -> (u64, bool) {
+        let inner = self.inner();
+        (inner.position, inner.with_previous > 0)
+    }
+
+    /// Tells a page of changes, which begins where the last one ended; `events` are the page's. The watches that have no
+    /// room for theirs are behind from then on. `None`: meanwhile somebody came who asks for what was before, and the
+    /// events have to be made again.
+    pub(super) fn tell(
+        &self,
+        page: &ChangePage,
+        events: Vec<Event>,
+        have_previous: bool,
+    ) -> Option<Vec<(u64, Watch)>> {
+        let mut inner = self.inner();
+        if inner.with_previous > 0 && !have_previous {
+            return None;
+        }
+        let mut told_to: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
+        for (change, event) in page.changes.iter().zip(events) {
+            for number in inner.ranges.holding(&change.key) {
+                let watch = &inner.watches[&number];
+                if change.mod_revision > watch.after {
+                    let event = watch.view(event.clone());
+                    told_to.entry(number).or_default().push(event);
+                }
+            }
+        }
+        let before = inner.position;
+        inner.position = page.through;
+        let mut behind = Vec::new();
+        for (number, events) in told_to {
+            let Some(watch) = inner.watches.get_mut(&number) else {
+                continue;
+            };
+            if watch.outbox.offer(told(watch.id, events, page.through)) {
+                watch.after = page.through;
+            } else if let Some(mut watch) = inner.remove(number) {
+                watch.after = watch.after.max(before);
+                inner.behind.insert(number);
+                behind.push((number, watch));
+            }
+        }
+        Some(behind)
+    }
+
+    /// Tells everybody who has not heard of it how far they have come.
+    pub(super) fn tell_progress(&self) {
+        let mut inner = self.inner();
+        let position = inner.position;
+        for watch in inner.watches.values_mut().filter(|watch| watch.after < position) {
+            if watch.outbox.offer(told(watch.id, Vec::new(), position)) {
+                watch.after = position;
+            }
+        }
+    }
+}
+
+impl Watch {
+    fn view(&self, event: Event) -> Event {
+        match self.with_previous {
+            true => event,
+            false => Event {
+                previous: None,
+                ..event
+            },
+        }
+    }
+}
+
+impl Inner {
+    fn arrive(&mut self, number: u64, watch: &Watch) -> bool {
+        if watch.after < self.position || !self.behind.remove(&number) {
+            return false;
+        }
+        self.ranges.insert(number, &watch.range);
+        self.with_previous += usize::from(watch.with_previous);
+        self.watches.insert(number, watch.clone());
+        true
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Watch> {
+        let watch = self.watches.remove(&number)?;
+        self.ranges.remove(number, &watch.range);
+        self.with_previous -= usize::from(watch.with_previous);
+        Some(watch)
+    }
+}
