@@ -66,7 +66,7 @@ const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
 }
 
 /// Every bug, cheapest recipe first.
-const MUTANTS: [Mutant; 26] = [
+const MUTANTS: [Mutant; 27] = [
     of("B1", &[SIMULATED, run("isolate-leader,pause-leader", 60)]),
     of("B2", &[SIMULATED, only(&[FaultClass::Hold, FaultClass::Slow])]),
     of(
@@ -114,6 +114,7 @@ const MUTANTS: [Mutant; 26] = [
         ],
     ),
     of("B20", &[SIMULATED, run("wipe,isolate-leader", 90)]),
+    of("B21", &[SIMULATED]),
     of("B23", &[SIMULATED]),
     of(
         "B24",

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::events::{Event, Happening};
 use crate::history::Operation;
+use crate::watch::WatchLine;
 
 /// The clock of a run: the same for clients, faults and migrations.
 pub trait RunClock: Send + Sync {
@@ -40,6 +41,8 @@ pub struct Recorded {
     pub operations: Vec<Operation>,
     /// Faults and steps of migrations, in order.
     pub events: Vec<Event>,
+    /// What watchers were told, in order.
+    pub watches: Vec<WatchLine>,
 }
 
 /// Takes down what clients and nemeses do. A cheap handle.
@@ -79,6 +82,11 @@ impl Recorder {
     pub fn event(&self, what: Happening) {
         let at_ns = self.now_ns();
         self.lock().events.push(Event { at_ns, what });
+    }
+
+    /// Takes down what a watcher was told.
+    pub fn watched(&self, line: WatchLine) {
+        self.lock().watches.push(line);
     }
 
     /// How many operations were recorded so far.

@@ -1,4 +1,4 @@
-//! A run's folder: `history.jsonl`, `events.jsonl`, `placement.jsonl` if there is any, `verdict.json` and
+//! A run's folder: `history.jsonl`, `events.jsonl`, `watches.jsonl` and `placement.jsonl` if there are any, `verdict.json` and
 //! `timeline.html`; all times on one clock.
 
 use std::fs::{self, File};
@@ -19,6 +19,7 @@ use crate::timeline::{Page, render};
 
 const HISTORY: &str = "history.jsonl";
 const EVENTS: &str = "events.jsonl";
+const WATCHES: &str = "watches.jsonl";
 const PLACEMENT: &str = "placement.jsonl";
 const VERDICT: &str = "verdict.json";
 const TIMELINE: &str = "timeline.html";
@@ -61,6 +62,9 @@ pub fn write_files(folder: &Path, evidence: &Evidence, judgement: &Judgement) ->
     fs::create_dir_all(folder).map_err(at(folder.to_owned()))?;
     write_lines(&folder.join(HISTORY), &evidence.recorded.operations)?;
     write_lines(&folder.join(EVENTS), &evidence.recorded.events)?;
+    if !evidence.recorded.watches.is_empty() {
+        write_lines(&folder.join(WATCHES), &evidence.recorded.watches)?;
+    }
     if !evidence.placement.is_empty() {
         write_lines(&folder.join(PLACEMENT), &evidence.placement)?;
     }
@@ -79,16 +83,12 @@ pub fn write_files(folder: &Path, evidence: &Evidence, judgement: &Judgement) ->
 /// nothing.
 ///
 /// # Errors
-/// When a file is missing (but for the placement's and the verdict's) or has a line that makes no sense.
+/// When a file is missing (but for the watches', the placement's and the verdict's) or has a line that makes no sense.
 pub fn judge_files(folder: &Path, demands: Demands) -> Result<Judgement, FilesError> {
     let operations = read_lines(&folder.join(HISTORY))?;
     let events = read_lines(&folder.join(EVENTS))?;
-    let placement = folder.join(PLACEMENT);
-    let placement = if placement.exists() {
-        read_lines(&placement)?
-    } else {
-        Vec::new()
-    };
+    let watches = read_lines_if_any(&folder.join(WATCHES))?;
+    let placement = read_lines_if_any(&folder.join(PLACEMENT))?;
     let verdict = folder.join(VERDICT);
     let facts = if verdict.exists() {
         read_verdict(&verdict)?.facts
@@ -96,7 +96,11 @@ pub fn judge_files(folder: &Path, demands: Demands) -> Result<Judgement, FilesEr
         None
     };
     Ok(judge(&Evidence {
-        recorded: Recorded { operations, events },
+        recorded: Recorded {
+            operations,
+            events,
+            watches,
+        },
         placement,
         facts,
         demands,
@@ -144,6 +148,14 @@ fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, FilesError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Nothing where there is no file.
+fn read_lines_if_any<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, FilesError> {
+    match path.exists() {
+        true => read_lines(path),
+        false => Ok(Vec::new()),
+    }
 }
 
 fn read_verdict(path: &Path) -> Result<Judgement, FilesError> {

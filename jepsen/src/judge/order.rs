@@ -7,7 +7,7 @@ use crate::events::Happening;
 use crate::history::Operation;
 use crate::verdict::{Verdict, Violation};
 use crate::workload::WorkloadName;
-use crate::{linearizability, list_append, migration, placement, revisions};
+use crate::{linearizability, list_append, migration, placement, revisions, watch};
 
 /// Runs every checker that has something to judge.
 pub(super) fn checks(evidence: &Evidence) -> (Vec<Check>, Vec<Violation>) {
@@ -35,6 +35,9 @@ pub(super) fn checks(evidence: &Evidence) -> (Vec<Check>, Vec<Violation>) {
         .any(|event| matches!(event.what, Happening::MigrationStep { .. }))
     {
         verdicts.push(("migration", migration::check(history, events)));
+    }
+    if !evidence.recorded.watches.is_empty() {
+        verdicts.push(("watches", watch::check(&evidence.recorded.watches, history)));
     }
     if !evidence.placement.is_empty() {
         verdicts.push(("placement", placement::check(&evidence.placement)));

@@ -50,6 +50,7 @@ fn good() -> Evidence {
         recorded: Recorded {
             operations,
             events: events.map(|(at_ns, what)| Event { at_ns, what }).to_vec(),
+            watches: Vec::new(),
         },
         facts: Some(facts),
         ..Evidence::default()

@@ -62,6 +62,9 @@ enabled = false
 host_moves_max = 64
 dead_after_ms = 8000
 
+[watch]
+progress_interval_ms = 1000
+
 [tracing]
 filter = "info,openraft=error"
 "#;

@@ -116,6 +116,7 @@ async fn run_clients(plan: Plan, line: &Line, recorder: Recorder) {
         names: WorkloadName::ALL.to_vec(),
         seed,
         clients: plan.clients,
+        watchers: 1,
         operations_per_s: plan.operations_per_s,
         keys_live: 3,
         read_mode: plan.read_mode,

@@ -16,6 +16,13 @@ use crate::generate::Chance;
 
 const LETTER_MIN: u8 = b'!';
 const LETTERS: u64 = 94;
+/// What keys begin with.
+pub(super) fn letters() -> impl Iterator<Item = String> {
+    let letters = (u64::from(LETTER_MIN)..u64::from(LETTER_MIN) + LETTERS)
+        .filter_map(|letter| u8::try_from(letter).ok());
+    letters.map(|letter| char::from(letter).to_string())
+}
+
 /// Elements of a set.
 const ELEMENTS_MAX: usize = 48;
 /// Keys on each side of a shard's end.

@@ -11,7 +11,7 @@
 //!
 //! - `name`: the workloads. `plan`: how much of what. `keys`: which keys are in use.
 //! - `recording`: one operation, and its record. `worker`: one logical process. `running`: all of them.
-//! - `bank`: the workload of transactions.
+//! - `bank`: the workload of transactions. `watcher`: clients that watch what the others do.
 //! - `used`: what was touched. `read_all`: the last look at all of it.
 
 mod bank;
@@ -24,6 +24,7 @@ mod running;
 #[cfg(test)]
 mod tests;
 mod used;
+mod watcher;
 mod worker;
 
 pub use name::{UnknownWorkload, WorkloadName};

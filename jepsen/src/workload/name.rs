@@ -86,15 +86,12 @@ impl FromStr for WorkloadName {
 
     fn from_str(text: &str) -> Result<Self, UnknownWorkload> {
         let name = text.to_lowercase();
-        let lacks = match name.as_str() {
-            "lease" => "leases",
-            "watch" => "watches",
-            _ => {
-                let known = Self::ALL.into_iter().find(|workload| workload.name() == name);
-                return known.ok_or(UnknownWorkload::NoSuch { name });
-            }
-        };
-        Err(UnknownWorkload::NotOffered { name, lacks })
+        if name == "lease" {
+            let lacks = "leases";
+            return Err(UnknownWorkload::NotOffered { name, lacks });
+        }
+        let known = Self::ALL.into_iter().find(|workload| workload.name() == name);
+        known.ok_or(UnknownWorkload::NoSuch { name })
     }
 }
 

@@ -19,6 +19,8 @@ pub struct WorkloadPlan {
     pub seed: u64,
     /// Logical clients at a time.
     pub clients: usize,
+    /// Clients beside them that watch everything.
+    pub watchers: usize,
     /// Operations a second that all clients together try for; 0: as fast as it goes.
     pub operations_per_s: u64,
     /// Operations on a key after which a fresh one takes its place.
@@ -37,6 +39,7 @@ impl Default for WorkloadPlan {
             names: WorkloadName::ALL.to_vec(),
             seed: 0,
             clients: 16,
+            watchers: 2,
             operations_per_s: 400,
             key_operations_max: 500,
             key_unknown_max: 20,

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Connect, WorkloadPlan};
 use super::used::Used;
+use super::watcher::watch_all;
 use super::worker::{Shared, work};
 use crate::record::Recorder;
 
@@ -15,6 +16,9 @@ use crate::record::Recorder;
 pub struct Running {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
+    watchers: Vec<JoinHandle<()>>,
+    /// Nobody writes any more.
+    over: CancellationToken,
 }
 
 impl std::fmt::Debug for Shared {
@@ -32,19 +36,38 @@ pub fn start(plan: WorkloadPlan, recorder: Recorder, connect: Connect, stop: Can
     let tasks = (0..clients)
         .map(|number| tokio::spawn(work(shared.clone(), number)))
         .collect();
-    Running { shared, tasks }
+    let over = CancellationToken::new();
+    let watchers = (clients..clients + shared.plan.watchers as u64)
+        .map(|number| tokio::spawn(watch_all(shared.clone(), number, over.clone())))
+        .collect();
+    Running {
+        shared,
+        tasks,
+        watchers,
+        over,
+    }
 }
 
 impl Running {
-    /// Has every client finish what it is at, which takes as long as an operation may take, and says what they used.
+    /// Has every client finish what it is at, which takes as long as an operation may take, has watchers wait for what
+    /// they are still to be told, and says what was used.
     ///
     /// # Panics
     /// When a client panicked: its record is not to be trusted.
     pub async fn finish(self) -> Used {
-        let Self { shared, tasks } = self;
+        let Self {
+            shared,
+            tasks,
+            watchers,
+            over,
+        } = self;
         shared.stop.cancel();
         for task in tasks {
             task.await.expect("a client does not panic");
+        }
+        over.cancel();
+        for watcher in watchers {
+            watcher.await.expect("a watcher does not panic");
         }
         Arc::into_inner(shared)
             .map(Shared::into_used)

@@ -105,7 +105,7 @@ async fn rests(stop: &CancellationToken, until: Instant) -> bool {
     }
 }
 
-async fn connected(shared: &Shared, number: u64) -> Option<Client> {
+pub(super) async fn connected(shared: &Shared, number: u64) -> Option<Client> {
     loop {
         let attempt = tokio::select! {
             biased;
