@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(anomalies(&twice), [Anomaly::WatchDuplicate]);
         assert_eq!(
             anomalies(&[second, first, third]),
-            [Anomaly::WatchOutOfOrder, Anomaly::WatchGap]
+            [Anomaly::WatchOutOfOrder]
         );
     }
 

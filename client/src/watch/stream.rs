@@ -208,7 +208,8 @@ fn setback_of(status: &tonic::Status) -> Setback {
     let cause = describe(status);
     match status.code() {
         StatusCode::Unimplemented => Setback::refused(Refusal::Incompatible, cause),
-        StatusCode::PermissionDenied => Setback::refused(Refusal::WrongCluster, cause),
+        // One of another cluster at a host's address (`PermissionDenied`) is no reason to give up: the host may be
+        // elsewhere, or come back.
         _ => Setback::host_failed(cause),
     }
 }
