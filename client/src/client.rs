@@ -13,6 +13,7 @@ use crate::{
     proto::{Compact, CompareAndSet, Delete, Get, History, MutationResult, Put, mutation, reply},
     scan::Scan,
     setback::Refusal,
+    shared::Shared,
     stats::Stats,
     transaction::{Transacted, Transaction},
     watch::{Watch, WatchError, WatchOptions},
@@ -170,6 +171,7 @@ impl Client {
             key: key.into(),
             value: value.into(),
             return_previous,
+            lease: 0,
         };
         self.write(mutation::Op::Put(put)).await
     }
@@ -206,7 +208,12 @@ impl Client {
             key: key.into(),
             expect: Some(expect.into()),
             new_value: new_value.into(),
+            lease: 0,
         };
+        self.swap(swap).await
+    }
+
+    pub(crate) async fn swap(&self, swap: CompareAndSet) -> Result<Swapped, MutationError> {
         let (revision, outcome) = self.mutate(mutation::Op::CompareAndSet(swap)).await?;
         let MutationResult {
             applied,
@@ -304,6 +311,10 @@ impl Client {
         self.cluster.shared.counters.read()
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.cluster.shared
+    }
+
     pub(crate) fn config(&self) -> &ClientConfig {
         &self.cluster.shared.config
     }
@@ -314,7 +325,7 @@ impl Client {
         self.run(Operation::Scan(scan)).await
     }
 
-    async fn write(&self, op: mutation::Op) -> Result<Written, MutationError> {
+    pub(crate) async fn write(&self, op: mutation::Op) -> Result<Written, MutationError> {
         let (revision, outcome) = self.mutate(op).await?;
         Ok(Written {
             revision,
@@ -323,7 +334,7 @@ impl Client {
         })
     }
 
-    async fn mutate(&self, op: mutation::Op) -> Result<(u64, MutationResult), MutationError> {
+    pub(crate) async fn mutate(&self, op: mutation::Op) -> Result<(u64, MutationResult), MutationError> {
         let answer = self.run(Operation::Mutation(op)).await?;
         match answer.result {
             reply::Result::Mutation(outcome) => Ok((answer.revision, outcome)),
@@ -339,12 +350,12 @@ impl Client {
         })
     }
 
-    async fn run(&self, operation: Operation) -> Result<Answer, Failure> {
+    pub(crate) async fn run(&self, operation: Operation) -> Result<Answer, Failure> {
         let call = Call::new(&self.cluster, &self.options, operation);
         call.run().await.map_err(|failure| self.failed(failure))
     }
 
-    fn failed(&self, failure: Failure) -> Failure {
+    pub(crate) fn failed(&self, failure: Failure) -> Failure {
         let counters = &self.cluster.shared.counters;
         counters.failures.add(1);
         if matches!(failure.end, End::UnknownOutcome | End::SessionExpired) {

@@ -34,6 +34,7 @@ pub(crate) enum Operation {
     /// The part of the range that lies in the shard of its start.
     Scan(proto::Scan),
     History(proto::History),
+    LeaseStatus(proto::LeaseStatus),
     Mutation(mutation::Op),
 }
 
@@ -445,10 +446,14 @@ impl Operation {
             Self::Get(get) => &get.key,
             Self::Scan(scan) => &scan.start,
             Self::History(history) => &history.key,
+            Self::LeaseStatus(status) => &status.key,
             Self::Mutation(mutation::Op::Put(put)) => &put.key,
             Self::Mutation(mutation::Op::Delete(delete)) => &delete.key,
             Self::Mutation(mutation::Op::CompareAndSet(cas)) => &cas.key,
             Self::Mutation(mutation::Op::Compact(compact)) => &compact.key,
+            Self::Mutation(mutation::Op::GrantLease(grant)) => &grant.key,
+            Self::Mutation(mutation::Op::KeepLease(keep)) => &keep.key,
+            Self::Mutation(mutation::Op::RevokeLease(revoke)) => &revoke.key,
             Self::Mutation(mutation::Op::Transaction(transaction)) => {
                 transaction.keys().next().map_or(&[], |key| key)
             }
@@ -462,6 +467,7 @@ impl Operation {
             Self::Get(get) => get.key.len(),
             Self::Scan(scan) => scan.start.len() + scan.end.len(),
             Self::History(history) => history.key.len(),
+            Self::LeaseStatus(status) => status.key.len(),
             Self::Mutation(op) => op.encoded_len(),
         }
     }
@@ -490,6 +496,7 @@ impl Operation {
         match self {
             Self::Get(get) => request::Op::Get(get.clone()),
             Self::History(history) => request::Op::History(history.clone()),
+            Self::LeaseStatus(status) => request::Op::LeaseStatus(status.clone()),
             Self::Scan(scan) => request::Op::Scan(proto::Scan {
                 end: nearer(&scan.end, &shard.end),
                 ..scan.clone()

@@ -148,6 +148,12 @@ pub enum MutationError {
         /// What is wrong with it.
         message: String,
     },
+    /// The shard has no such lease, or it has ended. The mutation did not take effect.
+    #[error("no lease: {message}")]
+    NoLease {
+        /// Which.
+        message: String,
+    },
     /// The shard has not come to this revision. Nothing was forgotten.
     #[error("future revision: {message}")]
     FutureRevision {
@@ -243,6 +249,8 @@ impl From<Failure> for ReadError {
             End::Refused(Refusal::Incompatible) => Self::Incompatible { message: cause },
             End::Refused(Refusal::Compacted) => Self::Compacted { message: cause },
             End::Refused(Refusal::FutureRevision) => Self::FutureRevision { message: cause },
+            // No read hangs on a lease.
+            End::Refused(Refusal::NoLease) => Self::Invalid { message: cause },
         }
     }
 }
@@ -261,6 +269,7 @@ impl From<Failure> for MutationError {
             End::Refused(Refusal::Incompatible) => Self::Incompatible { message: cause },
             // No mutation reads the past.
             End::Refused(Refusal::Compacted) => Self::Invalid { message: cause },
+            End::Refused(Refusal::NoLease) => Self::NoLease { message: cause },
             End::Refused(Refusal::FutureRevision) => Self::FutureRevision { message: cause },
         }
     }

@@ -43,6 +43,7 @@ pub(crate) enum Refusal {
     Incompatible,
     Compacted,
     FutureRevision,
+    NoLease,
 }
 
 impl Setback {
@@ -94,6 +95,7 @@ fn kind_of(code: Code, home: Option<HostAddress>) -> Kind {
         Code::WrongCluster => Kind::Refused(Refusal::WrongCluster),
         Code::Compacted => Kind::Refused(Refusal::Compacted),
         Code::FutureRevision => Kind::Refused(Refusal::FutureRevision),
+        Code::NoLease => Kind::Refused(Refusal::NoLease),
         Code::Unimplemented => Kind::Refused(Refusal::Incompatible),
     }
 }

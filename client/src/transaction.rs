@@ -139,6 +139,18 @@ impl Action {
             key: key.into(),
             value: value.into(),
             return_previous: previous == Previous::Value,
+            lease: 0,
+        }))
+    }
+
+    /// Sets a key that is to hang on a lease of the shard.
+    #[must_use]
+    pub fn put_leased(key: impl Into<Bytes>, value: impl Into<Bytes>, lease: u64) -> Self {
+        Self::new(action::Act::Put(proto::Put {
+            key: key.into(),
+            value: value.into(),
+            return_previous: false,
+            lease,
         }))
     }
 

@@ -355,10 +355,7 @@ mod tests {
         let [first, second, third] = all();
         let twice = [first.clone(), second.clone(), third.clone(), second.clone()];
         assert_eq!(anomalies(&twice), [Anomaly::WatchDuplicate]);
-        assert_eq!(
-            anomalies(&[second, first, third]),
-            [Anomaly::WatchOutOfOrder]
-        );
+        assert_eq!(anomalies(&[second, first, third]), [Anomaly::WatchOutOfOrder]);
     }
 
     #[test]

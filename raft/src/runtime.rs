@@ -75,6 +75,13 @@ impl HostContext {
         }
     }
 
+    /// How long this host's clock has run: it never goes back, and does not know of the time of day.
+    pub fn uptime(&self) -> Duration {
+        self.now()
+            .0
+            .saturating_duration_since(self.base + self.skew.ahead)
+    }
+
     fn current() -> Option<Self> {
         CONTEXT.try_with(Clone::clone).ok()
     }

@@ -32,6 +32,7 @@ fn a_put_and_a_delete_arrive_as_sent() {
         key: "k".into(),
         value: "v".into(),
         return_previous: true,
+        lease: 0,
     };
     let Some(Operation::Put(read)) = through(mutation::Op::Put(put)).operation else {
         panic!("not a put")
@@ -65,6 +66,7 @@ fn every_expectation_of_a_compare_and_set_arrives_as_sent() {
             key: "k".into(),
             new_value: "n".into(),
             expect: Some(sent),
+            lease: 0,
         };
         let Some(Operation::CompareAndSet(read)) = through(mutation::Op::CompareAndSet(cas)).operation else {
             panic!("not a compare-and-set")
@@ -116,6 +118,7 @@ fn a_transaction_arrives_as_sent() {
                 key: key.clone(),
                 value: "v".into(),
                 return_previous: true,
+                lease: 0,
             })),
             act(action::Act::Scan(proto::Scan {
                 start: "a".into(),

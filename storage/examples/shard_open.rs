@@ -108,6 +108,7 @@ fn batch(first: u64, end: u64, value_bytes: u64) -> Bytes {
             key: key(number).into(),
             value: vec![number as u8; value_bytes as usize].into(),
             return_previous: false,
+            lease: 0,
         };
         mutation(number + 1, Operation::Put(put))
     });

@@ -191,6 +191,7 @@ fn put_of(key: usize) -> Put {
         key: Bytes::from(KEYS[key]),
         value: Bytes::from_static(b"value"),
         return_previous: false,
+        lease: 0,
     }
 }
 

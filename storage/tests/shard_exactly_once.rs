@@ -87,6 +87,7 @@ fn transaction() -> impl Strategy<Value = Mutation> {
             key,
             value,
             return_previous: true,
+            lease: 0,
         })
     });
     let delete = key().prop_map(|key| {
@@ -349,7 +350,7 @@ impl Model {
                 self.compacted = self.compacted.max(compact.revision);
                 return applied(false, None);
             }
-            Operation::OpenSession(_) | Operation::Transaction(_) => unreachable!("done elsewhere"),
+            _ => unreachable!("done elsewhere, or not drawn"),
         }
         applied(existed, before)
     }
@@ -456,6 +457,7 @@ impl Model {
                     create_revision: before.as_ref().map_or(mod_revision, |pair| pair.create_revision),
                     mod_revision,
                     version: before.map_or(1, |pair| pair.version + 1),
+                    lease: 0,
                 };
                 next.insert(key.as_ref().to_owned(), pair);
             }
@@ -503,7 +505,7 @@ fn key_of(operation: &Operation) -> String {
         Operation::Delete(delete) => &delete.key,
         Operation::CompareAndSet(swap) => &swap.key,
         Operation::Compact(compact) => &compact.key,
-        Operation::OpenSession(_) | Operation::Transaction(_) => unreachable!("it has no one key"),
+        _ => unreachable!("it has no one key"),
     })
 }
 

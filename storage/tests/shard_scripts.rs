@@ -238,6 +238,7 @@ fn parse_act(text: &str) -> Result<Action, Box<dyn Error>> {
             key: key.to_owned().into(),
             value: value.to_owned().into(),
             return_previous: kind == "Put",
+            lease: 0,
         }),
         [kind @ ("delete" | "Delete"), key] => Act::Delete(Delete {
             key: key.to_owned().into(),

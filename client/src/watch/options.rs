@@ -162,7 +162,9 @@ impl WatchError {
             Refusal::Compacted => Self::Compacted { message, oldest },
             Refusal::WrongCluster => Self::WrongCluster { message },
             Refusal::Incompatible => Self::Incompatible { message },
-            Refusal::Invalid | Refusal::TooLarge | Refusal::FutureRevision => Self::Invalid { message },
+            Refusal::Invalid | Refusal::TooLarge | Refusal::FutureRevision | Refusal::NoLease => {
+                Self::Invalid { message }
+            }
         }
     }
 }

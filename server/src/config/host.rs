@@ -98,6 +98,10 @@ pub struct Limits {
     pub transaction_pairs_max: u64,
     /// Most bytes of keys and values a transaction returns.
     pub transaction_bytes_max: u64,
+    /// Most leases of a shard. For shards made from then on.
+    pub leases_max: u64,
+    /// Most keys that hang on one lease. For shards made from then on.
+    pub lease_keys_max: u64,
     /// Most bytes of requests accepted and not yet answered, over all connections of the host.
     pub in_flight_bytes_max: u64,
     /// Most connections (clients and peers together); further ones wait in the kernel's backlog.
@@ -115,6 +119,8 @@ impl Default for Limits {
             transaction_actions_max: 128,
             transaction_pairs_max: 1_000,
             transaction_bytes_max: 4 * MIB,
+            leases_max: 10_000,
+            lease_keys_max: 10_000,
             in_flight_bytes_max: 64 * MIB,
             connections_max: 1_024,
         }

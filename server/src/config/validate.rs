@@ -87,7 +87,7 @@ impl HostConfig {
             limits.scan_bytes_max,
             pair..=256 * MIB,
         );
-        let transactions = [
+        let of_shards = [
             (
                 "limits.transaction_actions_max",
                 limits.transaction_actions_max,
@@ -103,8 +103,10 @@ impl HostConfig {
                 limits.transaction_bytes_max,
                 pair..=256 * MIB,
             ),
+            ("limits.leases_max", limits.leases_max, 0..=100_000),
+            ("limits.lease_keys_max", limits.lease_keys_max, 1..=100_000),
         ];
-        for (field, value, range) in transactions {
+        for (field, value, range) in of_shards {
             within(checks, field, value, range);
         }
         let in_flight = limits.batch_bytes_max..=u64::MAX >> 1;

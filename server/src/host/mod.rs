@@ -8,6 +8,7 @@ mod channels;
 mod folder;
 mod homes;
 mod join;
+mod leases;
 mod maintenance;
 mod map;
 mod orders;

@@ -13,6 +13,7 @@ use raft::{Group, Machine, MachineFault, OpenGroupError, StartGroup};
 use storage::shard::{CreateShardError, Limits, OpenShardError, ShardIdentity, ShardOptions, ShardStore};
 
 use super::folder::FolderError;
+use super::leases::LeaseClock;
 use super::state::{Host, LocalPlacement};
 use crate::machine::{KvMachine, OpenPlacementError, PlacementMachine};
 use crate::service::Lanes;
@@ -61,6 +62,8 @@ pub struct LocalShard {
     pub(crate) lanes: Arc<Lanes>,
     /// Who watches it.
     pub(crate) feed: Feed,
+    /// How old its leases are.
+    pub(crate) lease_clock: Arc<LeaseClock>,
 }
 
 impl Host {
@@ -271,6 +274,7 @@ impl Host {
             store,
             lanes: Arc::default(),
             feed,
+            lease_clock: Arc::default(),
         };
         self.shared
             .shards
@@ -315,6 +319,8 @@ impl Host {
             transaction_actions_max: limits.transaction_actions_max,
             transaction_pairs_max: limits.transaction_pairs_max,
             transaction_bytes_max: limits.transaction_bytes_max,
+            leases_max: limits.leases_max,
+            lease_keys_max: limits.lease_keys_max,
             ..Limits::default()
         };
         ShardOptions {

@@ -234,6 +234,7 @@ async fn live(host: &Host, past: Past) -> Result<(), RunError> {
     host.spawn(host.clone().keep_files_dense());
     host.spawn(host.clone().keep_log_short());
     host.spawn(host.clone().announce_homes());
+    host.spawn(host.clone().end_leases());
     host.start_access_log();
     host.spawn(controller::run(host.clone()));
     host.announce().await;

@@ -122,6 +122,11 @@ impl Host {
         self.shared.env.clock.now_ms()
     }
 
+    /// How long this host's clock has run; it never goes back.
+    pub(crate) fn uptime(&self) -> std::time::Duration {
+        self.shared.env.raft.context.uptime()
+    }
+
     /// The Raft groups, once the host belongs to a cluster.
     pub fn raft(&self) -> Option<&RaftHost> {
         self.shared.raft.get()

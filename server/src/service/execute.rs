@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::proto::request::Op;
-use client::proto::{Code, ReadMode, Reply, Request};
+use client::proto::{Code, LeaseResult, ReadMode, Reply, Request};
 use placement::{HostId, ReplicaId, ShardId};
 use raft::{Position, ProposeError, ReadError, Response};
 use storage::seeded_bug;
@@ -257,6 +257,7 @@ fn serve_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Reques
         },
         Some(Op::Scan(scan)) => serve_scan(host, local, caller, request, scan),
         Some(Op::History(history)) => serve_history(host, local, caller, request, history),
+        Some(Op::LeaseStatus(asked)) => serve_lease(host, local, request, asked.lease),
         _ => reply::error(request.id, Code::Unimplemented, "not a read"),
     }
 }
@@ -309,6 +310,18 @@ fn serve_history(
         Ok(None) => reply::error(request.id, Code::StaleRoute, "the key lies outside the shard"),
         Err(e) => reply::read_failed(request.id, &e),
     }
+}
+
+fn serve_lease(host: &Host, local: &LocalShard, request: &Request, lease: u64) -> Reply {
+    let (found, revision) = local.store.lease(lease, pairs_max(host, 0));
+    let result = found.map_or_else(LeaseResult::default, |(state, keys)| LeaseResult {
+        exists: true,
+        ttl_ms: state.ttl_ms,
+        left_ms: local.lease_clock.left_ms(host, &state),
+        keys_total: state.keys,
+        keys,
+    });
+    reply::lease(request.id, revision, result)
 }
 
 fn serve_scan(

@@ -32,7 +32,15 @@ pub(super) fn record_mutation(
         Some(Change::Transaction(transaction)) => {
             return record_transaction(host, local, caller, request, transaction, outcome);
         }
-        Some(Change::OpenSession(_) | Change::Compact(_)) | None => return,
+        // No accesses to keys.
+        Some(
+            Change::OpenSession(_)
+            | Change::Compact(_)
+            | Change::GrantLease(_)
+            | Change::KeepLease(_)
+            | Change::RevokeLease(_),
+        )
+        | None => return,
     };
     record(host, local, caller, request, op, key, encoded.len());
 }

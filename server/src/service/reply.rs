@@ -1,8 +1,8 @@
 //! Answers to clients, from what the store says.
 
 use client::proto::{
-    ActionResult, Code, Error, GetResult, HistoryResult, HostAddress, KeyValue, MutationResult, Reply,
-    ScanResult, TransactionResult, action_result, reply,
+    ActionResult, Code, Error, GetResult, HistoryResult, HostAddress, KeyValue, LeaseResult, MutationResult,
+    Reply, ScanResult, TransactionResult, action_result, reply,
 };
 use storage::shard::{Acted, History, Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
 
@@ -73,6 +73,14 @@ pub(crate) fn history(id: u64, found: History) -> Reply {
         id,
         revision: found.revision,
         result: Some(reply::Result::History(result)),
+    }
+}
+
+pub(crate) fn lease(id: u64, revision: u64, result: LeaseResult) -> Reply {
+    Reply {
+        id,
+        revision,
+        result: Some(reply::Result::Lease(result)),
     }
 }
 
@@ -152,6 +160,8 @@ fn refused(id: u64, refusal: Refusal) -> Reply {
         Refusal::TooLarge => (Code::TooLarge, "the key or the value is above the shard's limit"),
         Refusal::OutOfRange => (Code::StaleRoute, "the key lies outside the shard"),
         Refusal::FutureRevision => (Code::FutureRevision, "the revision lies ahead of the shard"),
+        Refusal::NoLease => (Code::NoLease, "the shard has no such lease, or it has ended"),
+        Refusal::TooManyLeases => (Code::Overloaded, "the shard has as many leases as it may"),
         Refusal::Invalid => (Code::Invalid, "the mutation makes no sense"),
     };
     error(id, code, message)
@@ -164,5 +174,6 @@ pub(crate) fn key_value(pair: storage::shard::KeyValue) -> KeyValue {
         create_revision: pair.create_revision,
         mod_revision: pair.mod_revision,
         version: pair.version,
+        lease: pair.lease,
     }
 }

@@ -179,6 +179,7 @@ impl<'a> Page<'a> {
             create_revision: row.create_revision,
             mod_revision: revision,
             version: row.version,
+            lease: row.lease,
         });
     }
 

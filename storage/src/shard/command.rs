@@ -14,7 +14,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::record::{BatchBody, Kind, UnsealError, seal, unseal};
+use super::record::{BatchBody, EndedLeasesBody, Kind, UnsealError, kind_of, seal, unseal};
 
 /// A change to a shard's data. Applied at most once for each (session, sequence).
 #[derive(Clone, PartialEq, Message)]
@@ -32,7 +32,7 @@ pub struct Mutation {
     #[prost(uint64, tag = "4")]
     pub r#gen: u64,
     /// What to do. `None`: an operation that this program does not know.
-    #[prost(oneof = "Operation", tags = "5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Operation", tags = "5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub operation: Option<Operation>,
 }
 
@@ -57,6 +57,15 @@ pub enum Operation {
     /// Does one thing or another to several keys, at one revision.
     #[prost(message, tag = "10")]
     Transaction(Transaction),
+    /// Makes a lease.
+    #[prost(message, tag = "11")]
+    GrantLease(GrantLease),
+    /// Begins a lease's length anew.
+    #[prost(message, tag = "12")]
+    KeepLease(KeepLease),
+    /// Ends a lease, with the keys that hang on it.
+    #[prost(message, tag = "13")]
+    RevokeLease(RevokeLease),
 }
 
 /// Sets a key's value.
@@ -71,6 +80,9 @@ pub struct Put {
     /// Whether the answer brings what the key held before.
     #[prost(bool, tag = "3")]
     pub return_previous: bool,
+    /// The lease that the key is to hang on, instead of what it hung on; 0: on none.
+    #[prost(uint64, tag = "4")]
+    pub lease: u64,
 }
 
 /// Removes a key.
@@ -96,6 +108,9 @@ pub struct CompareAndSet {
     /// The value to set.
     #[prost(bytes = "bytes", tag = "5")]
     pub new_value: Bytes,
+    /// As in [`Put`].
+    #[prost(uint64, tag = "6")]
+    pub lease: u64,
 }
 
 /// What a [`CompareAndSet`] expects of its key.
@@ -125,6 +140,42 @@ pub struct Compact {
     /// The oldest revision at which the shard can be read afterwards; not above the shard's.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+}
+
+/// Makes a lease, if there is none of this id.
+#[derive(Clone, PartialEq, Message)]
+pub struct GrantLease {
+    /// Any key of the shard.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// The id; not 0.
+    #[prost(uint64, tag = "2")]
+    pub lease: u64,
+    /// How long it lasts without being renewed, in milliseconds; not 0.
+    #[prost(uint64, tag = "3")]
+    pub ttl_ms: u64,
+}
+
+/// Begins a lease's length anew.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeepLease {
+    /// Any key of the shard.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// The lease.
+    #[prost(uint64, tag = "2")]
+    pub lease: u64,
+}
+
+/// Ends a lease, with the keys that hang on it.
+#[derive(Clone, PartialEq, Message)]
+pub struct RevokeLease {
+    /// Any key of the shard.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// The lease.
+    #[prost(uint64, tag = "2")]
+    pub lease: u64,
 }
 
 /// If all comparisons hold, the actions of one list, otherwise those of the other: in their order, at one revision.
@@ -250,6 +301,19 @@ pub struct Batch {
     pub stamped_ms: u64,
     /// The mutations in order; `None`: bytes that are not a mutation, which will be refused.
     pub mutations: Vec<Option<Mutation>>,
+    /// Leases that the leader saw come to their end. An entry has these or mutations.
+    pub ended_leases: Vec<EndedLease>,
+}
+
+/// A lease that came to its end, as its leader saw it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+pub struct EndedLease {
+    /// The lease.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// How often it was renewed: if it has been renewed since, it goes on.
+    #[prost(uint64, tag = "2")]
+    pub renewals: u64,
 }
 
 /// Why a log payload was not accepted. The replica that meets one stops.
@@ -267,13 +331,28 @@ pub fn encode_batch(stamped_ms: u64, mutations: impl IntoIterator<Item = Bytes>)
     seal(Kind::Batch, b"", &body)
 }
 
+/// A log payload that ends leases. `stamped_ms` is the leader's time.
+pub fn encode_ended_leases(stamped_ms: u64, ended: Vec<EndedLease>) -> Bytes {
+    let body = EndedLeasesBody { stamped_ms, ended };
+    seal(Kind::EndedLeases, b"", &body)
+}
+
 /// The batch in a log payload.
 pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
+    if kind_of(&payload) == Some(Kind::EndedLeases as u8) {
+        let body: EndedLeasesBody = unseal(Kind::EndedLeases, b"", payload)?;
+        return Ok(Batch {
+            stamped_ms: body.stamped_ms,
+            mutations: Vec::new(),
+            ended_leases: body.ended,
+        });
+    }
     let body: BatchBody = unseal(Kind::Batch, b"", payload)?;
     let decode = |encoded: Bytes| Mutation::decode(encoded).ok();
     Ok(Batch {
         stamped_ms: body.stamped_ms,
         mutations: body.mutations.into_iter().map(decode).collect(),
+        ended_leases: Vec::new(),
     })
 }
 
@@ -305,10 +384,11 @@ mod tests {
             key: key.clone(),
             value: value.clone(),
             return_previous: true,
+            lease: 5,
         };
         assert_eq!(
             golden(Operation::Put(put)),
-            format!("{header}2a080a016b1201761801")
+            format!("{header}2a0a0a016b12017618012005")
         );
         let delete = Delete {
             key: key.clone(),
@@ -327,6 +407,7 @@ mod tests {
                 key: key.clone(),
                 expect: Some(expect),
                 new_value: value.clone(),
+                lease: 0,
             };
             assert_eq!(
                 golden(Operation::CompareAndSet(swap)),
@@ -362,6 +443,44 @@ mod tests {
             golden(Operation::Transaction(transaction)),
             format!("{header}52170a070a016b10023009120512030a016b1a051a030a016b")
         );
+    }
+
+    #[test]
+    fn leases_are_those_of_the_public_protocol() {
+        let key = Bytes::from_static(b"k");
+        let header = "08ac02100218012007";
+        let grant = GrantLease {
+            key: key.clone(),
+            lease: 5,
+            ttl_ms: 300,
+        };
+        assert_eq!(
+            golden(Operation::GrantLease(grant)),
+            format!("{header}5a080a016b100518ac02")
+        );
+        let keep = KeepLease {
+            key: key.clone(),
+            lease: 5,
+        };
+        assert_eq!(
+            golden(Operation::KeepLease(keep)),
+            format!("{header}62050a016b1005")
+        );
+        let revoke = RevokeLease { key, lease: 5 };
+        assert_eq!(
+            golden(Operation::RevokeLease(revoke)),
+            format!("{header}6a050a016b1005")
+        );
+    }
+
+    #[test]
+    fn ended_leases_are_entries_of_their_own_kind() {
+        let ended = vec![EndedLease { id: 5, renewals: 2 }];
+        let payload = encode_ended_leases(12, ended.clone());
+        assert_eq!(payload[1], 6);
+        let batch = decode_batch(payload).unwrap();
+        assert_eq!((batch.stamped_ms, batch.mutations.len()), (12, 0));
+        assert_eq!(batch.ended_leases, ended);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::index::Head;
+use super::lease::Leases;
 use super::machine::{Limits, Position, ShardRange, State};
 use super::record::{
     CheckpointBody, IdentityBody, Kind, PositionBody, Row, SessionBody, UnsealError, seal, split_row_key,
@@ -157,6 +158,7 @@ pub(crate) fn checkpoint_body(state: &State, mark: Option<Bytes>) -> CheckpointB
         mark,
         rows: state.keys.versions(),
         sessions: state.sessions.count(),
+        leases: state.leases.bodies(),
     }
 }
 
@@ -213,7 +215,12 @@ fn restore(checkpoint: &CheckpointBody) -> State {
         end: checkpoint.end.clone(),
         r#gen: checkpoint.r#gen,
     };
+    let mut leases = Leases::default();
+    for lease in &checkpoint.leases {
+        leases.restore(lease.id, lease.ttl_ms, lease.renewals);
+    }
     State {
+        leases,
         retention: Retention::restore(limits.retention_ms, checkpoint.floor, &checkpoint.ages),
         revision: checkpoint.revision,
         clock_ms: checkpoint.clock_ms,
@@ -232,7 +239,8 @@ fn load_rows(rows: &TableView, state: &mut State) -> Result<u64, OpenShardError>
             .filter(|(revision, _)| *revision <= state.revision)
             .ok_or_else(|| OpenShardError::Corrupt(format!("a row has the key {row_key:?}")))?;
         let row: Row = unseal(Kind::Row, &row_key, record)?;
-        state.keys.record(key, Head::new(revision, &row));
+        let key = state.keys.record(key, Head::new(revision, &row));
+        state.leases.attach(&key, row.lease);
     }
     Ok(bytes)
 }

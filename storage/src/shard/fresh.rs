@@ -143,6 +143,7 @@ mod tests {
                 create_revision: 1,
                 version,
                 value: bytes::Bytes::from_static(b"v"),
+                lease: 0,
             },
         }
     }

@@ -282,6 +282,7 @@ mod tests {
             create_revision: 1,
             version,
             value: bytes::Bytes::from_static(b"val"),
+            lease: 0,
         };
         Head::new(revision, &row)
     }

@@ -19,12 +19,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::command::{
-    Batch, Compact, CompareAndSet, Delete, Expectation, Mutation, Operation, Put, Transaction,
+    Batch, Compact, CompareAndSet, Delete, EndedLease, Expectation, GrantLease, Mutation, Operation, Put,
+    Transaction,
 };
 use super::fingerprint::Fingerprint;
 use super::fresh::{FreshRow, FreshRows};
 use super::index::{Head, KeyIndex};
 use super::key::Key;
+use super::lease::Leases;
 use super::record::{LimitsBody, Row};
 use super::retention::Retention;
 use super::session::{Effect, Remembered, Sessions, Standing, TooManySessions};
@@ -86,6 +88,10 @@ pub struct Limits {
     pub transaction_pairs_max: u64,
     /// How many bytes of keys and values a transaction may give, roughly.
     pub transaction_bytes_max: u64,
+    /// How many leases there may be.
+    pub leases_max: u64,
+    /// How many keys may hang on a lease: they go at one revision.
+    pub lease_keys_max: u64,
 }
 
 impl Default for Limits {
@@ -101,6 +107,8 @@ impl Default for Limits {
             transaction_actions_max: 128,
             transaction_pairs_max: 1_000,
             transaction_bytes_max: 4 << 20,
+            leases_max: 10_000,
+            lease_keys_max: 10_000,
         }
     }
 }
@@ -118,6 +126,8 @@ pub struct KeyValue {
     pub mod_revision: u64,
     /// 1 at creation, 1 more each change.
     pub version: u64,
+    /// The lease that the key hangs on; 0: on none.
+    pub lease: u64,
 }
 
 /// What became of a mutation.
@@ -180,10 +190,17 @@ pub enum Refusal {
     OutOfRange,
     /// The revision lies ahead of the shard's.
     FutureRevision,
+    /// There is no such lease, or it has ended.
+    NoLease,
+    /// There are as many leases as there may be.
+    TooManyLeases,
     /// The mutation makes no sense: undecodable, no operation known here, no key, no expectation,
-    /// session 0, or a sequence that contradicts the operation or the low-water mark.
+    /// session 0, lease 0 or one without a length, or a sequence that contradicts the operation or the low-water mark.
     Invalid,
 }
+
+/// The longest that a lease may last without being renewed: a year, in milliseconds.
+const TTL_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 
 /// Values read from the file for one batch, by key and revision.
 pub(crate) type StoredValues = BTreeMap<(Bytes, u64), Bytes>;
@@ -195,6 +212,7 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) keys: KeyIndex,
     pub(crate) sessions: Sessions,
+    pub(crate) leases: Leases,
     pub(crate) retention: Retention,
     /// Rows since the last checkpoint was captured.
     pub(crate) fresh: FreshRows,
@@ -218,9 +236,13 @@ enum Change<'m> {
     CompareAndSet(&'m CompareAndSet, &'m Expectation),
     Compact(&'m Compact),
     Transaction(&'m Transaction),
+    GrantLease(&'m GrantLease),
+    KeepLease(u64),
+    RevokeLease(u64),
 }
 
-/// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order.
+/// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order, or one for the leases
+/// that it ends.
 pub(crate) fn apply_batch(
     state: &mut State,
     at: Position,
@@ -242,7 +264,10 @@ pub(crate) fn apply_batch(
         Some(mutation) => state.apply_mutation(mutation, stored),
         None => state.refused(Refusal::Invalid),
     };
-    let outcomes = batch.mutations.iter().map(apply).collect();
+    let mut outcomes: Vec<Outcome> = batch.mutations.iter().map(apply).collect();
+    if !batch.ended_leases.is_empty() {
+        outcomes.push(state.end_leases(&batch.ended_leases));
+    }
     state.retention.observe(state.clock_ms, state.revision);
     state.applied = Some(at);
     outcomes
@@ -281,7 +306,12 @@ fn looks_at(operation: &Operation) -> Option<&Bytes> {
         Operation::Put(put) => put.return_previous.then_some(&put.key),
         Operation::Delete(delete) => delete.return_previous.then_some(&delete.key),
         Operation::CompareAndSet(swap) => Some(&swap.key),
-        Operation::OpenSession(_) | Operation::Compact(_) | Operation::Transaction(_) => None,
+        Operation::OpenSession(_)
+        | Operation::Compact(_)
+        | Operation::Transaction(_)
+        | Operation::GrantLease(_)
+        | Operation::KeepLease(_)
+        | Operation::RevokeLease(_) => None,
     }
 }
 
@@ -292,6 +322,7 @@ impl State {
             limits,
             keys: KeyIndex::default(),
             sessions: Sessions::default(),
+            leases: Leases::default(),
             retention: Retention::new(limits.retention_ms),
             fresh: FreshRows::default(),
             revision: 0,
@@ -312,7 +343,8 @@ impl State {
             .number(self.retention.floor());
         let limits = LimitsBody::from(self.limits);
         let print = print.bytes(&prost::Message::encode_to_vec(&limits));
-        self.sessions.fingerprint(self.keys.fingerprint(print)).finish()
+        let print = self.sessions.fingerprint(self.keys.fingerprint(print));
+        self.leases.fingerprint(print).finish()
     }
 
     fn apply_mutation(&mut self, mutation: &Mutation, stored: &StoredValues) -> Outcome {
@@ -367,13 +399,17 @@ impl State {
 
     fn check_change<'m>(&self, operation: &'m Operation) -> Result<Change<'m>, Refusal> {
         let (key, value, change) = match operation {
-            Operation::Put(put) => (&put.key, Some(&put.value), Change::Put(put)),
+            Operation::Put(put) => {
+                self.leases.check(put.lease, &put.key, &self.limits)?;
+                (&put.key, Some(&put.value), Change::Put(put))
+            }
             Operation::Delete(delete) => (&delete.key, None, Change::Delete(delete)),
             Operation::CompareAndSet(swap) => {
                 let expect = swap.expect.as_ref().ok_or(Refusal::Invalid)?;
                 if *expect == Expectation::Absent(false) {
                     return Err(Refusal::Invalid);
                 }
+                self.leases.check(swap.lease, &swap.key, &self.limits)?;
                 (
                     &swap.key,
                     Some(&swap.new_value),
@@ -381,6 +417,12 @@ impl State {
                 )
             }
             Operation::Compact(compact) => (&compact.key, None, Change::Compact(compact)),
+            Operation::GrantLease(grant) => {
+                self.check_grant(grant)?;
+                (&grant.key, None, Change::GrantLease(grant))
+            }
+            Operation::KeepLease(keep) => (&keep.key, None, Change::KeepLease(keep.lease)),
+            Operation::RevokeLease(revoke) => (&revoke.key, None, Change::RevokeLease(revoke.lease)),
             Operation::Transaction(transaction) => {
                 self.check_transaction(transaction)?;
                 return Ok(Change::Transaction(transaction));
@@ -390,7 +432,18 @@ impl State {
         self.check_pair(key, value)?;
         match change {
             Change::Compact(compact) if compact.revision > self.revision => Err(Refusal::FutureRevision),
+            Change::KeepLease(id) | Change::RevokeLease(id) if !self.leases.has(id) => Err(Refusal::NoLease),
             change => Ok(change),
+        }
+    }
+
+    fn check_grant(&self, grant: &GrantLease) -> Result<(), Refusal> {
+        if grant.lease == 0 || grant.ttl_ms == 0 || grant.ttl_ms > TTL_MS_MAX {
+            return Err(Refusal::Invalid);
+        }
+        match self.leases.has(grant.lease) || self.leases.count() < self.limits.leases_max {
+            true => Ok(()),
+            false => Err(Refusal::TooManyLeases),
         }
     }
 
@@ -412,7 +465,7 @@ impl State {
         match change {
             Change::Put(put) => {
                 let previous = self.pair_if(put.return_previous, &put.key, stored);
-                let existed = self.set(&put.key, put.value.clone());
+                let existed = self.set(&put.key, put.value.clone(), put.lease);
                 OutcomeKind::Applied { existed, previous }
             }
             Change::Delete(delete) => {
@@ -421,12 +474,18 @@ impl State {
                 OutcomeKind::Applied { existed, previous }
             }
             Change::Transaction(transaction) => self.transact(transaction, stored),
+            Change::GrantLease(grant) => match self.leases.grant(grant.lease, grant.ttl_ms) {
+                true => done(false),
+                false => OutcomeKind::CasFailed {
+                    existed: true,
+                    current: None,
+                },
+            },
+            Change::KeepLease(id) => done(self.leases.renew(*id)),
+            Change::RevokeLease(id) => done(self.end_lease(*id, None)),
             Change::Compact(compact) => {
                 self.retention.forget(compact.revision);
-                OutcomeKind::Applied {
-                    existed: false,
-                    previous: None,
-                }
+                done(false)
             }
             Change::CompareAndSet(swap, expect) => {
                 let current = self.pair(&swap.key, stored);
@@ -434,7 +493,7 @@ impl State {
                     let existed = current.is_some();
                     return OutcomeKind::CasFailed { existed, current };
                 }
-                let existed = self.set(&swap.key, swap.new_value.clone());
+                let existed = self.set(&swap.key, swap.new_value.clone(), swap.lease);
                 OutcomeKind::Applied {
                     existed,
                     previous: None,
@@ -444,18 +503,19 @@ impl State {
     }
 
     /// Sets a key's value at the next revision; true if the key existed.
-    fn set(&mut self, key: &[u8], value: Bytes) -> bool {
-        self.set_at(self.revision + 1, key, value)
+    fn set(&mut self, key: &[u8], value: Bytes, lease: u64) -> bool {
+        self.set_at(self.revision + 1, key, value, lease)
     }
 
     /// Sets a key's value at this revision, which the key has not yet; true if the key existed.
-    pub(super) fn set_at(&mut self, revision: u64, key: &[u8], value: Bytes) -> bool {
+    pub(super) fn set_at(&mut self, revision: u64, key: &[u8], value: Bytes, lease: u64) -> bool {
         self.revision = revision;
         let before = self.keys.live(key).copied();
         let row = Row {
             create_revision: before.map_or(self.revision, |head| head.create_revision),
             version: before.map_or(1, |head| head.version + 1),
             value,
+            lease,
         };
         self.record(key, row);
         before.is_some()
@@ -478,6 +538,7 @@ impl State {
 
     fn record(&mut self, key: &[u8], row: Row) {
         let key = self.keys.record(key, Head::new(self.revision, &row));
+        self.leases.attach(&key, row.lease);
         self.fresh.insert(self.revision, FreshRow { key, row });
     }
 
@@ -498,7 +559,29 @@ impl State {
             create_revision: head.create_revision,
             mod_revision: head.mod_revision,
             version: head.version,
+            lease: self.leases.of(key),
         })
+    }
+
+    /// Ends the leases that have not been renewed since their leader saw them end.
+    fn end_leases(&mut self, ended: &[EndedLease]) -> Outcome {
+        let mut any = false;
+        for EndedLease { id, renewals } in ended {
+            any |= self.end_lease(*id, Some(*renewals));
+        }
+        self.executed(done(any))
+    }
+
+    /// Ends a lease: all keys that hang on it go at one revision. False if it goes on.
+    fn end_lease(&mut self, id: u64, renewals: Option<u64>) -> bool {
+        let Some(keys) = self.leases.end(id, renewals) else {
+            return false;
+        };
+        let revision = self.revision + 1;
+        for key in keys {
+            self.remove_at(revision, &key);
+        }
+        true
     }
 
     fn open_session(&mut self, session: u64) -> Outcome {
@@ -536,6 +619,13 @@ impl State {
             kind,
             replayed: false,
         }
+    }
+}
+
+fn done(existed: bool) -> OutcomeKind {
+    OutcomeKind::Applied {
+        existed,
+        previous: None,
     }
 }
 
@@ -582,6 +672,8 @@ impl From<Limits> for LimitsBody {
             transaction_actions_max: limits.transaction_actions_max,
             transaction_pairs_max: limits.transaction_pairs_max,
             transaction_bytes_max: limits.transaction_bytes_max,
+            leases_max: limits.leases_max,
+            lease_keys_max: limits.lease_keys_max,
         }
     }
 }
@@ -599,6 +691,8 @@ impl From<&LimitsBody> for Limits {
             transaction_actions_max: body.transaction_actions_max,
             transaction_pairs_max: body.transaction_pairs_max,
             transaction_bytes_max: body.transaction_bytes_max,
+            leases_max: body.leases_max,
+            lease_keys_max: body.lease_keys_max,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::lease::LeaseState;
 use super::machine::KeyValue;
 use super::record::{Kind, Row, UnsealError, row_key, unseal};
 use super::store::{Inner, ShardStore, Shared};
@@ -261,6 +262,26 @@ impl ShardStore {
         self.shared.read().state.retention.floor()
     }
 
+    /// The shard's leases, by id.
+    pub fn leases(&self) -> Vec<LeaseState> {
+        self.shared.read().state.leases.states().collect()
+    }
+
+    /// Whether there is a lease.
+    pub fn has_leases(&self) -> bool {
+        self.shared.read().state.leases.count() > 0
+    }
+
+    /// A lease, the keys that hang on it, at most `keys_max` of them, and the shard's revision at the same moment.
+    pub fn lease(&self, id: u64, keys_max: usize) -> (Option<(LeaseState, Vec<Bytes>)>, u64) {
+        let inner = self.shared.read();
+        let found = inner.state.leases.find(id).map(|(state, keys)| {
+            let keys = keys.take(keys_max).map(|key| Bytes::copy_from_slice(key));
+            (state, keys.collect())
+        });
+        (found, inner.state.revision)
+    }
+
     /// How much the shard holds.
     pub fn stats(&self) -> ShardStats {
         let inner = self.shared.read();
@@ -368,6 +389,7 @@ impl Located {
             create_revision: row.create_revision,
             mod_revision,
             version: row.version,
+            lease: row.lease,
         })
     }
 }

@@ -12,6 +12,7 @@
 //! Bodies only grow: a field number is never given a new meaning, a change that an older program
 //! must not misread takes a new kind or version.
 
+use super::command::EndedLease;
 use crate::seeded_bug;
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -34,6 +35,8 @@ pub(crate) enum Kind {
     Row = 4,
     /// One open session: [`SessionBody`].
     Session = 5,
+    /// A log payload: [`EndedLeasesBody`].
+    EndedLeases = 6,
 }
 
 /// Why a sealed record was not accepted.
@@ -102,6 +105,11 @@ pub(crate) fn verify(kind: Kind, key: &[u8], record: &[u8]) -> Result<(), Unseal
     }
 }
 
+/// The kind that a record says it is of; whoever unseals it checks that.
+pub(crate) fn kind_of(record: &[u8]) -> Option<u8> {
+    record.get(1).copied()
+}
+
 fn checksum(kind: Kind, key: &[u8], body: &[u8]) -> u32 {
     let header = crc32c::crc32c(&[FORMAT, kind as u8]);
     crc32c::crc32c_append(crc32c::crc32c_append(header, key), body)
@@ -125,6 +133,15 @@ pub(crate) struct BatchBody {
     pub(crate) stamped_ms: u64,
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub(crate) mutations: Vec<Bytes>,
+}
+
+/// Leases that came to their end, as a log entry carries them.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EndedLeasesBody {
+    #[prost(uint64, tag = "1")]
+    pub(crate) stamped_ms: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) ended: Vec<EndedLease>,
 }
 
 /// Whose file this is. Never changes.
@@ -167,6 +184,20 @@ pub(crate) struct CheckpointBody {
     /// How many sessions the file holds.
     #[prost(uint64, tag = "12")]
     pub(crate) sessions: u64,
+    /// Which keys hang on them is in the rows.
+    #[prost(message, repeated, tag = "13")]
+    pub(crate) leases: Vec<LeaseBody>,
+}
+
+/// One lease.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaseBody {
+    #[prost(uint64, tag = "1")]
+    pub(crate) id: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) ttl_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) renewals: u64,
 }
 
 /// See [`crate::shard::Limits`].
@@ -194,6 +225,11 @@ pub(crate) struct LimitsBody {
     pub(crate) transaction_pairs_max: u64,
     #[prost(uint64, tag = "10")]
     pub(crate) transaction_bytes_max: u64,
+    /// Absent, as 0, in a shard created before there were leases: it takes none.
+    #[prost(uint64, tag = "11")]
+    pub(crate) leases_max: u64,
+    #[prost(uint64, tag = "12")]
+    pub(crate) lease_keys_max: u64,
 }
 
 /// A position in the log.
@@ -224,6 +260,9 @@ pub(crate) struct Row {
     pub(crate) version: u64,
     #[prost(bytes = "bytes", tag = "3")]
     pub(crate) value: Bytes,
+    /// The lease that the key hangs on from here; 0: on none.
+    #[prost(uint64, tag = "4")]
+    pub(crate) lease: u64,
 }
 
 /// One open session.
@@ -257,6 +296,7 @@ mod tests {
             create_revision: 3,
             version: 2,
             value: Bytes::from_static(b"value"),
+            lease: 0,
         }
     }
 

@@ -85,6 +85,7 @@ mod tests {
             create_revision: revision,
             version: 1,
             value: Bytes::from(vec![7; 1000]),
+            lease: 0,
         }
     }
 

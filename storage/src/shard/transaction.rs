@@ -100,6 +100,7 @@ impl State {
         match act {
             Act::Put(put) => {
                 self.check_pair(&put.key, Some(&put.value))?;
+                self.leases.check(put.lease, &put.key, &self.limits)?;
                 Ok(Some(&put.key))
             }
             Act::Delete(delete) => {
@@ -159,7 +160,7 @@ impl State {
         match act {
             Act::Put(put) => {
                 let previous = self.pair_if(put.return_previous, &put.key, stored);
-                let existed = self.set_at(revision, &put.key, put.value.clone());
+                let existed = self.set_at(revision, &put.key, put.value.clone(), put.lease);
                 Acted::Changed { existed, previous }
             }
             Act::Delete(delete) => {

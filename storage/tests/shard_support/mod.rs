@@ -51,6 +51,8 @@ pub(crate) fn options() -> ShardOptions {
             transaction_actions_max: 8,
             transaction_pairs_max: 3,
             transaction_bytes_max: 24,
+            leases_max: 3,
+            lease_keys_max: 3,
         },
     }
 }
@@ -86,6 +88,7 @@ pub(crate) fn put(session: u64, sequence: u64, key: &str, value: &[u8]) -> Mutat
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Bytes::copy_from_slice(value),
         return_previous: true,
+        lease: 0,
     };
     mutation(session, sequence, Operation::Put(put))
 }
@@ -117,6 +120,7 @@ pub(crate) fn compare_and_set(
         key: Bytes::copy_from_slice(key.as_bytes()),
         expect: Some(expect),
         new_value: Bytes::copy_from_slice(value),
+        lease: 0,
     };
     mutation(session, sequence, Operation::CompareAndSet(swap))
 }
@@ -213,6 +217,8 @@ fn describe_refusal(refusal: Refusal) -> &'static str {
         Refusal::TooLarge => "too large",
         Refusal::OutOfRange => "out of range",
         Refusal::FutureRevision => "the revision is yet to come",
+        Refusal::NoLease => "no such lease",
+        Refusal::TooManyLeases => "too many leases",
         Refusal::Invalid => "makes no sense",
     }
 }

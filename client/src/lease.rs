@@ -1,0 +1,256 @@
+//! Leases: keys that go when nobody keeps what they hang on.
+//!
+//! A lease is a shard's own. [`Lease`] is one id on as many shards as it is used on: it is granted on each before its first
+//! key there, and kept on all of them. Its parts end one by one, each when its own shard has not heard of it for its length.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    client::Client,
+    dispatch::Operation,
+    error::{End, Failure, MutationError, ReadError},
+    operation::{Expect, Swapped, Written},
+    proto::{self, CompareAndSet, GrantLease, KeepLease, Put, RevokeLease, mutation, reply},
+};
+
+/// What a shard knows of a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseStatus {
+    /// How long it lasts without being kept.
+    pub ttl: Duration,
+    /// How much of that is left at least, as far as the shard's home has measured.
+    pub left: Duration,
+    /// How many keys hang on it.
+    pub keys_total: u64,
+    /// Those, as many as the host tells.
+    pub keys: Vec<Bytes>,
+}
+
+impl Client {
+    /// A lease of `ttl` on every shard where it will be used. Nothing is asked of a host yet.
+    #[must_use]
+    pub fn lease(&self, ttl: Duration) -> Lease {
+        Lease {
+            id: self.shared().random(),
+            client: self.clone(),
+            ttl,
+            granted: Mutex::default(),
+            granting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Makes a lease on the shard that holds `key`; false: there is one of this id.
+    ///
+    /// # Errors
+    /// [`MutationError::Invalid`] for id 0, and for a length of less than a millisecond or more than a year.
+    pub async fn grant_lease(
+        &self,
+        key: impl Into<Bytes>,
+        lease: u64,
+        ttl: Duration,
+    ) -> Result<bool, MutationError> {
+        let grant = GrantLease {
+            key: key.into(),
+            lease,
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+        };
+        let (_, outcome) = self.mutate(mutation::Op::GrantLease(grant)).await?;
+        Ok(outcome.applied)
+    }
+
+    /// Begins a lease's length anew, on the shard that holds `key`.
+    ///
+    /// # Errors
+    /// [`MutationError::NoLease`] where it has ended.
+    pub async fn keep_lease(&self, key: impl Into<Bytes>, lease: u64) -> Result<(), MutationError> {
+        let key = key.into();
+        let keep = KeepLease { key, lease };
+        self.mutate(mutation::Op::KeepLease(keep)).await.map(drop)
+    }
+
+    /// Ends a lease, on the shard that holds `key`, and deletes the keys that hang on it.
+    ///
+    /// # Errors
+    /// [`MutationError::NoLease`] where it has ended.
+    pub async fn revoke_lease(&self, key: impl Into<Bytes>, lease: u64) -> Result<Written, MutationError> {
+        let key = key.into();
+        self.write(mutation::Op::RevokeLease(RevokeLease { key, lease }))
+            .await
+    }
+
+    /// What the shard that holds `key` knows of a lease; `None`: there is none of this id.
+    pub async fn lease_status(
+        &self,
+        key: impl Into<Bytes>,
+        lease: u64,
+    ) -> Result<Option<LeaseStatus>, ReadError> {
+        let key = key.into();
+        let asked = Operation::LeaseStatus(proto::LeaseStatus { key, lease });
+        match self.run(asked).await?.result {
+            reply::Result::Lease(found) => Ok(found.exists.then(|| LeaseStatus {
+                ttl: Duration::from_millis(found.ttl_ms),
+                left: Duration::from_millis(found.left_ms),
+                keys_total: found.keys_total,
+                keys: found.keys,
+            })),
+            _ => Err(self
+                .failed(Failure {
+                    end: End::Attempts,
+                    attempts: 1,
+                    cause: "a question for a lease was answered with something else".to_owned(),
+                })
+                .into()),
+        }
+    }
+
+    /// Sets a key that is to hang on a lease of its shard.
+    ///
+    /// # Errors
+    /// [`MutationError::NoLease`] where that has ended.
+    pub async fn put_leased(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        lease: u64,
+    ) -> Result<Written, MutationError> {
+        let put = Put {
+            key: key.into(),
+            value: value.into(),
+            return_previous: false,
+            lease,
+        };
+        self.write(mutation::Op::Put(put)).await
+    }
+
+    /// Sets a key that is to hang on a lease of its shard, if it is as expected: how a lock is taken.
+    ///
+    /// # Errors
+    /// [`MutationError::NoLease`] where the lease has ended.
+    pub async fn compare_and_set_leased(
+        &self,
+        key: impl Into<Bytes>,
+        expect: Expect,
+        new_value: impl Into<Bytes>,
+        lease: u64,
+    ) -> Result<Swapped, MutationError> {
+        let swap = CompareAndSet {
+            key: key.into(),
+            expect: Some(expect.into()),
+            new_value: new_value.into(),
+            lease,
+        };
+        self.swap(swap).await
+    }
+}
+
+/// A lease over as many shards as it is used on.
+///
+/// It does nothing by itself: [`keep_alive`](Self::keep_alive) is to be polled, in a task of its own as a rule, for as long
+/// as the keys are to stay. When it is dropped its keys go after its length; [`revoke`](Self::revoke) has them go at once.
+#[derive(Debug)]
+pub struct Lease {
+    client: Client,
+    id: u64,
+    ttl: Duration,
+    /// A key of each shard on which it was granted.
+    granted: Mutex<BTreeMap<u64, Bytes>>,
+    /// Held while it is granted on a shard.
+    granting: tokio::sync::Mutex<()>,
+}
+
+impl Lease {
+    /// Its id, the same on all shards.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Sets a key that is to hang on it.
+    ///
+    /// # Errors
+    /// [`MutationError::NoLease`] where it has ended on the key's shard.
+    pub async fn put(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Written, MutationError> {
+        let key = key.into();
+        self.grant(&key).await?;
+        self.client.put_leased(key, value, self.id).await
+    }
+
+    /// Sets a key that is to hang on it, if the key is as expected.
+    ///
+    /// # Errors
+    /// [`MutationError::NoLease`] where it has ended on the key's shard.
+    pub async fn compare_and_set(
+        &self,
+        key: impl Into<Bytes>,
+        expect: Expect,
+        new_value: impl Into<Bytes>,
+    ) -> Result<Swapped, MutationError> {
+        let key = key.into();
+        self.grant(&key).await?;
+        self.client
+            .compare_and_set_leased(key, expect, new_value, self.id)
+            .await
+    }
+
+    /// Begins its length anew on every shard where it is used.
+    ///
+    /// # Errors
+    /// [`MutationError::NoLease`] where it has ended on one of them; it was begun anew on the others that could be asked.
+    pub async fn keep(&self) -> Result<(), MutationError> {
+        let keys: Vec<Bytes> = self.granted().values().cloned().collect();
+        let keeping = keys.into_iter().map(|key| self.client.keep_lease(key, self.id));
+        let kept = futures_util::future::join_all(keeping).await;
+        kept.into_iter().collect()
+    }
+
+    /// Keeps it, three times in its length, until it has ended somewhere, and says so. What fails otherwise is tried again.
+    pub async fn keep_alive(&self) -> MutationError {
+        loop {
+            self.client.config().clock.sleep(self.ttl / 3).await;
+            match self.keep().await {
+                Err(ended @ MutationError::NoLease { .. }) => return ended,
+                Err(error) => tracing::debug!(%error, lease = self.id, "a lease was not kept everywhere"),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// Ends it everywhere, and deletes its keys. That it has ended already is no error.
+    pub async fn revoke(self) -> Result<(), MutationError> {
+        let keys: Vec<Bytes> = self.granted().values().cloned().collect();
+        for key in keys {
+            match self.client.revoke_lease(key, self.id).await {
+                Ok(_) | Err(MutationError::NoLease { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that it was granted on the shard of a key.
+    async fn grant(&self, key: &Bytes) -> Result<(), MutationError> {
+        let shard = self.client.locate(key).shard_id;
+        let _one_at_a_time = self.granting.lock().await;
+        if self.granted().contains_key(&shard) {
+            return Ok(());
+        }
+        // That there is one already is an earlier attempt's doing: nobody else has this id.
+        self.client.grant_lease(key.clone(), self.id, self.ttl).await?;
+        self.granted().insert(shard, key.clone());
+        Ok(())
+    }
+
+    fn granted(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
+        self.granted.lock().expect("no holder of this lock panics")
+    }
+}

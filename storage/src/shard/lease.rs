@@ -1,0 +1,224 @@
+//! Leases: keys that go when nobody renews what they hang on.
+//!
+//! A lease has a length, and a count of its renewals. Nothing here measures time: the shard's leader does, on its own
+//! clock and from the moment at which it saw the count change, and proposes that a lease ends *at that count*. A renewal
+//! that comes before the end in the log has raised the count, and the end has no effect. So a lease never ends early
+//! because leaders' clocks differ, and after a change of leader it has its whole length again, as in etcd.
+//!
+//! What must hold on every replica alike: a key hangs on one lease at most, the one that its newest version names; which
+//! keys hang on a lease is known from the rows, so only length and count are written down with a checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fingerprint::Fingerprint;
+use super::key::Key;
+use super::machine::{Limits, Refusal};
+use super::record::LeaseBody;
+
+/// A lease as its shard knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseState {
+    /// Its id, which its client chose.
+    pub id: u64,
+    /// How long it lasts without being renewed, in milliseconds.
+    pub ttl_ms: u64,
+    /// How often it was granted or renewed.
+    pub renewals: u64,
+    /// How many keys hang on it.
+    pub keys: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lease {
+    ttl_ms: u64,
+    renewals: u64,
+    keys: BTreeSet<Key>,
+}
+
+/// The leases of a shard.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Leases {
+    by_id: BTreeMap<u64, Lease>,
+    of_key: BTreeMap<Key, u64>,
+}
+
+impl Leases {
+    /// Makes a lease; false: there is one of this id.
+    pub(crate) fn grant(&mut self, id: u64, ttl_ms: u64) -> bool {
+        if self.by_id.contains_key(&id) {
+            return false;
+        }
+        self.restore(id, ttl_ms, 1);
+        true
+    }
+
+    /// Begins a lease's length anew; false: there is none of this id.
+    pub(crate) fn renew(&mut self, id: u64) -> bool {
+        let lease = self.by_id.get_mut(&id);
+        lease.map(|lease| lease.renewals += 1).is_some()
+    }
+
+    /// Ends a lease, and names the keys that hung on it. With `renewals`, only if it was renewed so often and no more.
+    pub(crate) fn end(&mut self, id: u64, renewals: Option<u64>) -> Option<BTreeSet<Key>> {
+        let lease = self.by_id.get(&id)?;
+        if renewals.is_some_and(|renewals| renewals != lease.renewals) {
+            return None;
+        }
+        let lease = self.by_id.remove(&id)?;
+        for key in &lease.keys {
+            self.of_key.remove(key);
+        }
+        Some(lease.keys)
+    }
+
+    /// Hangs a key on a lease, or on none if that is 0, instead of what it hung on.
+    pub(crate) fn attach(&mut self, key: &Key, id: u64) {
+        if self.of_key.is_empty() && id == 0 {
+            return;
+        }
+        if let Some(former) = self.of_key.remove(key)
+            && let Some(lease) = self.by_id.get_mut(&former)
+        {
+            lease.keys.remove(key);
+        }
+        // A row of the past may name a lease that has ended.
+        if let Some(lease) = self.by_id.get_mut(&id) {
+            lease.keys.insert(key.clone());
+            self.of_key.insert(key.clone(), id);
+        }
+    }
+
+    /// Whether a key may hang on a lease; 0: on none.
+    pub(crate) fn check(&self, id: u64, key: &[u8], limits: &Limits) -> Result<(), Refusal> {
+        if id == 0 {
+            return Ok(());
+        }
+        let lease = self.by_id.get(&id).ok_or(Refusal::NoLease)?;
+        let is_full = lease.keys.len() as u64 >= limits.lease_keys_max && !lease.keys.contains(key);
+        if is_full { Err(Refusal::TooLarge) } else { Ok(()) }
+    }
+
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// The lease that a key hangs on; 0: on none.
+    pub(crate) fn of(&self, key: &[u8]) -> u64 {
+        self.of_key.get(key).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.by_id.len() as u64
+    }
+
+    pub(crate) fn states(&self) -> impl Iterator<Item = LeaseState> {
+        self.by_id.iter().map(|(id, lease)| lease.state(*id))
+    }
+
+    /// A lease and the keys that hang on it.
+    pub(crate) fn find(&self, id: u64) -> Option<(LeaseState, impl Iterator<Item = &Key>)> {
+        let lease = self.by_id.get(&id)?;
+        Some((lease.state(id), lease.keys.iter()))
+    }
+
+    pub(crate) fn restore(&mut self, id: u64, ttl_ms: u64, renewals: u64) {
+        let lease = Lease {
+            ttl_ms,
+            renewals,
+            keys: BTreeSet::new(),
+        };
+        self.by_id.insert(id, lease);
+    }
+
+    pub(crate) fn bodies(&self) -> Vec<LeaseBody> {
+        let body = |(id, lease): (&u64, &Lease)| LeaseBody {
+            id: *id,
+            ttl_ms: lease.ttl_ms,
+            renewals: lease.renewals,
+        };
+        self.by_id.iter().map(body).collect()
+    }
+
+    pub(crate) fn fingerprint(&self, print: Fingerprint) -> Fingerprint {
+        self.by_id
+            .iter()
+            .fold(print.number(self.count()), |print, (id, lease)| {
+                let print = print.number(*id).number(lease.ttl_ms).number(lease.renewals);
+                let keys = lease.keys.iter();
+                keys.fold(print.number(lease.keys.len() as u64), |print, key| {
+                    print.bytes(key)
+                })
+            })
+    }
+}
+
+impl Lease {
+    fn state(&self, id: u64) -> LeaseState {
+        LeaseState {
+            id,
+            ttl_ms: self.ttl_ms,
+            renewals: self.renewals,
+            keys: self.keys.len() as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::from(name.as_bytes())
+    }
+
+    fn names(keys: Option<BTreeSet<Key>>) -> Option<Vec<String>> {
+        let name = |key: Key| String::from_utf8_lossy(&key).into_owned();
+        keys.map(|keys| keys.into_iter().map(name).collect())
+    }
+
+    #[test]
+    fn a_lease_ends_with_the_keys_that_hang_on_it() {
+        let mut leases = Leases::default();
+        assert!(leases.grant(1, 10) && leases.grant(2, 10) && !leases.grant(1, 99));
+        for (name, id) in [
+            ("a", 1),
+            ("b", 1),
+            ("c", 2),
+            ("d", 1),
+            ("b", 2),
+            ("d", 0),
+            ("e", 9),
+        ] {
+            leases.attach(&key(name), id);
+        }
+        assert_eq!(names(leases.end(1, None)).unwrap(), ["a"]);
+        assert_eq!(names(leases.end(1, None)), None);
+        assert_eq!(names(leases.end(2, None)).unwrap(), ["b", "c"]);
+        assert!(leases.of_key.is_empty());
+    }
+
+    #[test]
+    fn a_renewal_undoes_an_end_that_did_not_know_of_it() {
+        let mut leases = Leases::default();
+        leases.grant(1, 10);
+        assert!(leases.renew(1) && !leases.renew(2));
+        assert_eq!(leases.end(1, Some(1)), None);
+        assert_eq!(leases.states().next().unwrap().renewals, 2);
+        assert_eq!(names(leases.end(1, Some(2))).unwrap(), [String::new(); 0]);
+    }
+
+    #[test]
+    fn a_full_lease_takes_its_own_keys_only() {
+        let limits = Limits {
+            lease_keys_max: 1,
+            ..Limits::default()
+        };
+        let mut leases = Leases::default();
+        assert_eq!(leases.check(1, b"a", &limits), Err(Refusal::NoLease));
+        leases.grant(1, 10);
+        leases.attach(&key("a"), 1);
+        assert_eq!(leases.check(1, b"a", &limits), Ok(()));
+        assert_eq!(leases.check(1, b"b", &limits), Err(Refusal::TooLarge));
+        assert_eq!(leases.check(0, b"b", &limits), Ok(()));
+    }
+}
