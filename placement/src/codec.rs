@@ -122,6 +122,9 @@ fn unframe<T: DeserializeOwned>(expected: u8, bytes: &[u8]) -> Result<T, DecodeE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::HostId;
+    use crate::model::Admission;
+    use crate::rules::Origin;
 
     fn expire() -> Vec<u8> {
         encode(&Command::Expire { now_ms: 7 }).unwrap()
@@ -139,6 +142,50 @@ mod tests {
         bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
         bytes.extend_from_slice(body);
         assert_eq!(expire(), bytes);
+    }
+
+    #[test]
+    fn the_commands_of_hosts_that_leave_are_fixed() {
+        let host = HostId(4);
+        let changed = |admission, reason: &str| Command::ChangeAdmission {
+            host,
+            admission,
+            origin: Origin::Manual,
+            reason: reason.to_owned(),
+            now_ms: 7,
+        };
+        let golden = [
+            (
+                Command::SetAdmission {
+                    host,
+                    admission: Admission::Draining,
+                    now_ms: 7,
+                },
+                r#"{"SetAdmission":{"host":4,"admission":"Draining","now_ms":7}}"#,
+            ),
+            (
+                changed(Admission::Cordoned, "a bad disk"),
+                r#"{"ChangeAdmission":{"host":4,"admission":"Cordoned","origin":"Manual","reason":"a bad disk","now_ms":7}}"#,
+            ),
+            (
+                changed(Admission::Decommissioning, ""),
+                r#"{"ChangeAdmission":{"host":4,"admission":"Decommissioning","origin":"Manual","reason":"","now_ms":7}}"#,
+            ),
+            (
+                Command::RemoveHost {
+                    host,
+                    origin: Origin::Drain,
+                    reason: "empty".to_owned(),
+                    now_ms: 7,
+                },
+                r#"{"RemoveHost":{"host":4,"origin":"Drain","reason":"empty","now_ms":7}}"#,
+            ),
+        ];
+        for (command, body) in golden {
+            let bytes = encode(&command).unwrap();
+            assert_eq!(std::str::from_utf8(&bytes[HEADER_BYTES..]).unwrap(), body);
+            assert_eq!(decode(&bytes).unwrap(), command);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 use crate::migration::{Evidence, MigrationState, Proposal};
 use crate::model::{Admission, HostAffinityScores, HostState};
-use crate::rules::{Limits, Rules};
+use crate::rules::{Limits, Origin, Rules};
 
 /// The most shards a bootstrap may ask for.
 pub const SHARDS_MAX: usize = 16_384;
@@ -104,7 +104,8 @@ pub enum Command {
         /// Mechanism time.
         now_ms: u64,
     },
-    /// An operator opens, cordons or drains a host.
+    /// What a host takes on changes, without a guard or a reason: logs may hold it, and
+    /// [`Command::ChangeAdmission`] has taken its place.
     SetAdmission {
         /// The host.
         host: HostId,
@@ -207,6 +208,31 @@ pub enum Command {
         /// Mechanism time.
         now_ms: u64,
     },
+    /// Opens, cordons, drains or decommissions a host. Refused where what it holds has nowhere to go. Decommissioning a
+    /// host that is down declares it dead.
+    ChangeAdmission {
+        /// The host.
+        host: HostId,
+        /// What it takes on from now on.
+        admission: Admission,
+        /// Who asks.
+        origin: Origin,
+        /// Why, in words.
+        reason: String,
+        /// Mechanism time.
+        now_ms: u64,
+    },
+    /// A host that is being decommissioned and holds nothing leaves the cluster for good.
+    RemoveHost {
+        /// The host.
+        host: HostId,
+        /// Who asks.
+        origin: Origin,
+        /// Why, in words.
+        reason: String,
+        /// Mechanism time.
+        now_ms: u64,
+    },
 }
 
 impl Command {
@@ -231,7 +257,9 @@ impl Command {
             | SetRules { now_ms, .. }
             | SetLimits { now_ms, .. }
             | RecordAffinities { now_ms, .. }
-            | CloseWindow { now_ms, .. } => *now_ms,
+            | CloseWindow { now_ms, .. }
+            | ChangeAdmission { now_ms, .. }
+            | RemoveHost { now_ms, .. } => *now_ms,
         }
     }
 }

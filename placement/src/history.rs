@@ -51,6 +51,8 @@ pub enum EventKind {
     WindowClosed,
     /// A command that would have broken an invariant was refused.
     Alarm,
+    /// A host left the cluster for good.
+    HostDecommissioned,
 }
 
 /// One event.

@@ -27,6 +27,7 @@ mod apply;
 mod check;
 mod codec;
 mod command;
+mod departure;
 mod history;
 mod ids;
 mod migration;
@@ -42,6 +43,7 @@ mod state;
 pub use check::{Invariant, Violation};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, decode_state, encode, encode_state};
 pub use command::{Advance, Bootstrap, Command, NewHost, Partition, SHARDS_MAX};
+pub use departure::{Holdup, Remnant, emptied_hosts, remnants};
 pub use history::{EVENTS_MAX, EventKind, History, HistoryEvent, Totals};
 pub use ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 pub use migration::{

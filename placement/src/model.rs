@@ -74,7 +74,7 @@ pub enum HostState {
     Down,
     /// Declared dead: its replicas are rebuilt elsewhere, its tombstones are delivered should it return.
     Dead,
-    /// Taken out of the cluster for good; holds nothing and may not rejoin.
+    /// Decommissioned: taken out of the cluster for good; holds nothing and may not rejoin.
     Removed,
 }
 
@@ -87,6 +87,15 @@ pub enum Admission {
     Cordoned,
     /// Takes nothing new and gives away what it has.
     Draining,
+    /// Gives away what it has, and leaves the cluster for good once it holds nothing.
+    Decommissioning,
+}
+
+impl Admission {
+    /// Whether the host gives away what it has.
+    pub fn leaves(self) -> bool {
+        matches!(self, Admission::Draining | Admission::Decommissioning)
+    }
 }
 
 /// A process with an id, an address and locality labels.
@@ -123,6 +132,11 @@ impl Host {
     /// Whether it counts no more: its replicas are taken as lost.
     pub fn is_lost(&self) -> bool {
         matches!(self.state, HostState::Dead | HostState::Removed)
+    }
+
+    /// Whether it is a member that is not about to leave, be it up or down.
+    pub fn stays(&self) -> bool {
+        !self.is_lost() && !self.admission.leaves()
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Pure functions of the state. The controller calls them each round and writes what they return; a proposal that is
 //! refused or overtaken comes again from the next round, so nothing is remembered here. In order of urgency for one
-//! shard: replace a voter on a dead host, add a missing voter, remove one too many, empty a draining host, spread.
+//! shard: replace a voter on a dead host, add a missing voter, remove one too many, empty a host that leaves (its home
+//! first: that takes a few round trips, a replica's bytes may take hours), spread.
 //! Hosts that are merely down are left alone: they are expected back with their data.
 
 use std::collections::BTreeMap;
 
 use crate::ids::{HostId, ReplicaId, ShardId};
-use crate::migration::{MigrationState, Proposal, ProposalKind, Reasons};
-use crate::model::{Admission, HostState, Shard};
+use crate::migration::{MigrationKind, MigrationState, Proposal, ProposalKind, Reasons};
+use crate::model::{HostState, Shard};
 use crate::rules::Origin;
 use crate::state::Placement;
 
@@ -172,23 +173,54 @@ fn drain(
     voters: &[(ReplicaId, HostId)],
     loads: &BTreeMap<HostId, u32>,
 ) -> Option<Need> {
-    let draining = |host| {
-        placement
-            .host(host)
-            .is_some_and(|host| host.admission == Admission::Draining)
+    let (from, host) = *voters.iter().find(|(_, host)| placement.gives_away(*host))?;
+    let home = drain_home(placement, shard, voters);
+    let replica = || {
+        let to = replacement(placement, shard, from, loads)?;
+        Some(match placement.lone_voter_leaves(shard) {
+            // It has nobody to hand over to; once it has, it is one too many.
+            true => ProposalKind::Add { to },
+            false => ProposalKind::Move {
+                from,
+                to,
+                take_home: false,
+            },
+        })
     };
-    let (from, host) = *voters.iter().find(|(_, host)| draining(*host))?;
-    let to = replacement(placement, shard, from, loads)?;
-    let text = format!("{host} is draining");
+    // A home that could not be handed over must not keep the replica: a move tries every voter in turn.
+    let kind = match home_stayed(placement, shard) {
+        true => replica().or(home),
+        false => home.or_else(replica),
+    }?;
     Some(Need {
         origin: Origin::Drain,
-        kind: ProposalKind::Move {
-            from,
-            to,
-            take_home: false,
-        },
-        text,
+        kind,
+        text: format!("{host} is draining"),
     })
+}
+
+/// Hands the home over to a voter that stays. The placement group's goes with its replica: each change of its leader is
+/// a change of the controller.
+fn drain_home(placement: &Placement, shard: &Shard, voters: &[(ReplicaId, HostId)]) -> Option<ProposalKind> {
+    let home = shard.home_host().filter(|host| placement.gives_away(*host))?;
+    let accepts = |host: HostId| placement.host(host).is_some_and(|known| known.accepts());
+    let heirs: Vec<HostId> = voters
+        .iter()
+        .map(|(_, host)| *host)
+        .filter(|host| *host != home && accepts(*host))
+        .collect();
+    // By number, so that the homes of one host go to all that can take them.
+    let turn = shard.id.0.checked_rem(u64::try_from(heirs.len()).ok()?)?;
+    let to = *heirs.get(usize::try_from(turn).ok()?)?;
+    (!shard.id.is_placement()).then_some(ProposalKind::Home { to })
+}
+
+/// Whether the last thing tried with a shard was to hand its home over, in vain.
+fn home_stayed(placement: &Placement, shard: &Shard) -> bool {
+    let mut newest = placement.migrations().values().rev();
+    newest
+        .find(|migration| migration.shard == shard.id)
+        .is_some_and(|last| last.kind == MigrationKind::Home && last.state == MigrationState::Aborted)
 }
 
 fn spread(

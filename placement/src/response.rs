@@ -98,7 +98,7 @@ pub enum Refusal {
     #[error("no migration {0}")]
     UnknownMigration(MigrationId),
     /// The host was removed for good.
-    #[error("host {0} was removed")]
+    #[error("host {0} was decommissioned and has left the cluster for good")]
     HostRemoved(HostId),
     /// The token does not belong to the host's id.
     #[error("the data folder is not that of host {0}: its token differs")]
@@ -225,6 +225,36 @@ pub enum Refusal {
         /// How.
         detail: String,
     },
+    /// The host's replica of a shard, or of the placement group, would have no place.
+    #[error("{} needs {needed} voters, and only {others} other hosts can hold one: let a host join first", group(*shard))]
+    NowhereToGo {
+        /// The host.
+        host: HostId,
+        /// A shard on it.
+        shard: ShardId,
+        /// How many voters that needs.
+        needed: u32,
+        /// How many other hosts have one and stay, or could get one.
+        others: u32,
+    },
+    /// Nobody else has what the host holds.
+    #[error("host {host} is not up and holds the last replica of {}", group(*shard))]
+    LastReplica {
+        /// The host.
+        host: HostId,
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Only a host that was decommissioned is removed.
+    #[error("host {0} is not being decommissioned")]
+    NotDecommissioning(HostId),
+}
+
+fn group(shard: ShardId) -> String {
+    match shard.is_placement() {
+        true => "the placement group".to_owned(),
+        false => format!("shard {shard}"),
+    }
 }
 
 /// The answer of `apply`.

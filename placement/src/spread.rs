@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::HostId;
-use crate::model::{Admission, Host, HostState, Shard};
+use crate::model::{Host, HostState, Shard};
 use crate::rules::Spread;
 use crate::state::Placement;
 
@@ -24,10 +24,15 @@ impl Placement {
     /// or the last ones could not give up their voter. It never shrinks below 3 again: two voters stop with either, and
     /// a third that is dead is better replaced when a host comes.
     pub fn voters_wanted(&self, shard: &Shard) -> u32 {
+        self.voters_wanted_without(shard, None)
+    }
+
+    /// As [`Placement::voters_wanted`], once `leaving` has left.
+    pub(crate) fn voters_wanted_without(&self, shard: &Shard, leaving: Option<HostId>) -> u32 {
         if !shard.id.is_placement() {
             return self.rules.replication_factor;
         }
-        let stays = |host: &&Host| !host.is_lost() && host.admission != Admission::Draining;
+        let stays = |host: &&Host| host.stays() && Some(host.id) != leaving;
         match self.hosts.values().filter(stays).count() {
             0..=2 if shard.voter_count() < 3 => 1,
             0..=4 => PLACEMENT_VOTERS_SMALL,

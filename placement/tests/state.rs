@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use placement::{
-    Accepted, Bootstrap, Command, HostAffinityScores, HostId, HostState, Limits, NewHost, Origin, Partition,
-    Placement, Proposal, ProposalKind, Reasons, Refusal, Region, ReplicaId, Response, Rules, ShardId,
-    WindowId, Zone, decode_state, encode_state,
+    Accepted, Admission, Bootstrap, Command, HostAffinityScores, HostId, HostState, Limits, NewHost, Origin,
+    Partition, Placement, Proposal, ProposalKind, Reasons, Refusal, Region, ReplicaId, Response, Rules,
+    ShardId, WindowId, Zone, decode_state, encode_state,
 };
 
 struct Log {
@@ -210,6 +210,72 @@ fn a_host_dies_only_when_down_and_goes_only_when_empty() {
     };
     log.accept(removed);
     assert_eq!(log.refuse(join(4, 5)), Refusal::HostRemoved(HostId(4)));
+}
+
+#[test]
+fn a_host_that_leaves_for_good_is_forgotten_by_the_map_and_by_nobody_else() {
+    let mut log = Log::new();
+    log.accept(join(0, 4));
+    let change = |host, admission, reason: &str| Command::ChangeAdmission {
+        host: HostId(host),
+        admission,
+        origin: Origin::Manual,
+        reason: reason.to_owned(),
+        now_ms: 5,
+    };
+    let remove = |host| Command::RemoveHost {
+        host: HostId(host),
+        origin: Origin::Drain,
+        reason: "empty".to_owned(),
+        now_ms: 6,
+    };
+    assert_eq!(log.refuse(remove(4)), Refusal::NotDecommissioning(HostId(4)));
+    assert_eq!(log.refuse(remove(9)), Refusal::UnknownHost(HostId(9)));
+    log.accept(change(4, Admission::Decommissioning, "worn out"));
+    assert_eq!(
+        log.accept(change(4, Admission::Decommissioning, "again")),
+        Accepted::Unchanged
+    );
+    assert!(matches!(
+        log.refuse(change(4, Admission::Open, &"x".repeat(1_025))),
+        Refusal::Invalid(_)
+    ));
+    let version = log.placement.version();
+    log.accept(remove(4));
+    assert_eq!(log.accept(remove(4)), Accepted::Unchanged);
+    assert!(log.placement.version() > version, "peers must forget the address");
+    for refused in [
+        log.refuse(join(4, 4)),
+        log.refuse(join(0, 4)),
+        log.refuse(change(4, Admission::Open, "back?")),
+    ] {
+        assert_eq!(refused, Refusal::HostRemoved(HostId(4)));
+    }
+    // Its address is free, its id is not.
+    let successor = NewHost {
+        token: "another".to_owned(),
+        ..host(4)
+    };
+    let joined = log.accept(Command::JoinHost {
+        host_id: HostId(0),
+        host: successor,
+        now_ms: 7,
+    });
+    assert!(matches!(joined, Accepted::Joined { host: HostId(5), .. }));
+    let about_it = log
+        .placement
+        .history()
+        .events()
+        .filter(|event| event.host == Some(HostId(4)));
+    let told: Vec<&str> = about_it.map(|event| event.detail.as_str()).collect();
+    assert_eq!(
+        told[1..],
+        [
+            "Open -> Decommissioning by Manual: worn out",
+            "Up -> Removed",
+            "by Drain: empty"
+        ]
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Outcome;
+use super::{Cause, Outcome, check_texts};
 use crate::command::{Bootstrap, NewHost};
 use crate::history::EventKind;
 use crate::ids::{HostId, ReplicaId, ShardId};
@@ -215,7 +215,8 @@ impl Placement {
         self.create_when_ready(stamp);
     }
 
-    fn check_empty(&self, host: HostId) -> Result<(), Refusal> {
+    /// A host that holds no replica and that no migration under way touches.
+    pub(crate) fn check_empty(&self, host: HostId) -> Result<(), Refusal> {
         let members = self
             .shards
             .values()
@@ -243,6 +244,61 @@ impl Placement {
         host.changed_index = stamp.index;
         self.record(stamp, EventKind::Admission, About::host(id), detail);
         self.create_when_ready(stamp);
+        Ok(Accepted::Applied)
+    }
+
+    pub(super) fn change_admission(
+        &mut self,
+        stamp: Stamp,
+        id: HostId,
+        admission: Admission,
+        cause: &Cause,
+    ) -> Outcome {
+        check_texts([&cause.reason])?;
+        let host = self.hosts.get(&id).ok_or(Refusal::UnknownHost(id))?;
+        let (state, before) = (host.state, host.admission);
+        if state == HostState::Removed {
+            return Err(Refusal::HostRemoved(id));
+        }
+        // Whoever decommissions a host that is down does not expect it back.
+        let given_up = admission == Admission::Decommissioning && state == HostState::Down;
+        if admission == before && !given_up {
+            return Ok(Accepted::Unchanged);
+        }
+        self.check_departure(id, admission)?;
+        if given_up {
+            self.change_state(stamp, id, HostState::Dead);
+        }
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.admission = admission;
+            host.changed_index = stamp.index;
+        }
+        let detail = format!("{before:?} -> {admission:?} {cause}");
+        self.record(stamp, EventKind::Admission, About::host(id), detail);
+        self.create_when_ready(stamp);
+        Ok(Accepted::Applied)
+    }
+
+    pub(super) fn remove_host(&mut self, stamp: Stamp, id: HostId, cause: &Cause) -> Outcome {
+        check_texts([&cause.reason])?;
+        let host = self.hosts.get(&id).ok_or(Refusal::UnknownHost(id))?;
+        if host.state == HostState::Removed {
+            return Ok(Accepted::Unchanged);
+        }
+        if host.admission != Admission::Decommissioning {
+            return Err(Refusal::NotDecommissioning(id));
+        }
+        self.check_empty(id)?;
+        self.owed.remove(&id);
+        self.change_state(stamp, id, HostState::Removed);
+        // Peers and clients forget its address through the map, so its version must grow.
+        self.map_version += 1;
+        self.record(
+            stamp,
+            EventKind::HostDecommissioned,
+            About::host(id),
+            cause.to_string(),
+        );
         Ok(Accepted::Applied)
     }
 

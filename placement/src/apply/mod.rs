@@ -11,12 +11,30 @@ mod propose;
 mod settings;
 mod shards;
 
+use std::fmt;
+
 use crate::command::Command;
 use crate::history::EventKind;
 use crate::response::{Accepted, Refusal, Response};
+use crate::rules::Origin;
 use crate::state::{About, Placement, Stamp};
 
 type Outcome = Result<Accepted, Refusal>;
+
+/// Longest text that a command may carry, in bytes.
+const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Who asks for a change of a host, and why.
+struct Cause {
+    origin: Origin,
+    reason: String,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "by {:?}: {}", self.origin, self.reason)
+    }
+}
 
 impl Placement {
     /// Applies the entry at `index` of the placement log. Entries come in rising order; one at or below
@@ -74,6 +92,16 @@ impl Placement {
                 ..
             } => self.record_affinities(stamp, window, &model, scores),
             Command::CloseWindow { window, .. } => self.close_window(stamp, window),
+            Command::ChangeAdmission {
+                host,
+                admission,
+                origin,
+                reason,
+                ..
+            } => self.change_admission(stamp, host, admission, &Cause { origin, reason }),
+            Command::RemoveHost {
+                host, origin, reason, ..
+            } => self.remove_host(stamp, host, &Cause { origin, reason }),
         }
     }
 
@@ -87,5 +115,14 @@ impl Placement {
             self.record(stamp, EventKind::Alarm, About::default(), refusal.to_string());
         }
         Response::Refused(refusal)
+    }
+}
+
+fn check_texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<(), Refusal> {
+    match texts.into_iter().any(|text| text.len() > TEXT_BYTES_MAX) {
+        true => Err(Refusal::Invalid(format!(
+            "reasons are limited to {TEXT_BYTES_MAX} bytes a text"
+        ))),
+        false => Ok(()),
     }
 }

@@ -5,7 +5,7 @@
 //! only: proposals may queue for slots. One shard has one place in the queue; a more urgent proposal takes it from a
 //! less urgent one that has not started.
 
-use super::Outcome;
+use super::{Outcome, check_texts};
 use crate::history::EventKind;
 use crate::ids::{HostId, MigrationId, ReplicaId, WindowId};
 use crate::migration::{
@@ -15,9 +15,6 @@ use crate::model::{HostState, Shard};
 use crate::response::{Accepted, Refusal, Slot};
 use crate::rules::{Limits, Origin};
 use crate::state::{About, Placement, Stamp};
-
-/// Longest text that a proposal may carry, in bytes.
-const TEXT_BYTES_MAX: usize = 1_024;
 
 /// What a proposal comes to on the shard as it is.
 #[derive(Clone, Copy)]
@@ -67,7 +64,7 @@ impl Placement {
         if origin.is_speculative() && *window < self.window {
             return Err(Refusal::StaleWindow { current: self.window });
         }
-        check_reasons(reasons)
+        check_texts([&reasons.policy, &reasons.model, &reasons.text])
     }
 
     /// I1: a shard has one active migration. Only one that has not started gives way, and only to a more urgent one.
@@ -162,7 +159,8 @@ impl Placement {
             .filter(|host| src.is_none_or(|src| src.host != *host));
         let after: Vec<HostId> = stays.chain(dst).collect();
         self.check_count(shard, &before, &after)?;
-        let excess = |hosts: &[HostId]| self.spread_excess(hosts, self.voters_wanted(shard));
+        let wanted = self.voters_wanted(shard) + u32::from(self.lone_voter_leaves(shard));
+        let excess = |hosts: &[HostId]| self.spread_excess(hosts, wanted);
         if excess(&after) > excess(&before) {
             Err(Refusal::NotSpread)
         } else {
@@ -170,13 +168,15 @@ impl Placement {
         }
     }
 
-    /// I3, and no more voters than the rules ask for.
+    /// I3, and no more voters than the rules ask for. A lone voter cannot hand over to itself: where it is to leave, a
+    /// second one is added first.
     fn check_count(&self, shard: &Shard, before: &[HostId], after: &[HostId]) -> Result<(), Refusal> {
         let number = |hosts: &[HostId]| u32::try_from(hosts.len()).unwrap_or(u32::MAX);
         let (wanted, needed) = (self.voters_wanted(shard), self.voters_floor(shard));
         if after.len() < before.len() && number(after) < needed {
             return Err(Refusal::TooFewVoters { needed });
         }
+        let wanted = wanted + u32::from(self.lone_voter_leaves(shard));
         if after.len() > before.len() && number(before) >= wanted {
             return Err(Refusal::EnoughVoters {
                 voters: number(before),
@@ -371,7 +371,7 @@ impl Placement {
     }
 
     /// Whether a host answers: nothing leaves one that does not, so it needs no slot for what leaves it.
-    pub(super) fn is_up(&self, host: HostId) -> bool {
+    pub(crate) fn is_up(&self, host: HostId) -> bool {
         self.hosts
             .get(&host)
             .is_some_and(|host| host.state == HostState::Up)
@@ -395,19 +395,4 @@ impl Placement {
         };
         self.enter_state(stamp, id, MigrationState::Rejected, None, evidence);
     }
-}
-
-fn check_reasons(reasons: &Reasons) -> Result<(), Refusal> {
-    let Reasons {
-        policy, model, text, ..
-    } = reasons;
-    if [policy, model, text]
-        .iter()
-        .any(|text| text.len() > TEXT_BYTES_MAX)
-    {
-        return Err(Refusal::Invalid(format!(
-            "reasons are limited to {TEXT_BYTES_MAX} bytes a text"
-        )));
-    }
-    Ok(())
 }

@@ -177,7 +177,7 @@ impl HostView {
 
     /// Whether it is to give away what it has.
     pub fn drains(&self) -> bool {
-        self.state == HostState::Up && self.admission == Admission::Draining
+        self.state == HostState::Up && self.admission.leaves()
     }
 }
 

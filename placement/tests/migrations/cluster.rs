@@ -329,8 +329,14 @@ impl Cluster {
             host: new,
             now_ms: self.now_ms,
         });
-        let Some(Response::Accepted(Accepted::Joined { owed, .. })) = joined else {
-            return None;
+        let owed = match joined {
+            Some(Response::Accepted(Accepted::Joined { owed, .. })) => owed,
+            Some(Response::Refused(refusal @ Refusal::HostRemoved(_))) => {
+                self.trace.push(format!("{host} ends: {refusal}"));
+                self.up.remove(&host);
+                return None;
+            }
+            _ => return None,
         };
         for tombstone in owed {
             let term = self.placement.controller_term();

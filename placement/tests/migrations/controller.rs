@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use placement::{
     Accepted, Action, Advance, Command, ControllerTerm, Evidence, HostId, HostState, HostView, LagSample,
-    LeaderView, Migration, Observation, Pacer, ReplicaId, ReplicaProgress, Response, ShardId, next_actions,
-    overdue_hosts, placement_group_target, repairs, strays,
+    LeaderView, Migration, Observation, Origin, Pacer, ReplicaId, ReplicaProgress, Response, ShardId,
+    emptied_hosts, next_actions, overdue_hosts, placement_group_target, repairs, strays,
 };
 
 use crate::cluster::{Cluster, Order};
@@ -178,6 +178,18 @@ impl Cluster {
         }
         for host in overdue_hosts(&self.placement, now_ms) {
             self.write(Command::DeclareDead { host, now_ms });
+        }
+        for host in emptied_hosts(&self.placement) {
+            let left = self.write(Command::RemoveHost {
+                host,
+                origin: Origin::Drain,
+                reason: "it holds nothing any more".to_owned(),
+                now_ms,
+            });
+            if matches!(left, Some(Response::Accepted(_))) {
+                self.trace.push(format!("{host} leaves for good"));
+                self.up.remove(&host);
+            }
         }
         let group = placement_group_target(&self.placement, now_ms);
         for proposal in repairs(&self.placement, now_ms).into_iter().chain(group) {

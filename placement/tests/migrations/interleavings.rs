@@ -6,7 +6,7 @@
 
 use placement::{
     Admission, Command, HostId, HostState, Limits, MigrationId, Origin, Proposal, ProposalKind, Reasons,
-    ReplicaId, Rules, ShardId, Timeouts, placement_group_target, repairs,
+    ReplicaId, Rules, ShardId, Timeouts, emptied_hosts, placement_group_target, repairs,
 };
 use proptest::prelude::*;
 
@@ -54,6 +54,9 @@ enum Event {
         host: u64,
         admission: u8,
     },
+    Decommission {
+        host: u64,
+    },
     Ask {
         replication_factor: u32,
     },
@@ -77,6 +80,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Prompt),
         2 => (shard(), 0usize..5).prop_map(|(shard, voter)| Event::Transfer { shard, voter }),
         1 => (host(), 0u8..3).prop_map(|(host, admission)| Event::Admit { host, admission }),
+        1 => host().prop_map(|host| Event::Decommission { host }),
         1 => (3u32..5).prop_map(|replication_factor| Event::Ask { replication_factor }),
         1 => (1u64..3_000).prop_map(|writes| Event::Burst { writes }),
     ]
@@ -132,6 +136,15 @@ impl Cluster {
                 self.write(Command::SetAdmission {
                     host: HostId(host),
                     admission,
+                    now_ms,
+                });
+            }
+            Event::Decommission { host } => {
+                self.write(Command::ChangeAdmission {
+                    host: HostId(host),
+                    admission: Admission::Decommissioning,
+                    origin: Origin::Manual,
+                    reason: String::new(),
                     now_ms,
                 });
             }
@@ -225,6 +238,7 @@ impl Cluster {
             && self.orders.is_empty()
             && repairs(&self.placement, self.now_ms).is_empty()
             && placement_group_target(&self.placement, self.now_ms).is_none()
+            && emptied_hosts(&self.placement).is_empty()
             && self
                 .placement
                 .hosts()
@@ -234,12 +248,11 @@ impl Cluster {
 
     /// Whether the log knows how it stands with a host.
     fn is_settled(&self, host: HostId, state: HostState) -> bool {
-        state
-            == if self.up.contains(&host) {
-                HostState::Up
-            } else {
-                HostState::Dead
-            }
+        match state {
+            HostState::Up => self.up.contains(&host),
+            HostState::Down => false,
+            HostState::Dead | HostState::Removed => !self.up.contains(&host),
+        }
     }
 
     /// What happened last, and to what end, for a failure's message.
@@ -357,6 +370,7 @@ fn the_interleavings_reach_every_state() {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let mut seen = std::collections::BTreeSet::new();
+    let mut removed = 0;
     for seed in 0..24 {
         let events = prop::collection::vec(event(), 80)
             .new_tree(&mut runner)
@@ -369,7 +383,10 @@ fn the_interleavings_reach_every_state() {
             .values()
             .flat_map(|migration| &migration.steps);
         seen.extend(steps.map(|step| step.state));
+        let hosts = cluster.placement.hosts().values();
+        removed += hosts.filter(|host| host.state == HostState::Removed).count();
     }
+    assert!(removed > 0, "no host was ever decommissioned to its end");
     let all = [
         Proposed,
         Adding,

@@ -9,10 +9,11 @@
 //! run [until=STATE of=MIGRATION] [for_ms=N] [kill=each-state] [house=yes]
 //!         ticks of 500 ms, a round of the controller in each; house: health, repairs and debris too
 //! advance MIGRATION EXPECT NEXT EVIDENCE [term=N] [index=N] [conf_ver=N] [replica=R]    an entry written by hand
-//! crash | restart | down | dead | join | cordon | open | drain HOST, kill, crash_leader SHARD, cancel MIGRATION
+//! crash | restart | down | dead | join | cordon | open | drain | decommission | remove HOST, kill, crash_leader SHARD,
+//! cancel MIGRATION
 //! close_window N, rules rf=N, network prompt | losing | holding, release, transfer SHARD REPLICA
 //! lag SHARD N, writes N
-//! shard SHARD, group SHARD, migration MIGRATION, owed HOST, events [N]
+//! shard SHARD, group SHARD, migration MIGRATION, owed HOST, host HOST, remnants HOST, events [N]
 //! ```
 
 use std::error::Error;
@@ -22,14 +23,15 @@ use std::path::Path;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use placement::{
     AbortReason, Accepted, Admission, Advance, Command, ControllerTerm, Evidence, HostId, HostState,
-    LagSample, Limits, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, ReplicaId,
-    Response, Rules, ShardId, WindowId,
+    LagSample, Limits, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, Remnant,
+    ReplicaId, Response, Rules, ShardId, WindowId, remnants,
 };
 
 use crate::cluster::{Cluster, Network, new_host};
 use crate::controller::Duties;
 
 const TICK_MS: u64 = 500;
+const REASON: &str = "the story wants it";
 
 type Answer = Result<String, Box<dyn Error>>;
 
@@ -47,7 +49,9 @@ impl Runner for Story {
         let answer = match command.name.as_str() {
             "cluster" => self.begin(&mut args),
             "run" => self.run_until(&mut args),
-            "shard" | "group" | "migration" | "owed" | "events" => self.show(&command.name, &mut args),
+            "shard" | "group" | "migration" | "owed" | "host" | "remnants" | "events" => {
+                self.show(&command.name, &mut args)
+            }
             name => self.act(name, &mut args),
         }?;
         args.reject_next()?;
@@ -113,19 +117,14 @@ impl Story {
                 host: HostId(id(args)?),
                 now_ms,
             },
-            "cordon" => Command::SetAdmission {
+            "cordon" => admit(args, Admission::Cordoned, now_ms)?,
+            "drain" => admit(args, Admission::Draining, now_ms)?,
+            "decommission" => admit(args, Admission::Decommissioning, now_ms)?,
+            "open" => admit(args, Admission::Open, now_ms)?,
+            "remove" => Command::RemoveHost {
                 host: HostId(id(args)?),
-                admission: Admission::Cordoned,
-                now_ms,
-            },
-            "drain" => Command::SetAdmission {
-                host: HostId(id(args)?),
-                admission: Admission::Draining,
-                now_ms,
-            },
-            "open" => Command::SetAdmission {
-                host: HostId(id(args)?),
-                admission: Admission::Open,
+                origin: Origin::Manual,
+                reason: REASON.to_owned(),
                 now_ms,
             },
             "rules" => {
@@ -209,6 +208,8 @@ impl Story {
         Ok(match what {
             "shard" => describe_shard(cluster, ShardId(id)),
             "group" => describe_group(cluster, ShardId(id)),
+            "host" => describe_host(cluster, HostId(id)),
+            "remnants" => describe_remnants(cluster, HostId(id)),
             "owed" => format!(
                 "{:?}",
                 cluster.placement.owed_tombstones(HostId(id)).collect::<Vec<_>>()
@@ -285,6 +286,42 @@ pub(crate) fn describe_shard(cluster: &Cluster, shard: ShardId) -> String {
         .map_or("none".to_owned(), |home| home.to_string());
     write!(out, "; home {home}").expect("strings grow");
     out
+}
+
+fn describe_host(cluster: &Cluster, host: HostId) -> String {
+    let Some(known) = cluster.placement.host(host) else {
+        return format!("no {host}");
+    };
+    format!("{host} {:?} {:?}", known.state, known.admission)
+}
+
+fn describe_remnants(cluster: &Cluster, host: HostId) -> String {
+    let left = remnants(&cluster.placement, host, cluster.now_ms);
+    let line = |part: &Remnant| {
+        let replica = part
+            .replica
+            .map_or("no replica".to_owned(), |replica| replica.to_string());
+        let home = if part.is_home { ", home" } else { "" };
+        format!("{} {replica}{home}: {}", part.shard, part.holdup)
+    };
+    match left.is_empty() {
+        true => "nothing".to_owned(),
+        false => left.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn admit(
+    args: &mut ArgumentConsumer<'_>,
+    admission: Admission,
+    now_ms: u64,
+) -> Result<Command, Box<dyn Error>> {
+    Ok(Command::ChangeAdmission {
+        host: HostId(id(args)?),
+        admission,
+        origin: Origin::Manual,
+        reason: REASON.to_owned(),
+        now_ms,
+    })
 }
 
 fn describe_group(cluster: &Cluster, shard: ShardId) -> String {
@@ -374,7 +411,7 @@ fn parse_proposal(cluster: &Cluster, args: &mut ArgumentConsumer<'_>) -> Result<
         origin,
         expires_ms: cluster.now_ms + ttl_ms,
         reasons: Reasons {
-            text: "the story wants it".to_owned(),
+            text: REASON.to_owned(),
             ..Reasons::default()
         },
         window: WindowId(window),
@@ -503,9 +540,14 @@ stories!(
     add_and_remove,
     cancel_and_expiry,
     controller_crashes,
+    decommission,
+    decommission_dead,
+    drain,
     home_move,
     late_switch,
+    leaving_refused,
     limits_and_priorities,
+    lone_voter_leaves,
     move_replica,
     never_catches_up,
     orders_lost,
