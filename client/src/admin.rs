@@ -12,10 +12,11 @@ use crate::{
     config::ClientConfig,
     error::AdminError,
     proto::{
-        CloseWindowReply, CloseWindowRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest,
-        InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
-        MoveHomeRequest, MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply,
-        SetBalancerRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest, admin_client,
+        ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+        DepartureRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest,
+        JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
+        MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest,
+        ShardsReply, ShardsRequest, StatusReply, StatusRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -76,11 +77,39 @@ impl AdminClient {
         .await
     }
 
-    /// All hosts.
+    /// All hosts, but those that have left the cluster for good.
     pub async fn hosts(&self) -> Result<HostsReply, AdminError> {
-        let request = HostsRequest {};
+        let request = HostsRequest::default();
         self.call(Effect::Looks, request, |mut admin, request| async move {
             admin.hosts(request).await
+        })
+        .await
+    }
+
+    /// All hosts, and those that have left the cluster for good.
+    pub async fn hosts_and_decommissioned(&self) -> Result<HostsReply, AdminError> {
+        let request = HostsRequest { decommissioned: true };
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.hosts(request).await
+        })
+        .await
+    }
+
+    /// Opens, cordons, drains or decommissions a host. Answers once the decision is logged.
+    pub async fn change_admission(
+        &self,
+        request: ChangeAdmissionRequest,
+    ) -> Result<ChangeAdmissionReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.change_admission(request).await
+        })
+        .await
+    }
+
+    /// What a host still holds, and what each part of it waits for.
+    pub async fn departure(&self, request: DepartureRequest) -> Result<DepartureReply, AdminError> {
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.departure(request).await
         })
         .await
     }

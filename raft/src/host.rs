@@ -178,6 +178,11 @@ impl RaftHost {
         self.shared.peers.set_address(host.0, address);
     }
 
+    /// Forgets a peer that is no member of the cluster any more, and ends the stream to it.
+    pub fn forget_address(&self, host: HostId) {
+        self.shared.peers.forget_address(host.0);
+    }
+
     /// Starts a replica. Its group must have been initialised by one of its first members, or add it later.
     pub async fn open_group(&self, start: StartGroup) -> Result<Group, OpenGroupError> {
         let (group, replica) = (start.group.0, start.replica.0);

@@ -8,10 +8,11 @@ use std::sync::{
 use client::{
     AdminClient, AdminError, ClientConfig,
     proto::{
-        CloseWindowReply, CloseWindowRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply,
-        HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply,
-        MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest,
-        SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+        ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+        DepartureRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply,
+        InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
+        MoveHomeRequest, MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply,
+        SetBalancerRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -127,6 +128,26 @@ impl Admin for Host {
         })
         .await
     }
+    async fn change_admission(
+        &self,
+        _: Request<ChangeAdmissionRequest>,
+    ) -> Result<Response<ChangeAdmissionReply>, Status> {
+        self.answer(ChangeAdmissionReply::default()).await
+    }
+    async fn departure(
+        &self,
+        request: Request<DepartureRequest>,
+    ) -> Result<Response<DepartureReply>, Status> {
+        let host = HostStatus {
+            host_id: request.into_inner().host_id,
+            ..HostStatus::default()
+        };
+        self.answer(DepartureReply {
+            host: Some(host),
+            remnants: Vec::new(),
+        })
+        .await
+    }
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
         self.answer(HistoryReply::default()).await
     }
@@ -198,6 +219,18 @@ async fn calls_reach_the_service_and_bring_its_answer() {
             .migration_id,
         5
     );
+}
+
+#[tokio::test]
+async fn a_host_is_drained_and_followed() {
+    let (host, _) = start(Manner::Answers).await;
+    let drained = admin(&[&host])
+        .change_admission(ChangeAdmissionRequest::default())
+        .await;
+    assert_eq!(drained.unwrap().refused, "");
+    let (host, _) = start(Manner::Answers).await;
+    let departure = admin(&[&host]).departure(DepartureRequest { host_id: 4 }).await;
+    assert_eq!(departure.unwrap().host.unwrap().host_id, 4);
 }
 
 #[tokio::test]

@@ -257,7 +257,7 @@ impl Placement {
         check_texts([&cause.reason])?;
         let host = self.hosts.get(&id).ok_or(Refusal::UnknownHost(id))?;
         let (state, before) = (host.state, host.admission);
-        if state == HostState::Removed {
+        if state == HostState::Removed && admission != before {
             return Err(Refusal::HostRemoved(id));
         }
         // Whoever decommissions a host that is down does not expect it back.

@@ -64,6 +64,14 @@ impl Peers {
             .insert(host, address);
     }
 
+    pub(crate) fn forget_address(&self, host: u64) {
+        let mut addresses = self.shared.addresses.write().expect("no panic under this lock");
+        addresses.remove(&host);
+        drop(addresses);
+        let mut links = self.shared.links.write().expect("no panic under this lock");
+        links.remove(&host);
+    }
+
     pub(crate) fn address(&self, host: u64) -> Option<String> {
         self.shared
             .addresses

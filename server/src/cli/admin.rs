@@ -1,4 +1,4 @@
-//! `godwit admin`: look at a cluster and move shards.
+//! `godwit admin`: look at a cluster, move shards, take hosts out of service.
 
 use clap::{Args, Subcommand};
 
@@ -19,7 +19,7 @@ pub enum AdminVerb {
     /// The cluster as the host reached sees it
     Status,
     /// Hosts: locality, state, load and the shards with the highest host affinity
-    Hosts,
+    Hosts(HostsArgs),
     /// Shards: range, epoch, home, replicas and host affinity scores
     Shards(ShardsArgs),
     /// Replicas: what each has applied, and a fingerprint of its state, asked of every host
@@ -32,6 +32,47 @@ pub enum AdminVerb {
     Home(MoveHomeArgs),
     /// What the placement log decided, newest last
     History(HistoryArgs),
+    /// Keep new replicas and homes off a host; it keeps what it has
+    Cordon(HostArgs),
+    /// Open a host again that was cordoned or drained, or whose decommissioning has not ended
+    Uncordon(HostArgs),
+    /// Move a host's homes and replicas elsewhere; it stays a member
+    Drain(LeaveArgs),
+    /// Take a host out of the cluster for good, once what it holds is elsewhere; one that is down counts as dead
+    Decommission(LeaveArgs),
+}
+
+/// Flags of `admin hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct HostsArgs {
+    /// Also those that were decommissioned and have left for good
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Flags of `admin cordon` and `admin uncordon`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct HostArgs {
+    /// Host id
+    pub host: u64,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// Flags of `admin drain` and `admin decommission`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LeaveArgs {
+    /// Which host, and why.
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Follow it until it is done; fails with what is stuck when the time is over
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to follow it; the cluster goes on afterwards
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait",
+          value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub timeout: u64,
 }
 
 /// Flags of `admin shards`.
@@ -163,6 +204,39 @@ mod tests {
         assert_eq!(
             admin(&["home", "seven", "--to", "4"]),
             Err(ErrorKind::ValueValidation)
+        );
+    }
+
+    #[test]
+    fn hosts_are_taken_out_of_service_by_name() {
+        let host = |reason: &str| HostArgs {
+            host: 4,
+            reason: reason.into(),
+        };
+        let verb = |line: &[&str]| admin(line).map(|args| args.verb);
+        assert_eq!(
+            verb(&["cordon", "4", "--reason", "disk"]),
+            Ok(AdminVerb::Cordon(host("disk")))
+        );
+        assert_eq!(verb(&["uncordon", "4"]), Ok(AdminVerb::Uncordon(host(""))));
+        let leave = |wait, timeout| LeaveArgs {
+            host: host(""),
+            wait,
+            timeout,
+        };
+        assert_eq!(verb(&["drain", "4"]), Ok(AdminVerb::Drain(leave(false, 600))));
+        assert_eq!(
+            verb(&["decommission", "4", "--wait", "--timeout", "30"]),
+            Ok(AdminVerb::Decommission(leave(true, 30)))
+        );
+        assert_eq!(
+            verb(&["drain", "4", "--timeout", "30"]),
+            Err(ErrorKind::MissingRequiredArgument)
+        );
+        assert_eq!(verb(&["drain"]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(
+            verb(&["hosts", "--all"]),
+            Ok(AdminVerb::Hosts(HostsArgs { all: true }))
         );
     }
 

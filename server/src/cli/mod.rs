@@ -10,7 +10,8 @@ mod kv;
 mod serve;
 
 pub use admin::{
-    AdminArgs, AdminVerb, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ReplicasArgs, ShardsArgs,
+    AdminArgs, AdminVerb, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, MigrationsArgs, MoveArgs,
+    MoveHomeArgs, ReplicasArgs, ShardsArgs,
 };
 pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
 pub use demo::DemoArgs;

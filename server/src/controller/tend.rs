@@ -1,11 +1,11 @@
-//! What needs no migration under way: starting new shards, noticing hosts that come and go, proposing repairs, clearing
-//! debris, and keeping the placement group itself at its size.
+//! What needs no migration under way: starting new shards, noticing hosts that come and go, proposing repairs, letting go
+//! of emptied hosts, clearing debris, and keeping the placement group itself at its size.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use placement::{Command, HostId, HostState, Shard, ShardId};
+use placement::{Command, HostId, HostState, Origin, Shard, ShardId};
 
 use super::{Controller, write};
 use crate::control::{InitializeGroupOrder, PlacementMember};
@@ -32,6 +32,7 @@ impl Controller {
         loop {
             self.notice_hosts().await;
             self.propose_repairs().await;
+            self.remove_emptied().await;
             if round % STRAYS_EVERY == STRAYS_EVERY - 1 {
                 self.clear_strays().await;
             }
@@ -175,6 +176,21 @@ impl Controller {
         };
         if expired {
             self.write(&Command::Expire { now_ms }).await;
+        }
+    }
+
+    /// Lets go of the decommissioned hosts that hold nothing any more.
+    async fn remove_emptied(&self) {
+        let emptied = placement::emptied_hosts(&self.local.machine.state());
+        for host in emptied {
+            tracing::info!(%host, "a decommissioned host leaves the cluster");
+            self.write(&Command::RemoveHost {
+                host,
+                origin: Origin::Drain,
+                reason: "decommissioned, and it holds nothing any more".to_owned(),
+                now_ms: self.clock.now_ms(),
+            })
+            .await;
         }
     }
 

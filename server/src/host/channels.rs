@@ -69,6 +69,14 @@ impl Channels {
         Ok(channel)
     }
 
+    /// Closes the channel to an address that nobody has any more.
+    pub fn forget(&self, address: &str) {
+        self.open
+            .lock()
+            .expect("no panic under this lock")
+            .remove(address);
+    }
+
     fn connect(&self, address: &str) -> Result<Channel, ControlError> {
         let endpoint = Endpoint::try_from(format!("http://{address}"))
             .map_err(|e| ControlError::Address {

@@ -277,6 +277,9 @@ impl Host {
                 Ok(Response::Refused(refusal @ Refusal::AddressInUse(_))) => {
                     tracing::warn!(%refusal, "cannot announce this host yet");
                 }
+                Ok(Response::Refused(Refusal::HostRemoved(id))) => {
+                    return self.fail(HostFailure::Decommissioned(id));
+                }
                 Ok(Response::Refused(refusal)) => return self.fail(HostFailure::NotTakenBack(refusal)),
                 Err(e) => tracing::info!(error = %e, "cannot announce this host yet"),
             }

@@ -4,7 +4,7 @@
 //! It is a hint: a stale map costs a redirect, never a wrong answer, since a shard's own group decides who leads and
 //! its own machine checks the range.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use placement::{HostId, Placement, ReplicaId, ShardId};
 use prost::Message;
 
 use super::channels::ControlError;
-use super::state::Host;
+use super::state::{Host, HostFailure};
 use crate::control::{MapUpdate, PlacementMember, WatchMapRequest};
 use crate::machine::PlacementMachine;
 
@@ -45,21 +45,25 @@ pub struct ShardMap {
     pub hosts: BTreeMap<HostId, MapHost>,
     /// The voters and learners of the placement group.
     pub placement: BTreeMap<ReplicaId, HostId>,
+    /// Hosts that were decommissioned and have left for good.
+    pub decommissioned: BTreeSet<HostId>,
 }
 
 impl ShardMap {
     /// The map that the placement state describes.
     pub fn of(placement: &Placement) -> Self {
-        let hosts = placement
+        let (gone, hosts): (Vec<_>, Vec<_>) = placement
             .hosts()
             .values()
-            .filter(|host| host.state != placement::HostState::Removed);
+            .partition(|host| host.state == placement::HostState::Removed);
         let group = placement.shard(ShardId::PLACEMENT);
         Self {
             version: placement.version(),
             cluster_id: placement.cluster_id().unwrap_or_default().to_owned(),
             shards: placement.data_shards().map(route).collect(),
+            decommissioned: gone.into_iter().map(|host| host.id).collect(),
             hosts: hosts
+                .into_iter()
                 .map(|host| {
                     let known = MapHost {
                         address: host.address.clone(),
@@ -144,6 +148,7 @@ impl ShardMap {
         MapUpdate {
             map: self.reply(u64::MAX).encode_to_vec().into(),
             placement: self.placement.iter().map(member).collect(),
+            decommissioned: self.decommissioned.iter().map(|host| host.0).collect(),
         }
     }
 
@@ -170,6 +175,7 @@ impl ShardMap {
                 .into_iter()
                 .map(|member| (ReplicaId(member.replica_id), HostId(member.host_id)))
                 .collect(),
+            decommissioned: update.decommissioned.into_iter().map(HostId).collect(),
         }
         .in_key_order())
     }
@@ -208,12 +214,14 @@ impl ShardMap {
     }
 
     fn same_peers(&self, other: &Self) -> bool {
-        self.hosts == other.hosts && self.placement == other.placement
+        self.hosts == other.hosts
+            && self.placement == other.placement
+            && self.decommissioned == other.decommissioned
     }
 }
 
 impl Host {
-    /// Takes a newer map; an older one is ignored.
+    /// Takes a newer map; an older one is ignored. A map that says that this host was decommissioned ends it.
     pub(crate) fn set_map(&self, map: ShardMap) {
         let known = self.map();
         if map.version < known.version {
@@ -224,12 +232,33 @@ impl Host {
                 raft.set_address(*host, at.address.clone());
             }
         }
+        self.forget_gone(&known, &map);
         if !map.same_peers(&known)
             && let Err(e) = self.shared.folder.write_peers(&map.encode())
         {
             tracing::warn!(error = %e, "the shard map was not saved");
         }
+        let is_member = !map.decommissioned.contains(&self.id());
         self.shared.map.send_replace(Arc::new(map));
+        if !is_member {
+            self.fail(HostFailure::Decommissioned(self.id()));
+        }
+    }
+
+    /// Forgets where the hosts are that have left for good. Their addresses may be others' by now.
+    fn forget_gone(&self, known: &ShardMap, map: &ShardMap) {
+        let gone = known
+            .hosts
+            .iter()
+            .filter(|(host, _)| map.decommissioned.contains(host));
+        for (host, at) in gone {
+            if let Some(raft) = self.raft() {
+                raft.forget_address(*host);
+            }
+            if map.hosts.values().all(|other| other.address != at.address) {
+                self.channels().forget(&at.address);
+            }
+        }
     }
 
     /// Keeps the map up to date for as long as the host runs.
@@ -337,6 +366,7 @@ mod tests {
             shards: vec![route(2, "", "m"), route(1, "m", "")],
             hosts: BTreeMap::from([(HostId(1), host)]),
             placement: BTreeMap::from([(ReplicaId(1), HostId(1))]),
+            decommissioned: BTreeSet::from([HostId(2)]),
         }
     }
 

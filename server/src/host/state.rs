@@ -94,6 +94,12 @@ pub enum HostFailure {
     /// The cluster has no place for this host any more.
     #[error("the cluster does not take this host back: {0}")]
     NotTakenBack(Refusal),
+    /// The host has left the cluster for good.
+    #[error(
+        "this host ({0}) was decommissioned and has left the cluster for good; to use the machine again, start with an \
+         empty data folder"
+    )]
+    Decommissioned(HostId),
 }
 
 impl Host {

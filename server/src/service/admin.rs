@@ -8,20 +8,22 @@ use std::time::Duration;
 use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
-    Affinity, CloseWindowReply, CloseWindowRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity,
-    HostStatus, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply,
-    MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica,
-    ReplicaState, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest,
-    ShardStatus, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+    ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+    DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
+    InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
+    MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica, ReplicaState, ReplicaStatesReply,
+    ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest,
+    StatusReply, StatusRequest,
 };
 use placement::{
-    Accepted, Admission, Command, HostId, HostState, MigrationId, NewHost, Origin, Placement, Proposal,
-    ProposalKind, Reasons, Region, Response as Applied, Role, ShardId, WindowId, Zone,
+    Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
+    Region, Response as Applied, Role, ShardId, WindowId, Zone,
 };
 use raft::Group;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::hosts;
 use crate::config::UnknownPolicy;
 use crate::controller::BalanceError;
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -29,8 +31,6 @@ use crate::host::{Host, ProposeFailure, ShardMap};
 /// A manual proposal that could not start after this long is rejected.
 const PROPOSAL_LIFE_MS: u64 = 60_000;
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Affinities shown for each host.
-const AFFINITIES_MAX: usize = 8;
 const LIMIT_DEFAULT: u32 = 100;
 /// Marks a call that was passed on already, so that it is not passed on again.
 const FORWARDED: &str = "godwit-forwarded";
@@ -243,13 +243,8 @@ impl Admin for AdminService {
 
     async fn hosts(&self, request: Request<HostsRequest>) -> Result<Response<HostsReply>, Status> {
         answer_or_forward!(self, request, hosts);
-        let hosts = self.look(|state| {
-            state
-                .hosts()
-                .values()
-                .map(|host| host_status(state, host))
-                .collect()
-        })?;
+        let decommissioned = request.into_inner().decommissioned;
+        let hosts = self.look(|state| hosts::hosts(state, decommissioned))?;
         Ok(Response::new(HostsReply { hosts }))
     }
 
@@ -337,13 +332,47 @@ impl Admin for AdminService {
                 .history()
                 .events()
                 .rev()
-                .filter(|event| concerns(event, &request));
+                .filter(|event| concerns(state, event, &request));
             let mut events: Vec<HistoryEvent> =
                 newest.take(limit(request.limit)).map(history_event).collect();
             events.reverse();
             events
         })?;
         Ok(Response::new(HistoryReply { events }))
+    }
+
+    async fn change_admission(
+        &self,
+        request: Request<ChangeAdmissionRequest>,
+    ) -> Result<Response<ChangeAdmissionReply>, Status> {
+        answer_or_forward!(self, request, change_admission);
+        let request = request.into_inner();
+        let admission = hosts::admission_named(&request.admission).ok_or_else(|| {
+            Status::invalid_argument(format!("no admission is called {:?}", request.admission))
+        })?;
+        let command = Command::ChangeAdmission {
+            host: HostId(request.host_id),
+            admission,
+            origin: Origin::Manual,
+            reason: request.reason,
+            now_ms: self.host.now_ms(),
+        };
+        let refused = match self.write(command).await? {
+            Applied::Accepted(_) => String::new(),
+            Applied::Refused(refusal) => refusal.to_string(),
+        };
+        Ok(Response::new(ChangeAdmissionReply { refused }))
+    }
+
+    async fn departure(
+        &self,
+        request: Request<DepartureRequest>,
+    ) -> Result<Response<DepartureReply>, Status> {
+        answer_or_forward!(self, request, departure);
+        let host = HostId(request.into_inner().host_id);
+        let now_ms = self.host.now_ms();
+        let departure = self.look(|state| hosts::departure(state, host, now_ms))?;
+        Ok(Response::new(departure))
     }
 
     async fn set_balancer(
@@ -448,48 +477,6 @@ fn replica_state(host: &Host, group: &Group, applied_index: u64, state_hash: u64
     }
 }
 
-fn host_status(state: &Placement, host: &placement::Host) -> HostStatus {
-    let shards = || state.data_shards();
-    let mut affinities: Vec<Affinity> = shards()
-        .filter_map(|shard| {
-            let score_ppm = *state.affinity(shard.id)?.scores.0.get(&host.id)?;
-            Some(Affinity {
-                shard_id: shard.id.0,
-                score_ppm,
-            })
-        })
-        .collect();
-    affinities.sort_by_key(|affinity| (std::cmp::Reverse(affinity.score_ppm), affinity.shard_id));
-    affinities.truncate(AFFINITIES_MAX);
-    HostStatus {
-        host_id: host.id.0,
-        address: host.address.clone(),
-        zone: host.zone.0.clone(),
-        region: host.region.0.clone(),
-        state: host_state(host),
-        replicas: shards()
-            .filter(|shard| shard.replica_on(host.id).is_some())
-            .count() as u64,
-        homes: shards()
-            .filter(|shard| shard.home_host() == Some(host.id))
-            .count() as u64,
-        capacity_bytes: host.capacity_bytes,
-        affinities,
-    }
-}
-
-fn host_state(host: &placement::Host) -> String {
-    let state = match (host.state, host.admission) {
-        (HostState::Up, Admission::Open) => "up",
-        (HostState::Up, Admission::Cordoned) => "cordoned",
-        (HostState::Up, Admission::Draining) => "draining",
-        (HostState::Down, _) => "down",
-        (HostState::Dead, _) => "dead",
-        (HostState::Removed, _) => "removed",
-    };
-    state.to_owned()
-}
-
 fn shard_status(state: &Placement, shard: &placement::Shard) -> ShardStatus {
     let role = |role: Role| match role {
         Role::Voter => "voter".to_owned(),
@@ -559,10 +546,15 @@ fn migration_status(migration: &placement::Migration) -> MigrationStatus {
     }
 }
 
-fn concerns(event: &placement::HistoryEvent, request: &HistoryRequest) -> bool {
+fn concerns(state: &Placement, event: &placement::HistoryEvent, request: &HistoryRequest) -> bool {
     let is = |wanted: u64, found: Option<u64>| wanted == 0 || found == Some(wanted);
+    // An event names where a migration leads; it concerns the host that it leads away from as well.
+    let migration = event.migration.and_then(|id| state.migration(id));
+    let source = migration
+        .and_then(|migration| migration.src)
+        .map(|src| src.host.0);
     is(request.shard_id, event.shard.map(|shard| shard.0))
-        && is(request.host_id, event.host.map(|host| host.0))
+        && (is(request.host_id, event.host.map(|host| host.0)) || is(request.host_id, source))
         && is(request.migration_id, event.migration.map(|MigrationId(id)| id))
 }
 

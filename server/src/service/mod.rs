@@ -4,6 +4,7 @@ mod admin;
 mod control;
 mod exchange;
 mod execute;
+mod hosts;
 mod kv;
 mod lane;
 mod record;

@@ -1,4 +1,4 @@
-//! `godwit admin`: looks at a cluster and moves shards.
+//! `godwit admin`: looks at a cluster, moves shards and takes hosts out of service.
 
 use std::io::Write;
 
@@ -13,15 +13,17 @@ use futures_util::future::join_all;
 
 use super::{
     Exit, VerbError, connect,
+    leaving::Wish,
     listing::{Listing, SilentHost},
 };
 use crate::cli::{
-    AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, ReplicasArgs,
-    ShardsArgs,
+    AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, HostsArgs, MigrationsArgs, MoveArgs, MoveHomeArgs,
+    ReplicasArgs, ShardsArgs,
 };
 
 /// Shows what a change that was not confirmed came to.
 const LOOK: &str = "godwit admin migrations --all";
+const LOOK_AT_HOSTS: &str = "godwit admin hosts";
 
 /// Makes the call and prints its answer.
 pub async fn admin(connect: &ConnectArgs, args: AdminArgs, out: &mut dyn Write) -> Result<Exit, VerbError> {
@@ -29,7 +31,11 @@ pub async fn admin(connect: &ConnectArgs, args: AdminArgs, out: &mut dyn Write) 
         connect,
         calls: connect::operator(connect)?,
     };
-    let listing = operator.ask(args.verb).await?;
+    // A script reads one document; people want to see how far a host is.
+    let listing = match args.json {
+        true => operator.ask(args.verb, &mut std::io::sink()).await?,
+        false => operator.ask(args.verb, out).await?,
+    };
     match args.json {
         true => writeln!(out, "{}", listing.document())?,
         false => writeln!(out, "{}", listing.text())?,
@@ -37,16 +43,20 @@ pub async fn admin(connect: &ConnectArgs, args: AdminArgs, out: &mut dyn Write) 
     Ok(Exit::Ok)
 }
 
-struct Operator<'a> {
+pub(super) struct Operator<'a> {
     connect: &'a ConnectArgs,
-    calls: AdminClient,
+    pub(super) calls: AdminClient,
 }
 
 impl Operator<'_> {
-    async fn ask(&self, verb: AdminVerb) -> Result<Listing, VerbError> {
+    async fn ask(&self, verb: AdminVerb, progress: &mut dyn Write) -> Result<Listing, VerbError> {
         match verb {
             AdminVerb::Status => self.status().await,
-            AdminVerb::Hosts => self.hosts().await,
+            AdminVerb::Hosts(args) => self.hosts(args).await,
+            AdminVerb::Cordon(args) => self.change_admission(Wish::cordon(args), progress).await,
+            AdminVerb::Uncordon(args) => self.change_admission(Wish::uncordon(args), progress).await,
+            AdminVerb::Drain(args) => self.change_admission(Wish::drain(args), progress).await,
+            AdminVerb::Decommission(args) => self.change_admission(Wish::decommission(args), progress).await,
             AdminVerb::Shards(args) => self.shards(args).await,
             AdminVerb::Replicas(args) => self.replicas(args).await,
             AdminVerb::Migrations(args) => self.migrations(args).await,
@@ -61,9 +71,12 @@ impl Operator<'_> {
         Ok(Listing::Status(reply.map_err(self.failed())?))
     }
 
-    async fn hosts(&self) -> Result<Listing, VerbError> {
-        let reply = self.calls.hosts().await.map_err(self.failed())?;
-        Ok(Listing::Hosts(reply.hosts))
+    async fn hosts(&self, args: HostsArgs) -> Result<Listing, VerbError> {
+        let reply = match args.all {
+            true => self.calls.hosts_and_decommissioned().await,
+            false => self.calls.hosts().await,
+        };
+        Ok(Listing::Hosts(reply.map_err(self.failed())?.hosts))
     }
 
     async fn shards(&self, args: ShardsArgs) -> Result<Listing, VerbError> {
@@ -85,9 +98,9 @@ impl Operator<'_> {
     /// Asks every host that is not gone for good; one that does not answer is listed as silent.
     async fn replicas(&self, args: ReplicasArgs) -> Result<Listing, VerbError> {
         let hosts = self.calls.hosts().await.map_err(self.failed())?.hosts;
-        let hosts = hosts.iter().filter(|host| host.state != "removed");
-        let asking =
-            hosts.map(|host| async move { (host, self.calls.replica_states_of(&host.address).await) });
+        let asking = hosts
+            .iter()
+            .map(|host| async move { (host, self.calls.replica_states_of(&host.address).await) });
         let (mut replicas, mut silent) = (Vec::new(), Vec::new());
         for (host, reply) in join_all(asking).await {
             match reply {
@@ -149,6 +162,11 @@ impl Operator<'_> {
 
     fn failed(&self) -> impl FnOnce(client::AdminError) -> VerbError {
         connect::failed(self.connect, LOOK)
+    }
+
+    /// What asking for a change of a host failed with.
+    pub(super) fn changing_failed(&self) -> impl FnOnce(client::AdminError) -> VerbError {
+        connect::failed(self.connect, LOOK_AT_HOSTS)
     }
 }
 

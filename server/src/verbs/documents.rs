@@ -4,8 +4,8 @@
 //! time that is not there, a document says null.
 
 use client::proto::{
-    Affinity, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica, ReplicaState, ShardStatus,
-    StatusReply,
+    Affinity, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Remnant, Replica,
+    ReplicaState, ShardStatus, StatusReply,
 };
 use serde_json::{Value, json};
 
@@ -45,6 +45,23 @@ pub(super) fn host(host: &HostStatus) -> Value {
         "homes": host.homes,
         "capacity_bytes": host.capacity_bytes,
         "affinities": each(&host.affinities, affinity),
+        "admission": host.admission,
+    })
+}
+
+/// Shard 0 is the placement group.
+pub(super) fn departure(departure: &DepartureReply) -> Value {
+    let remnant = |remnant: &Remnant| {
+        json!({
+            "shard_id": remnant.shard_id,
+            "replica_id": nonzero(remnant.replica_id),
+            "is_home": remnant.is_home,
+            "waits_for": remnant.waits_for,
+        })
+    };
+    json!({
+        "host": departure.host.as_ref().map(host),
+        "remnants": each(&departure.remnants, remnant),
     })
 }
 
@@ -149,6 +166,7 @@ mod tests {
             replicas: 4,
             homes: 0,
             capacity_bytes: 5,
+            admission: "cordoned".into(),
             affinities: vec![Affinity {
                 shard_id: 7,
                 score_ppm: 812_345,
@@ -156,7 +174,7 @@ mod tests {
         };
         let expected = json!({
             "host_id": 1, "address": "a:7420", "zone": "n1", "region": "north", "state": "up",
-            "replicas": 4, "homes": 0, "capacity_bytes": 5,
+            "replicas": 4, "homes": 0, "capacity_bytes": 5, "admission": "cordoned",
             "affinities": [{ "shard_id": 7, "score_ppm": 812_345 }],
         });
         assert_eq!(host(&found), expected);

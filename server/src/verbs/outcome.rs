@@ -102,7 +102,7 @@ pub enum VerbError {
         /// The verb that shows the effect.
         look: &'static str,
     },
-    /// The placement group does not take the migration. Nothing has changed.
+    /// The placement group does not take the migration or the change of a host. Nothing has changed.
     #[error("refused: {message}")]
     Refused {
         /// Why.
@@ -111,6 +111,30 @@ pub enum VerbError {
     /// The cluster has no such shard.
     #[error("there is no shard {0}; `godwit admin shards` lists them")]
     NoShard(u64),
+    /// The cluster has no such host.
+    #[error("there is no host {0}; `godwit admin hosts` lists them")]
+    NoHost(u64),
+    /// A host that was waited for still holds something, or nobody could say.
+    #[error(
+        "host {host} has not left after {seconds} s: {held}. It goes on by itself; look with `godwit admin hosts` and \
+         `godwit admin migrations`, or take it back with `godwit admin uncordon {host}`"
+    )]
+    NotEmptied {
+        /// The host.
+        host: u64,
+        /// How long was waited.
+        seconds: u64,
+        /// What it holds, and what each part waits for.
+        held: String,
+    },
+    /// Another operator changed what the host takes on.
+    #[error("host {host} is {admission} now: another operator changed it meanwhile")]
+    Overtaken {
+        /// The host.
+        host: u64,
+        /// What it takes on now.
+        admission: String,
+    },
     /// An id that the protocol reads as "all".
     #[error("{what} 0 cannot be asked for: ids count from 1. Leave it out to see all")]
     ZeroId {

@@ -20,7 +20,7 @@ pub(crate) struct Host {
     pub(crate) address: String,
     pub(crate) folder: PathBuf,
     pub(crate) zone: String,
-    join: Option<String>,
+    pub(crate) join: Option<String>,
     /// More of its configuration, as `field=value`.
     pub(crate) settings: Vec<String>,
     child: Option<Child>,
