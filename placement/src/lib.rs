@@ -8,7 +8,7 @@
 //! - The procedure: [`next_actions`] says what the controller should order or write next for a migration, given the
 //!   log and one [`Observation`]. A controller that dies is replaced by one that knows nothing else.
 //! - Proposals: [`repairs`] and [`placement_group_target`] from the rules, [`planner`] from a forecast. They are
-//!   wishes; `apply` decides.
+//!   wishes; `apply` decides. `departure` says whether a host can leave, and what it still holds.
 //!
 //! A migration is a row of states (`migration`), each left on evidence: intent entry, idempotent order, evidence entry.
 //! The point of no return is the commit of the new voters in the shard's own log, never an entry here: this log holds

@@ -147,6 +147,12 @@ impl Observer {
         self.lock().leader(shard).map(|(host, _)| host)
     }
 
+    /// Forgets every host but these: what was seen of one that has left for good would be taken for debris.
+    fn keep(&self, present: &[(HostId, String)]) {
+        let is_present = |host: &HostId| present.iter().any(|(known, _)| known == host);
+        self.lock().hosts.retain(|host, _| is_present(host));
+    }
+
     pub(super) async fn look(&self, host: HostId, address: String) {
         self.lock()
             .hosts
@@ -285,6 +291,7 @@ impl Controller {
                     .filter(|host| host.state != HostState::Removed);
                 present.map(|host| (host.id, host.address.clone())).collect()
             };
+            self.observer.keep(&hosts);
             join_all(
                 hosts
                     .into_iter()

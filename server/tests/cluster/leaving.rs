@@ -248,9 +248,14 @@ async fn a_drain_that_cannot_go_on_says_what_it_waits_for() {
         error.contains("shard 1: no other host is up and can take it"),
         "{error}"
     );
-    // Its homes are elsewhere all the same.
-    let drained = &hosts(&cluster, down).await[&id];
-    assert_eq!((drained.state.as_str(), drained.homes), ("draining", 0));
+    eventually("its homes are elsewhere all the same", || async {
+        let drained = &hosts(&cluster, down).await[&id];
+        match (drained.state.as_str(), drained.homes, drained.replicas) {
+            ("draining", 0, 1..) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
     cluster.hosts[down].start("");
     let (code, told, error) = admin(&cluster, down, &["drain", &named, "--wait"]).await;
     assert_eq!(code, Some(0), "{error}");
