@@ -45,6 +45,8 @@ pub enum Holdup {
     Queued(MigrationId, Option<Refusal>),
     /// A migration under way.
     Moving(MigrationId, MigrationState),
+    /// The host does not answer, so that nobody knows whether it has destroyed the replica.
+    NotDestroyed(MigrationId),
 }
 
 impl fmt::Display for Holdup {
@@ -58,6 +60,11 @@ impl fmt::Display for Holdup {
             Holdup::Queued(migration, Some(refusal)) => {
                 write!(f, "migration {} waits: {refusal}", migration.0)
             }
+            Holdup::NotDestroyed(migration) => write!(
+                f,
+                "migration {} waits until the host is back, or is declared dead",
+                migration.0
+            ),
             Holdup::Moving(migration, state) => write!(f, "migration {} is {state:?}", migration.0),
         }
     }
@@ -173,11 +180,18 @@ impl Placement {
             Some(migration) if migration.state == MigrationState::Proposed => {
                 Holdup::Queued(migration.id, self.start_refusal(migration, now_ms))
             }
+            Some(migration) if is_cleaning(migration.state) && !self.is_up(host) => {
+                Holdup::NotDestroyed(migration.id)
+            }
             Some(migration) => Holdup::Moving(migration.id, migration.state),
             None if !surplus && !has_target() => Holdup::NoTarget,
             None => Holdup::None,
         }
     }
+}
+
+fn is_cleaning(state: MigrationState) -> bool {
+    matches!(state, MigrationState::Cleaning | MigrationState::CleaningDst)
 }
 
 fn votes_on(shard: &Shard, host: HostId) -> bool {

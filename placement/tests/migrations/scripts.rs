@@ -543,6 +543,7 @@ stories!(
     decommission,
     decommission_dead,
     drain,
+    drain_home_stays,
     home_move,
     late_switch,
     leaving_refused,
