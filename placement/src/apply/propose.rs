@@ -159,9 +159,13 @@ impl Placement {
             .filter(|host| src.is_none_or(|src| src.host != *host));
         let after: Vec<HostId> = stays.chain(dst).collect();
         self.check_count(shard, &before, &after)?;
-        let wanted = self.voters_wanted(shard) + u32::from(self.lone_voter_leaves(shard));
-        let excess = |hosts: &[HostId]| self.spread_excess(hosts, wanted);
-        if excess(&after) > excess(&before) {
+        // What is added beside a lone voter that leaves is its successor: the two need not be spread.
+        let remain = match src.is_none() && self.lone_voter_leaves(shard) {
+            true => dst.into_iter().collect(),
+            false => after,
+        };
+        let excess = |hosts: &[HostId]| self.spread_excess(hosts, self.voters_wanted(shard));
+        if excess(&remain) > excess(&before) {
             Err(Refusal::NotSpread)
         } else {
             Ok(())
