@@ -1,8 +1,8 @@
 //! Hosts that leave: whether one can, what it still holds, and what each part of that waits for.
 //!
 //! A drain or a decommissioning that could never end is refused when it is asked for: some shard would need more hosts
-//! than there are. What may change by itself (a host that is down, a limit that is reached, a shard without a quorum) is
-//! waited for, and [`remnants`] says so. Pure functions of the state, for `apply`, the controller and operators alike.
+//! than there are. What may change by itself (a host that is down, a limit, a shard without a quorum) is waited for, and
+//! [`remnants`] says so. Pure functions of the state, for `apply`, the controller and operators alike.
 
 use std::fmt;
 

@@ -177,8 +177,8 @@ impl Cluster {
                 take_home: urgent,
             },
             1 => ProposalKind::Add { to },
-            // While hosts are down, I3 allows fewer voters than the rules ask for. Nobody proposes that, and once one more
-            // host is lost for good such a removal waits for ever: of two voters, one is dead.
+            // While hosts are down, I3 allows fewer voters than the rules ask for. Nobody proposes that, and once one
+            // more host is lost for good such a removal waits for ever: of two voters, one is dead.
             2 if self.placement.voters_floor(known) == self.placement.voters_wanted(known) => {
                 ProposalKind::Remove { from }
             }

@@ -142,6 +142,7 @@ impl Operator<'_> {
                         progress.flush()?;
                     }
                     followed.last = Some(reply);
+                    followed.silence.clear();
                 }
                 Err(AdminError::Unreachable { cause }) => followed.silence = cause,
                 Err(error) => return Err(self.changing_failed()(error)),
@@ -161,7 +162,7 @@ struct Followed {
     known: bool,
     last: Option<DepartureReply>,
     told: String,
-    /// Why the last look had no answer, if none ever had.
+    /// Why the last look had no answer; empty if it had.
     silence: String,
 }
 
@@ -194,11 +195,15 @@ impl Followed {
     fn give_up(self, wish: &Wish) -> Result<Listing, VerbError> {
         match (wish.until, self.last) {
             (Until::Known, Some(reply)) => Ok(Listing::Departure(reply)),
-            (until, last) => Err(VerbError::NotEmptied {
-                host: wish.host,
-                seconds: until.within().as_secs(),
-                held: last.as_ref().map_or(self.silence, held),
-            }),
+            (until, last) => {
+                let silence = (!self.silence.is_empty()).then(|| format!("nobody answers: {}", self.silence));
+                let told: Vec<String> = last.as_ref().map(held).into_iter().chain(silence).collect();
+                Err(VerbError::NotEmptied {
+                    host: wish.host,
+                    seconds: until.within().as_secs(),
+                    held: told.join("; "),
+                })
+            }
         }
     }
 }
@@ -288,6 +293,20 @@ mod tests {
         };
         let error = silent.give_up(&wish(Until::Known)).unwrap_err();
         assert!(error.to_string().contains("a:1: no answer"), "{error}");
+        // It may have left, and whoever could say so is not among those that were asked.
+        let deserted = Followed {
+            last: Some(reply("draining", "draining", 1)),
+            silence: "a:1: refused".into(),
+            ..Followed::default()
+        };
+        let text = deserted
+            .give_up(&wish(Until::Gone { within }))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("shard 7") && text.contains("nobody answers: a:1"),
+            "{text}"
+        );
     }
 
     #[test]
