@@ -241,6 +241,7 @@ mod tests {
             create_revision: 3,
             mod_revision,
             version,
+            lease: 0,
         };
         let found = Versions {
             revision: 9,
@@ -271,6 +272,7 @@ mod tests {
             create_revision: 3,
             mod_revision: 5,
             version: 2,
+            lease: 0,
         }
     }
 

@@ -127,6 +127,7 @@ mod tests {
             create_revision: 1,
             mod_revision: revision,
             version,
+            lease: 0,
         }
     }
 
