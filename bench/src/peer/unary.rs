@@ -151,6 +151,7 @@ impl Unary {
                     key: key.clone(),
                     value: value.clone(),
                     return_previous: false,
+                    lease: 0,
                 }),
             ))
         };
