@@ -49,6 +49,7 @@ fn put(sequence: u64) -> Bytes {
         key: format!("key/{key:012}").into(),
         value: vec![sequence as u8; VALUE_BYTES].into(),
         return_previous: false,
+        lease: 0,
     };
     mutation(sequence, Operation::Put(put))
 }

@@ -95,6 +95,50 @@ fn a_compaction_arrives_as_sent() {
 }
 
 #[test]
+fn leases_arrive_as_sent() {
+    let key = || Bytes::from_static(b"k");
+    let grant = proto::GrantLease {
+        key: key(),
+        lease: 5,
+        ttl_ms: 300,
+    };
+    let Some(Operation::GrantLease(read)) = through(mutation::Op::GrantLease(grant)).operation else {
+        panic!("not a grant")
+    };
+    assert_eq!((&read.key[..], read.lease, read.ttl_ms), (&b"k"[..], 5, 300));
+    let keep = proto::KeepLease { key: key(), lease: 6 };
+    let Some(Operation::KeepLease(read)) = through(mutation::Op::KeepLease(keep)).operation else {
+        panic!("not a keeping")
+    };
+    assert_eq!((&read.key[..], read.lease), (&b"k"[..], 6));
+    let revoke = proto::RevokeLease { key: key(), lease: 7 };
+    let Some(Operation::RevokeLease(read)) = through(mutation::Op::RevokeLease(revoke)).operation else {
+        panic!("not a revocation")
+    };
+    assert_eq!((&read.key[..], read.lease), (&b"k"[..], 7));
+    let put = proto::Put {
+        key: key(),
+        value: "v".into(),
+        return_previous: false,
+        lease: 8,
+    };
+    let Some(Operation::Put(read)) = through(mutation::Op::Put(put)).operation else {
+        panic!("not a put")
+    };
+    assert_eq!(read.lease, 8);
+    let swap = proto::CompareAndSet {
+        key: key(),
+        new_value: "v".into(),
+        expect: Some(compare_and_set::Expect::Absent(true)),
+        lease: 9,
+    };
+    let Some(Operation::CompareAndSet(read)) = through(mutation::Op::CompareAndSet(swap)).operation else {
+        panic!("not a compare-and-set")
+    };
+    assert_eq!(read.lease, 9);
+}
+
+#[test]
 fn a_transaction_arrives_as_sent() {
     use client::proto::{Action, Compare, action, compare};
     use storage::shard::command::{Act, Operand, Relation};

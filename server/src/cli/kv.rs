@@ -45,6 +45,8 @@ pub enum KvVerb {
     History(KeyHistoryArgs),
     /// Make a transaction of a JSON document; exits with 2 when its comparisons do not hold
     Txn(TxnArgs),
+    /// Make, keep, end or look at a lease of a shard; exits with 2 when there is none
+    Lease(LeaseArgs),
     /// Print changes as they are made, until interrupted or --count is reached
     Watch(WatchArgs),
     /// Forget what was superseded at or before a revision, in the whole shard that holds the key
@@ -65,6 +67,9 @@ pub struct PutArgs {
     /// Also print the value that was replaced
     #[arg(long)]
     pub previous: bool,
+    /// The key is to hang on this lease of its shard
+    #[arg(long, value_name = "ID", conflicts_with = "previous", value_parser = clap::value_parser!(u64).range(1..))]
+    pub lease: Option<u64>,
 }
 
 /// Flags of `kv get`.
@@ -96,6 +101,46 @@ pub struct TxnArgs {
     /// The document, as {"if": [{"key": "a", "exists": true}], "then": [{"put": "a", "value": "1"}], "else":
     /// [{"get": "a"}]}; - is standard input. All keys lie in one shard
     pub file: PathBuf,
+}
+
+/// Flags of `kv lease`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LeaseArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: LeaseVerb,
+}
+
+/// What can be done with leases. Each is of the shard that holds KEY, and only keys of that shard can hang on it.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum LeaseVerb {
+    /// Make a lease, and print its id
+    Grant {
+        /// Any key of the shard
+        key: String,
+        /// How long it lasts without being kept, in milliseconds
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+        ttl_ms: u64,
+        /// Its id [default: drawn at random]
+        #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+        id: Option<u64>,
+    },
+    /// Begin its length anew
+    Keep(LeaseOf),
+    /// End it, and delete the keys that hang on it
+    Revoke(LeaseOf),
+    /// Print its length, what is left of it, and its keys
+    Status(LeaseOf),
+}
+
+/// A lease of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LeaseOf {
+    /// Any key of the shard
+    pub key: String,
+    /// The lease
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub id: u64,
 }
 
 /// Flags of `kv watch`. The deadline is that of its beginning.
@@ -223,6 +268,7 @@ mod tests {
             value: Some("v".into()),
             value_file: None,
             previous: false,
+            lease: None,
         };
         assert_eq!(verb(&["put", "k", "v"]), KvVerb::Put(put.clone()));
         let from_file = PutArgs {

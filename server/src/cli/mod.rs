@@ -16,7 +16,7 @@ pub use admin::{
 pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
 pub use demo::DemoArgs;
 pub use kv::{
-    CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, PutArgs, ScanArgs,
-    TxnArgs, WatchArgs,
+    CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, LeaseArgs, LeaseOf,
+    LeaseVerb, PutArgs, ScanArgs, TxnArgs, WatchArgs,
 };
 pub use serve::ServeArgs;

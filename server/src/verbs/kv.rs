@@ -14,13 +14,14 @@ use client::{Expect, KeyRange, MutationError, Previous, ReadError};
 use super::{
     Exit, VerbError,
     connect::{Caller, Connected},
+    lease,
     pairs::{self, Page},
     text, transaction,
     watch::{self, Form},
 };
 use crate::cli::{
     CasArgs, CasExpect, CompactArgs, ConnectArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb,
-    PutArgs, ScanArgs, TxnArgs, WatchArgs,
+    LeaseArgs, PutArgs, ScanArgs, TxnArgs, WatchArgs,
 };
 
 /// Stands for standard input.
@@ -48,6 +49,7 @@ pub async fn kv(connect: &ConnectArgs, args: KvArgs, out: &mut dyn Write) -> Res
         KvVerb::Cas(cas) => verb.compare_and_set(cas).await,
         KvVerb::History(history) => verb.history(history).await,
         KvVerb::Txn(txn) => verb.transact(txn).await,
+        KvVerb::Lease(lease) => verb.lease(lease).await,
         KvVerb::Watch(watch) => verb.watch(watch).await,
         KvVerb::Compact(compact) => verb.compact(compact).await,
     }
@@ -68,6 +70,7 @@ impl Verb<'_> {
             value,
             value_file,
             previous,
+            lease,
         } = put;
         let value = match value_file {
             Some(path) => read_value(&path)?,
@@ -75,7 +78,10 @@ impl Verb<'_> {
         };
         let wanted = wanted(previous);
         let client = self.open().await?.client;
-        let written = client.put_with(key.clone(), value, wanted).await;
+        let written = match lease {
+            Some(lease) => client.put_leased(key.clone(), value, lease).await,
+            None => client.put_with(key.clone(), value, wanted).await,
+        };
         let written = written.map_err(|error| unwritten(&key, error))?;
         if self.json {
             return self.print(&pairs::written_document(key.as_bytes(), &written).to_string());
@@ -183,6 +189,13 @@ impl Verb<'_> {
         Ok(exit(transacted.succeeded))
     }
 
+    async fn lease(&mut self, lease: LeaseArgs) -> Result<Exit, VerbError> {
+        let client = self.open().await?.client;
+        let (exit, answer) = lease::answer(&client, lease.verb, self.json).await?;
+        self.print(&answer)?;
+        Ok(exit)
+    }
+
     async fn watch(&mut self, watch: WatchArgs) -> Result<Exit, VerbError> {
         let client = self.open().await?.client;
         let form = Form {
@@ -272,11 +285,11 @@ fn read_value(path: &Path) -> Result<Vec<u8>, VerbError> {
     })
 }
 
-fn unread(what: String, source: ReadError) -> VerbError {
+pub(super) fn unread(what: String, source: ReadError) -> VerbError {
     VerbError::Read { what, source }
 }
 
-fn unwritten(key: &str, source: MutationError) -> VerbError {
+pub(super) fn unwritten(key: &str, source: MutationError) -> VerbError {
     failed_write(text::quoted(key.as_bytes()), source)
 }
 

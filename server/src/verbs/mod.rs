@@ -10,6 +10,7 @@ mod connect;
 mod documents;
 mod init;
 mod kv;
+mod lease;
 mod leaving;
 mod listing;
 mod outcome;

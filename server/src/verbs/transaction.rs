@@ -55,6 +55,8 @@ enum ActionDocument {
     Put {
         put: String,
         value: String,
+        #[serde(default)]
+        lease: u64,
     },
     Delete {
         delete: String,
@@ -116,7 +118,7 @@ impl CompareDocument {
 impl From<ActionDocument> for Action {
     fn from(action: ActionDocument) -> Self {
         match action {
-            ActionDocument::Put { put, value } => Self::put(put, value),
+            ActionDocument::Put { put, value, lease } => Self::put_leased(put, value, lease),
             ActionDocument::Delete { delete } => Self::delete(delete),
             ActionDocument::Get { get } => Self::get(get),
             ActionDocument::Scan { scan, end, limit } => {

@@ -9,6 +9,7 @@ mod bad_input;
 mod failing_disk;
 mod harness;
 mod kills;
+mod leases;
 mod leaving;
 mod membership;
 mod migrations;
