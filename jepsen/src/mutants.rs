@@ -66,7 +66,7 @@ const fn run(nemesis: &'static str, seconds: u64) -> Recipe {
 }
 
 /// Every bug, cheapest recipe first.
-const MUTANTS: [Mutant; 27] = [
+const MUTANTS: [Mutant; 28] = [
     of("B1", &[SIMULATED, run("isolate-leader,pause-leader", 60)]),
     of("B2", &[SIMULATED, only(&[FaultClass::Hold, FaultClass::Slow])]),
     of(
@@ -133,6 +133,7 @@ const MUTANTS: [Mutant; 27] = [
         ],
     ),
     of("B28", &[SIMULATED]),
+    of("B29", &[SIMULATED]),
 ];
 
 const fn of(bug: &'static str, recipes: &'static [Recipe]) -> Mutant {

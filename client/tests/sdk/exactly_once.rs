@@ -23,6 +23,7 @@ async fn raw_put(host: &FakeHost, session: u64, sequence: u64, low_water: u64) -
         key: "k".into(),
         value: "raw".into(),
         return_previous: false,
+        lease: 0,
     }));
     let mutation = Mutation {
         session,

@@ -10,6 +10,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         violation("scan_order", &facts.disorder),
         violation("past", &facts.changed_past),
         violation("bank", &facts.unbalanced),
+        violation("leases", &facts.lingering),
         violation("replicas", &facts.replica_differences),
         violation("host_logs", &facts.complaints),
         violation("invariants", &facts.invariants),

@@ -45,6 +45,9 @@ pub struct Facts {
     /// Banks whose accounts did not add up, in words.
     #[serde(default)]
     pub unbalanced: Vec<String>,
+    /// Locks that nobody kept and that did not go.
+    #[serde(default)]
+    pub lingering: Vec<String>,
     /// Differences between replicas of one shard.
     pub replica_differences: Vec<String>,
     /// Lines of hosts' logs that tell of a panic or a broken assertion.
@@ -77,6 +80,7 @@ impl Facts {
                 .chain(&read_all.unbalanced)
                 .cloned()
                 .collect(),
+            lingering: read_all.lingering.clone(),
             ..Self::default()
         }
     }

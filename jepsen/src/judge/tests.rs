@@ -165,6 +165,8 @@ fn differences_panics_and_disorder_are_violations() {
     assert_eq!(judged(past, "past"), Finding::Violation);
     let unbalanced = |evidence: &mut Evidence| facts(evidence).unbalanced.push("bank".to_owned());
     assert_eq!(judged(unbalanced, "bank"), Finding::Violation);
+    let lingering = |evidence: &mut Evidence| facts(evidence).lingering.push("lock".to_owned());
+    assert_eq!(judged(lingering, "leases"), Finding::Violation);
 }
 
 #[test]

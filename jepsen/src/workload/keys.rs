@@ -185,7 +185,7 @@ impl Keys {
             }
             // The accounts' keys begin with it.
             WorkloadName::Bank => place.name.push('.'),
-            WorkloadName::Register | WorkloadName::Append | WorkloadName::Counter => {}
+            WorkloadName::Register | WorkloadName::Append | WorkloadName::Counter | WorkloadName::Lease => {}
         }
         place
     }

@@ -11,11 +11,12 @@
 //!
 //! - `name`: the workloads. `plan`: how much of what. `keys`: which keys are in use.
 //! - `recording`: one operation, and its record. `worker`: one logical process. `running`: all of them.
-//! - `bank`: the workload of transactions. `watcher`: clients that watch what the others do.
+//! - `bank`: the workload of transactions. `lease`: that of leases. `watcher`: clients that watch what the others do.
 //! - `used`: what was touched. `read_all`: the last look at all of it.
 
 mod bank;
 mod keys;
+mod lease;
 mod name;
 mod plan;
 mod read_all;

@@ -36,11 +36,16 @@ pub struct ReadAll {
     /// Banks whose accounts did not add up, in words.
     #[serde(default)]
     pub unbalanced: Vec<String>,
+    /// Locks that nobody kept and that did not go, in order.
+    #[serde(default)]
+    pub lingering: Vec<String>,
 }
 
 /// One thing to be read.
 enum Look {
     Key(String),
+    /// A lock, which is to go.
+    Lock(String),
     Range(WorkloadName, KeyRange, Vec<String>),
     Bank(String),
 }
@@ -65,7 +70,9 @@ pub async fn read_all(used: &Used, client: &Client, recorder: &Recorder) -> Read
         }
         let disorder = std::mem::take(&mut client.disorder);
         let unbalanced = std::mem::take(&mut client.unbalanced);
+        let lingering = std::mem::take(&mut client.lingering);
         let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
+        result.lingering.extend(lingering);
         result.disorder.extend(disorder);
         result.unbalanced.extend(unbalanced);
     };
@@ -76,8 +83,14 @@ pub async fn read_all(used: &Used, client: &Client, recorder: &Recorder) -> Read
 }
 
 fn looks(used: &Used) -> Vec<Look> {
-    let single = used.keys.values().flatten().cloned().map(Look::Key);
-    let mut looks: Vec<Look> = single.collect();
+    let mut looks = Vec::new();
+    for (workload, keys) in &used.keys {
+        let look = match workload {
+            WorkloadName::Lease => Look::Lock,
+            _ => Look::Key,
+        };
+        looks.extend(keys.iter().cloned().map(look));
+    }
     looks.extend(used.banks.iter().cloned().map(Look::Bank));
     for range in &used.ranges {
         if range.workload == WorkloadName::Set || range.live {
@@ -97,6 +110,7 @@ async fn reads(client: &mut RecordingClient, look: &Look) -> bool {
     for _ in 0..TRIES_MAX {
         let read = match look {
             Look::Key(key) => client.get(key).await.map(drop),
+            Look::Lock(key) => client.see_it_go(key).await,
             Look::Bank(name) => client.look_at_bank(name).await.map(drop),
             Look::Range(workload, range, keys) => client.scan(*workload, range.clone(), keys).await,
         };
@@ -111,7 +125,7 @@ async fn reads(client: &mut RecordingClient, look: &Look) -> bool {
 impl ReadAll {
     fn count(&mut self, look: Look, was_read: bool) {
         let keys = match look {
-            Look::Key(key) => vec![key],
+            Look::Key(key) | Look::Lock(key) => vec![key],
             Look::Bank(name) => accounts(&name).collect(),
             Look::Range(_, _, keys) => keys,
         };

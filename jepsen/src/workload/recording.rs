@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use client::{Client, Expect, KeyRange, KeyValue, MutationError, Previous, ReadError, Written};
 
+use super::lease::Held;
 use super::name::WorkloadName;
 use super::used::Outcomes;
 use crate::history::{Action, Deleted, Operation, OperationKind, Outcome, Read, Swapped, Wrote};
@@ -38,6 +39,10 @@ pub(super) struct RecordingClient {
     pub(super) changed_past: Vec<String>,
     /// Banks whose accounts did not add up, in words.
     pub(super) unbalanced: Vec<String>,
+    /// Locks that nobody kept and that did not go.
+    pub(super) lingering: Vec<String>,
+    /// Locks that this client holds.
+    pub(super) held: BTreeMap<String, Held>,
 }
 
 impl RecordingClient {
@@ -51,6 +56,8 @@ impl RecordingClient {
             disorder: Vec::new(),
             changed_past: Vec::new(),
             unbalanced: Vec::new(),
+            lingering: Vec::new(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -265,6 +272,16 @@ impl RecordingClient {
 
     pub(super) fn now_ns(&self) -> u64 {
         self.recorder.now_ns()
+    }
+
+    /// Takes down what may take effect at any time from `call_ns` on.
+    pub(super) fn record_open(&mut self, key: &str, call_ns: u64, action: Action) {
+        self.outcomes.entry(action.kind()).or_default().add(&action);
+        // Whatever this client does next does not wait for it.
+        let process = self.recorder.next_process();
+        let operation = Operation::new(process, key, call_ns, None, action);
+        self.recorder
+            .operation(operation.expect("an open outcome needs no end"));
     }
 
     pub(super) fn record_until(&mut self, key: &str, call_ns: u64, return_ns: u64, action: Action) {

@@ -145,6 +145,10 @@ impl Worker {
                 let tag = self.value();
                 self.client.bank(&place.name, &mut self.chance, &tag).await
             }
+            WorkloadName::Lease => {
+                let value = self.value();
+                self.client.lock(&place.name, &mut self.chance, value).await
+            }
         };
         if done == Err(Missed::Unknown) {
             self.shared.keys().count_unknown(workload, &place.name);
@@ -259,7 +263,8 @@ impl Worker {
     }
 
     /// Hands in what it counted.
-    fn leave(self) {
+    fn leave(mut self) {
+        self.client.let_all_go();
         let mut keys = self.shared.keys();
         let used = keys.used();
         for (kind, outcomes) in self.client.outcomes {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use storage::seeded_bug;
 use storage::shard::{EndedLease, LeaseState, encode_ended_leases};
 
 use super::replicas::LocalShard;
@@ -68,10 +69,9 @@ impl Ages {
         let mut seen = BTreeMap::new();
         let mut ended = Vec::new();
         for lease in leases {
-            let before = self
-                .seen
-                .get(&lease.id)
-                .filter(|before| before.renewals == lease.renewals);
+            // Seeded bug B29: a renewal does not count.
+            let is_same = |before: &&Seen| before.renewals == lease.renewals || seeded_bug::is_on("B29");
+            let before = self.seen.get(&lease.id).filter(is_same);
             let since = before.map_or(now, |before| before.at);
             seen.insert(
                 lease.id,

@@ -118,9 +118,7 @@ impl Machine {
             mutation::Op::Put(put) => &put.key,
             mutation::Op::Delete(delete) => &delete.key,
             mutation::Op::CompareAndSet(swap) => &swap.key,
-            mutation::Op::OpenSession(_) | mutation::Op::Compact(_) | mutation::Op::Transaction(_) => {
-                return Err(error(Code::Invalid));
-            }
+            _ => return Err(error(Code::Invalid)),
         };
         if !self.covers(key) {
             return Err(error(Code::StaleRoute));
