@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// Moves a replica under load, and measures what clients notice.
     Migrate(MigrateArgs),
+    /// Watches many keys on one host, and measures how soon changes are told.
+    Watch(WatchArgs),
     /// Shows where the time of an operation goes, and what many of them share.
     Profile(ProfileArgs),
     /// Makes the load that standard input tells of: the other commands start it.
@@ -158,6 +160,21 @@ pub(crate) struct MigrateArgs {
     /// Of every random choice.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Watches, all on one host: of one key each, and one in a thousand of all keys.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) watches: usize,
+    /// Writes begun a second.
+    #[arg(long, default_value_t = 1_000.0)]
+    pub(crate) per_s: f64,
+    /// Of writes.
+    #[arg(long, default_value_t = 20.0)]
+    pub(crate) seconds: f64,
     #[command(flatten)]
     pub(crate) measurement: MeasurementArgs,
 }

@@ -12,4 +12,5 @@ pub mod peer;
 pub mod process;
 pub mod profile;
 pub mod scale;
+pub mod watch;
 pub mod workload;

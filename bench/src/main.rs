@@ -11,10 +11,11 @@ use bench::migrate::{MigrateOptions, migrate};
 use bench::peer::{Etcd, Godwit, Peer, Route};
 use bench::profile::{ProfileOptions, profile, render};
 use bench::scale::{ScaleOptions, scale};
+use bench::watch::{WatchLoad, watch};
 use clap::Parser;
 use serde::Serialize;
 
-use cli::{Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ProfileArgs, ScaleArgs};
+use cli::{Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ProfileArgs, ScaleArgs, WatchArgs};
 
 /// Where one dimension of a scale varies, the other has this.
 const BASE_KEYS: u64 = 100_000;
@@ -48,6 +49,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Failover(args) => failed_over(&args).await,
         Command::Scale(args) => scaled(&args).await,
         Command::Migrate(args) => migrated(&args).await,
+        Command::Watch(args) => watched(&args).await,
         Command::Profile(args) => profiled(&args).await,
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
@@ -129,6 +131,19 @@ async fn migrated(args: &MigrateArgs) -> anyhow::Result<()> {
         seed: args.seed,
     };
     let report = migrate(&options).await?;
+    print!("{report}");
+    write_json(args.measurement.json.as_deref(), &report)
+}
+
+async fn watched(args: &WatchArgs) -> anyhow::Result<()> {
+    let options = WatchLoad {
+        watches: args.watches,
+        per_s: args.per_s,
+        seconds: args.seconds,
+        folder: args.measurement.data.clone(),
+        settings: args.measurement.settings.clone(),
+    };
+    let report = watch(&options).await?;
     print!("{report}");
     write_json(args.measurement.json.as_deref(), &report)
 }

@@ -228,6 +228,15 @@ impl Client {
         })
     }
 
+    /// Sets a key if it does not exist.
+    pub async fn put_if_absent(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Swapped, MutationError> {
+        self.compare_and_set(key, Expect::Absent, value).await
+    }
+
     /// Makes a transaction: if all its comparisons hold the actions of one list, otherwise those of the other. Its keys
     /// must lie in one shard.
     ///

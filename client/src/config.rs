@@ -179,7 +179,7 @@ pub struct RequestOptions {
     pub read_mode: ReadMode,
 }
 
-/// Who serves a read, and how it makes sure that it misses nothing. All are linearizable.
+/// Who serves a read, and how it makes sure that it misses nothing. All but the last are linearizable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReadMode {
     /// The shard's home, which asks a quorum whether it still leads (ReadIndex). Assumes nothing of clocks.
@@ -192,4 +192,9 @@ pub enum ReadMode {
     /// home how far it has to have applied, and the home asks a quorum. Assumes nothing of clocks. The value does not
     /// travel between zones, and the home has less to do.
     Follower,
+    /// NOT linearizable: a replica, chosen as for [`Follower`](Self::Follower), serves what the shard held at some moment
+    /// at most this long ago. It asks the home only where it has not done so for that long; so most reads cost no message
+    /// between hosts, and while nobody leads the shard they go on for that long. Assumes that no clock runs slow by more
+    /// than 10 %. Two such reads, one after the other, may go back in time.
+    Stale(Duration),
 }

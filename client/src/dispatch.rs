@@ -173,7 +173,8 @@ impl<'a> Call<'a> {
 
     /// Whether any replica serves this, and none has sent it on to the home yet.
     fn reads_anywhere(&self) -> bool {
-        self.options.read_mode == ReadMode::Follower && !self.operation.is_mutation() && self.redirects == 0
+        let anywhere = matches!(self.options.read_mode, ReadMode::Follower | ReadMode::Stale(_));
+        anywhere && !self.operation.is_mutation() && self.redirects == 0
     }
 
     /// A replica in this client's zone, or else each in turn.
@@ -301,6 +302,7 @@ impl<'a> Call<'a> {
             user_id: self.options.user_id.as_deref().unwrap_or_default().to_owned(),
             workload_ms: self.options.workload_ms.unwrap_or(0),
             read_mode: proto::ReadMode::from(self.options.read_mode).into(),
+            staleness_ms: self.options.read_mode.staleness_ms(),
         }
     }
 
@@ -418,12 +420,22 @@ impl<'a> Call<'a> {
     }
 }
 
+impl ReadMode {
+    fn staleness_ms(self) -> u32 {
+        match self {
+            Self::Stale(most) => u32::try_from(most.as_millis()).unwrap_or(u32::MAX),
+            Self::Index | Self::Lease | Self::Follower => 0,
+        }
+    }
+}
+
 impl From<ReadMode> for proto::ReadMode {
     fn from(mode: ReadMode) -> Self {
         match mode {
             ReadMode::Index => Self::Index,
             ReadMode::Lease => Self::Lease,
             ReadMode::Follower => Self::Follower,
+            ReadMode::Stale(_) => Self::Stale,
         }
     }
 }

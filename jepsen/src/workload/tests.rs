@@ -86,7 +86,7 @@ async fn a_sound_store_passes_and_a_stale_read_does_not() {
 
     let written: u64 = used.outcomes.values().map(|outcomes| outcomes.ok).sum();
     assert!(written >= 1_000 && read_all.unread.is_empty(), "{read_all:?}");
-    assert_eq!(used.keys.len(), 3);
+    assert_eq!(used.keys.len(), 4);
     let mut evidence = Evidence {
         recorded: recorder.recorded(),
         facts: Some(Facts::new(plan.seed, &plan.names, &used, &read_all)),

@@ -20,6 +20,12 @@ pub struct KvArgs {
     #[arg(long, global = true, value_name = "MS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub deadline_ms: u64,
+    /// How reads make sure that they miss nothing
+    #[arg(long, global = true, value_enum, default_value_t = ReadChoice::Index)]
+    pub read: ReadChoice,
+    /// How old what is read may be, with --read stale
+    #[arg(long, global = true, value_name = "MS", default_value_t = 5_000)]
+    pub staleness_ms: u32,
     /// Answer as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -28,7 +34,20 @@ pub struct KvArgs {
     pub verb: KvVerb,
 }
 
-/// The key verbs. All are linearizable; a retried write is applied once.
+/// Who serves a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReadChoice {
+    /// The home, once a quorum has confirmed that it leads
+    Index,
+    /// The home, on the strength of its lease: clocks may differ by 10 % in rate
+    Lease,
+    /// A replica in the caller's zone, which asks the home
+    Follower,
+    /// A replica in the caller's zone, from what it knew --staleness-ms ago at most: not linearizable
+    Stale,
+}
+
+/// The key verbs. All are linearizable, but for --read stale; a retried write is applied once.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum KvVerb {
     /// Write a key

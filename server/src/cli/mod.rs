@@ -17,6 +17,6 @@ pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
 pub use demo::DemoArgs;
 pub use kv::{
     CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, LeaseArgs, LeaseOf,
-    LeaseVerb, PutArgs, ScanArgs, TxnArgs, WatchArgs,
+    LeaseVerb, PutArgs, ReadChoice, ScanArgs, TxnArgs, WatchArgs,
 };
 pub use serve::ServeArgs;

@@ -16,6 +16,7 @@ use storage::seeded_bug;
 use storage::shard::{Outcome, encode_batch};
 
 use super::exchange::Caller;
+use super::fresh::Freshness;
 use super::lane::{Lane, Turn};
 use super::record::{record, record_mutation};
 use super::reply;
@@ -37,6 +38,7 @@ pub(crate) struct Lanes {
     reads_by_index: Arc<Lane<Part>>,
     reads_by_lease: Arc<Lane<Part>>,
     reads_anywhere: Arc<Lane<Part>>,
+    freshness: Freshness,
     turns: Mutex<Turns>,
 }
 
@@ -73,6 +75,8 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
     let mut stale = Vec::new();
     let mut mutations = Vec::new();
     let [mut by_index, mut by_lease, mut anywhere] = [Vec::new(), Vec::new(), Vec::new()];
+    let mut fresh_enough = Vec::new();
+    let now = host.uptime();
     for request in std::mem::take(&mut part.requests) {
         let kind = match &request.op {
             _ if request.r#gen != generation => &mut stale,
@@ -81,6 +85,8 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
                 ReadMode::Index => &mut by_index,
                 ReadMode::Lease => &mut by_lease,
                 ReadMode::Follower => &mut anywhere,
+                ReadMode::Stale if is_fresh_enough(&local, &request, now) => &mut fresh_enough,
+                ReadMode::Stale => &mut anywhere,
             },
         };
         kind.push(request);
@@ -92,6 +98,9 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
             "the shard's range has another version",
         )
     });
+    let caller = part.caller.clone();
+    part.of(fresh_enough)
+        .answer(|request| serve_read(host, &local, &caller, request));
     let turns_max = local.lanes.turns_max(host, part.shard);
     // A replica that does not lead refuses at once: there is nothing to wait for.
     let at_home = if local.group.is_leader() {
@@ -188,8 +197,14 @@ async fn confirm(local: &LocalShard, mode: ReadMode) -> Result<(), ReadError> {
     match mode {
         ReadMode::Lease => local.group.read_lease().await,
         ReadMode::Index => local.group.read_index().await,
-        ReadMode::Follower => local.group.read_index_here().await,
+        ReadMode::Follower | ReadMode::Stale => local.group.read_index_here().await,
     }
+}
+
+/// Whether a read that may be stale can be served as things stand.
+fn is_fresh_enough(local: &LocalShard, request: &Request, now: Duration) -> bool {
+    let most = Duration::from_millis(u64::from(request.staleness_ms));
+    local.lanes.freshness.is_within(most, now)
 }
 
 /// As for [`propose`]: once more after an election.
@@ -229,8 +244,11 @@ async fn read(host: &Host, local: &LocalShard, parts: Vec<Part>) {
     };
     let count: usize = parts.iter().map(|part| part.requests.len()).sum();
     tracing::trace!(target: "godwit::steps", count = count as u64, "leadership asked");
-    let confirming = confirm_leading(host, local, first.read_mode());
-    let confirmed = tokio::time::timeout(timeout, confirming).await;
+    let (mode, began) = (first.read_mode(), host.uptime());
+    let confirmed = tokio::time::timeout(timeout, confirm_leading(host, local, mode)).await;
+    if let Ok(Ok(())) = confirmed {
+        local.lanes.freshness.note(mode, began);
+    }
     tracing::trace!(target: "godwit::steps", count = count as u64, "leadership confirmed");
     for part in parts {
         part.answer(|request| match &confirmed {

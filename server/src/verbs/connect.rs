@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use client::{AdminClient, AdminError, BoxFuture, Client, ClientConfig, Clock, ConnectError};
+use client::{AdminClient, AdminError, BoxFuture, Client, ClientConfig, Clock, ConnectError, ReadMode};
 
 use super::VerbError;
 use crate::cli::ConnectArgs;
@@ -12,6 +12,7 @@ pub(super) struct Caller {
     pub(super) user: String,
     pub(super) origin: String,
     pub(super) deadline: Duration,
+    pub(super) read_mode: ReadMode,
 }
 
 /// A connected client, whose next operation has what is left of the verb's deadline.
@@ -33,7 +34,9 @@ impl Connected {
         let client = Client::connect(config)
             .await
             .map_err(|error| unconnected(connect, error))?;
-        let client = client.with_deadline(ends.saturating_sub(clock.now()));
+        let client = client
+            .with_deadline(ends.saturating_sub(clock.now()))
+            .with_read_mode(caller.read_mode);
         Ok(Self { client, clock, ends })
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Expect, KeyRange, MutationError, Previous, ReadError};
+use client::{Expect, KeyRange, MutationError, Previous, ReadError, ReadMode};
 
 use super::{
     Exit, VerbError,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::cli::{
     CasArgs, CasExpect, CompactArgs, ConnectArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb,
-    LeaseArgs, PutArgs, ScanArgs, TxnArgs, WatchArgs,
+    LeaseArgs, PutArgs, ReadChoice, ScanArgs, TxnArgs, WatchArgs,
 };
 
 /// Stands for standard input.
@@ -34,6 +34,7 @@ pub async fn kv(connect: &ConnectArgs, args: KvArgs, out: &mut dyn Write) -> Res
         user: args.user,
         origin: args.origin,
         deadline: Duration::from_millis(args.deadline_ms),
+        read_mode: read_mode(args.read, args.staleness_ms),
     };
     let mut verb = Verb {
         connect,
@@ -233,6 +234,15 @@ impl Verb<'_> {
         VerbError::ScanDeadline {
             deadline_ms: u64::try_from(self.caller.deadline.as_millis()).unwrap_or(u64::MAX),
         }
+    }
+}
+
+fn read_mode(choice: ReadChoice, staleness_ms: u32) -> ReadMode {
+    match choice {
+        ReadChoice::Index => ReadMode::Index,
+        ReadChoice::Lease => ReadMode::Lease,
+        ReadChoice::Follower => ReadMode::Follower,
+        ReadChoice::Stale => ReadMode::Stale(Duration::from_millis(staleness_ms.into())),
     }
 }
 

@@ -16,6 +16,7 @@ mod migrations;
 mod power_cut;
 mod replica_states;
 mod simulated;
+mod stale_reads;
 mod transactions;
 mod versions;
 mod watches;
