@@ -130,6 +130,10 @@ impl Cluster {
 
     async fn fetch_from(&self, address: &str) -> Result<(), Setback> {
         let reply = self.ask_for_map(address).await?;
+        if reply.cluster_id.is_empty() {
+            // A host that has just joined and was not sent the map yet: no word on which cluster this is.
+            return Err(Setback::host_failed(format!("{address} has no shard map yet")));
+        }
         if let Err(expected) = self.shared.belongs_to(&reply.cluster_id) {
             let cause = format!(
                 "{address} belongs to cluster {}, expected {expected}",

@@ -126,6 +126,16 @@ async fn connecting_passes_over_dead_endpoints() {
     }
 }
 
+/// It says nothing of its cluster, so it must not be taken for one of another.
+#[tokio::test]
+async fn a_host_that_has_just_joined_is_passed_over() {
+    let (cluster, _hosts) = FakeCluster::start(2, &[]).await;
+    cluster.serve_no_map(3);
+    let client = Client::connect(cluster.config()).await.unwrap();
+    client.put("k", "v").await.unwrap();
+    assert_eq!(cluster.maps_served(), 4);
+}
+
 #[tokio::test]
 async fn a_host_of_another_cluster_is_refused() {
     let (cluster, _hosts) = FakeCluster::start(1, &[]).await;

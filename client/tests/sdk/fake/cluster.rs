@@ -93,6 +93,8 @@ struct State {
     seen: Vec<Seen>,
     frames: Vec<usize>,
     maps_served: usize,
+    /// So many hosts that are asked have no map yet.
+    mapless: usize,
 }
 
 /// What a host does after processing a request.
@@ -281,6 +283,10 @@ impl FakeCluster {
     pub(crate) fn map(&self) -> ShardMapReply {
         let mut state = self.state();
         state.maps_served += 1;
+        if state.mapless > 0 {
+            state.mapless -= 1;
+            return ShardMapReply::default();
+        }
         let hosts = state.addresses.iter();
         let hosts = hosts
             .map(|(id, _)| state.host_address(*id).expect("a host of the map"))
@@ -293,6 +299,11 @@ impl FakeCluster {
             shards,
             hosts,
         }
+    }
+
+    /// The next `times` maps are those of hosts that have just joined: empty.
+    pub(crate) fn serve_no_map(&self, times: usize) {
+        self.state().mapless = times;
     }
 
     pub(crate) fn note_frame(&self, requests: usize) {
