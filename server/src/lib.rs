@@ -2,12 +2,13 @@
 //!
 //! A host ([`host`]) replicates machines ([`machine`]) with `raft`, answers clients, operators and peers (`service`),
 //! tells watchers (`watch`), counts accesses ([`profiler`]) and, where it leads the placement group, controls the cluster (`controller`).
-//! [`serve`] composes it from the real world; [`cli`] and [`verbs`] are the command line; [`replay`], [`report`] and
+//! [`backup`] takes what a cluster holds to a folder and back. [`serve`] composes it from the real world; [`cli`] and [`verbs`] are the command line; [`replay`], [`report`] and
 //! [`net`] serve the demonstration.
 
 #[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
 compile_error!("seeded bugs are built with debug assertions only, never for release");
 
+pub mod backup;
 pub mod cli;
 pub mod config;
 mod controller;

@@ -44,6 +44,7 @@ async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {
         Command::Init(args) => Ok(verbs::init(&cli.connect, args, &mut out).await?),
         Command::Kv(args) => Ok(verbs::kv(&cli.connect, args, &mut out).await?),
         Command::Admin(args) => Ok(verbs::admin(&cli.connect, args, &mut out).await?),
+        Command::Backup(args) => Ok(verbs::backup(&cli.connect, args, &mut out).await?),
         Command::Demo(args) => Ok(crate::demo::demo(args).await.map(|()| Exit::Ok)?),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{AdminArgs, DemoArgs, KvArgs, ServeArgs};
+use super::{AdminArgs, BackupArgs, DemoArgs, KvArgs, ServeArgs};
 
 /// A strongly consistent, sharded key-value store that moves its data to where it will be read.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -45,6 +45,8 @@ pub enum Command {
     Kv(KvArgs),
     /// Look at a cluster and move shards
     Admin(AdminArgs),
+    /// Back a cluster up to a folder, check a backup and restore it
+    Backup(BackupArgs),
     /// Replay a real access trace on a cluster of six local hosts under every placement policy
     Demo(DemoArgs),
 }
@@ -166,6 +168,7 @@ mod tests {
             &["init"],
             &["kv", "get"],
             &["admin", "status"],
+            &["backup", "verify", "d"],
             &["demo"],
         ] {
             let line: Vec<&str> = [&["godwit"], verb, &["--no-such-flag"]].concat();

@@ -4,6 +4,7 @@
 //! `GODWIT_CONNECT`, which clap reads. Flags nobody knows end the program before anything happens.
 
 mod admin;
+mod backup;
 mod cluster;
 mod demo;
 mod kv;
@@ -13,6 +14,7 @@ pub use admin::{
     AdminArgs, AdminVerb, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, MigrationsArgs, MoveArgs,
     MoveHomeArgs, ReplicasArgs, ShardsArgs,
 };
+pub use backup::{BackupArgs, BackupCreateArgs, BackupRestoreArgs, BackupVerb, BackupVerifyArgs};
 pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
 pub use demo::DemoArgs;
 pub use kv::{

@@ -46,6 +46,20 @@ impl Connected {
     }
 }
 
+/// A connected client whose every operation may take `deadline`; of `cluster_id`, where that is named.
+pub(super) async fn client_of(
+    connect: &ConnectArgs,
+    cluster_id: Option<String>,
+    deadline: Duration,
+) -> Result<Client, VerbError> {
+    let mut config = ClientConfig::new(&connect.connect);
+    config.cluster_id = cluster_id;
+    config.deadline = deadline;
+    Client::connect(config)
+        .await
+        .map_err(|error| unconnected(connect, error))
+}
+
 /// A client for operators' calls, to any host that answers.
 pub(super) fn operator(connect: &ConnectArgs) -> Result<AdminClient, VerbError> {
     operator_of(&connect.connect)

@@ -1,4 +1,4 @@
-//! The verbs that ask a running cluster: [`init`], [`kv`] and [`admin`], over the SDK.
+//! The verbs that ask a running cluster: [`init`], [`kv`], [`admin`] and [`backup`], over the SDK.
 //!
 //! A verb makes its calls and prints one answer to the writer that the caller hands in: lines and tables for people, or
 //! with `--json` one JSON document, whose field names are an interface and only grow. What went wrong is returned as a
@@ -6,6 +6,7 @@
 //! what was answered and nothing else.
 
 mod admin;
+mod backup;
 mod connect;
 mod documents;
 mod init;
@@ -20,6 +21,7 @@ mod transaction;
 mod watch;
 
 pub use admin::admin;
+pub use backup::backup;
 pub use init::{SplitFileError, init};
 pub use kv::kv;
 pub use outcome::{Exit, VerbError};

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use client::{AdminError, ConnectError, MutationError, ReadError, WatchError};
 
 use super::init::SplitFileError;
+use crate::backup::{CreateError, Faults, ManifestError, RestoreError};
 
 /// How a verb that was answered ends the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +166,18 @@ pub enum VerbError {
         /// What is wrong, and on which line.
         source: SplitFileError,
     },
+    /// A backup was not made.
+    #[error("no backup was made: {0}")]
+    BackupCreate(#[from] CreateError),
+    /// A backup to go on from cannot be used.
+    #[error("cannot go on from that backup: {0}")]
+    BackupBase(#[from] ManifestError),
+    /// A backup is not whole, or is no chain.
+    #[error(transparent)]
+    BackupFaults(#[from] Faults),
+    /// A backup was not restored, or not all of it.
+    #[error(transparent)]
+    BackupRestore(#[from] RestoreError),
     /// The call was answered, and the answer could not be printed.
     #[error("the call was answered, but the answer cannot be printed: {0}")]
     Print(#[from] io::Error),
