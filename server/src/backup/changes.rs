@@ -112,3 +112,37 @@ impl Gathered {
             .try_for_each(|change| writer.push(change))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::FrameReader;
+    use super::*;
+
+    #[test]
+    fn of_each_key_the_last_change_is_left_in_key_order() {
+        let change = |key: &'static str, value: &'static str, mod_revision| KeyValue {
+            key: key.into(),
+            value: value.into(),
+            mod_revision,
+            version: u64::from(!value.is_empty()),
+            ..KeyValue::default()
+        };
+        let mut gathered = Gathered::default();
+        for (key, value, revision) in [("b", "1", 1), ("a", "long", 2), ("b", "", 3), ("a", "2", 4)] {
+            gathered.add(change(key, value, revision));
+        }
+        assert_eq!(gathered.bytes, 2 * CHANGE_BYTES + 2 + 1);
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        let mut writer = FrameWriter::create(&path).unwrap();
+        Gathered::default().write(&mut writer).unwrap();
+        gathered.write(&mut writer).unwrap();
+        let written = writer.finish(4).unwrap();
+        assert_eq!(
+            (written.versions, written.deletions, written.runs.len()),
+            (2, 1, 1)
+        );
+        let frame = FrameReader::open(&path).unwrap().next().unwrap().unwrap();
+        assert_eq!(frame.versions, [change("a", "2", 4), change("b", "", 3)]);
+    }
+}

@@ -87,7 +87,9 @@ pub enum CreateError {
     #[error("the shards have other ids or keys than in the base: make a full backup")]
     OtherShards,
     /// A shard has not come to the base's revision.
-    #[error("shard {shard_id} is at revision {revision}, and in the base it was at {base}: this is not what it was")]
+    #[error(
+        "shard {shard_id} is at revision {revision}, and in the base it was at {base}: this is not what it was"
+    )]
     Behind {
         /// Which.
         shard_id: u64,
@@ -145,15 +147,19 @@ pub async fn create(source: &Source, order: Order, progress: Progress<'_>) -> Re
         check_base(source, base)?;
     }
     make_folder(&order.folder)?;
-    let jobs = source.shards.iter().enumerate().map(|(at, (shard_id, range))| Job {
-        client: &source.client,
-        shard_id: *shard_id,
-        range,
-        path: order.folder.join(file_name(*shard_id)),
-        after: base.map(|base| base.shards[at].revision),
-        piece: order.piece,
-        progress,
-    });
+    let jobs = source
+        .shards
+        .iter()
+        .enumerate()
+        .map(|(at, (shard_id, range))| Job {
+            client: &source.client,
+            shard_id: *shard_id,
+            range,
+            path: order.folder.join(file_name(*shard_id)),
+            after: base.map(|base| base.shards[at].revision),
+            piece: order.piece,
+            progress,
+        });
     let shards = stream::iter(jobs).map(|job| async move { job.run().await });
     let shards: Vec<Shard> = shards.buffered(SHARDS_AT_ONCE).try_collect().await?;
     let base = base.map(Manifest::as_base);
@@ -161,7 +167,10 @@ pub async fn create(source: &Source, order: Order, progress: Progress<'_>) -> Re
     manifest.shards = shards;
     let written = manifest.write(&order.folder);
     let written = written.map_err(|source| failed(&order.folder, source))?;
-    let parent = order.folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = order
+        .folder
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     sync_folder(parent).map_err(|source| failed(parent, source))?;
     Ok(written)

@@ -354,7 +354,13 @@ mod tests {
         };
         let shown: Vec<_> = frames.iter().map(|frame| (frame.run, keys(frame))).collect();
         let of = |run, keys: &[&str]| (run, keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>());
-        let expected = [of(0, &["a"]), of(0, &["b"]), of(0, &["c"]), of(1, &["b"]), of(0, &[])];
+        let expected = [
+            of(0, &["a"]),
+            of(0, &["b"]),
+            of(0, &["c"]),
+            of(1, &["b"]),
+            of(0, &[]),
+        ];
         assert_eq!(shown, expected);
         assert_eq!(frames[2].versions, [version("c", "small", 4)]);
         let end = End {
@@ -371,7 +377,9 @@ mod tests {
             written.runs.iter().map(|run| run.versions).collect::<Vec<_>>(),
             [3, 1]
         );
-        let second = FrameReader::open_at(&path, written.runs[1].offset).unwrap().next();
+        let second = FrameReader::open_at(&path, written.runs[1].offset)
+            .unwrap()
+            .next();
         assert_eq!(second.unwrap().unwrap(), frames[3]);
     }
 

@@ -201,7 +201,9 @@ impl Manifest {
 
     /// The names that a folder of this manifest has.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        [NAME].into_iter().chain(self.shards.iter().map(|shard| &*shard.file))
+        [NAME]
+            .into_iter()
+            .chain(self.shards.iter().map(|shard| &*shard.file))
     }
 
     /// Whether the shards are in key order and cover all keys.
@@ -230,7 +232,12 @@ impl Manifest {
 
 impl Shard {
     /// An entry for what was written.
-    pub(super) fn new(shard_id: u64, range: &KeyRange, (after, revision): (u64, u64), written: Written) -> Self {
+    pub(super) fn new(
+        shard_id: u64,
+        range: &KeyRange,
+        (after, revision): (u64, u64),
+        written: Written,
+    ) -> Self {
         Self {
             shard_id,
             start: range.start.clone(),

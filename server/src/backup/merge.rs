@@ -26,8 +26,8 @@ pub struct ReadRunError {
     source: FormatError,
 }
 
-/// What a shard held at the newest revision of a chain.
-pub(super) struct Merged {
+/// What a shard held at the newest revision of a chain: its pairs in key order, until the first error.
+pub struct Merged {
     /// The older before the newer.
     runs: Vec<RunReader>,
     /// The first key of each run that has one left; of runs with the same key the newest first.
@@ -35,8 +35,8 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    /// Of the shard with this place in the manifests.
-    pub(super) fn open(chain: &Chain, shard: usize) -> Result<Self, ReadRunError> {
+    /// Of the shard with this place in [`Chain::shards`].
+    pub fn open(chain: &Chain, shard: usize) -> Result<Self, ReadRunError> {
         let files = chain.backups().iter().map(|backup| {
             let shard = &backup.manifest.shards[shard];
             (backup.path(shard), &shard.runs)
@@ -58,7 +58,11 @@ impl Merged {
     /// The next pair; `None`: there are no more.
     fn pair(&mut self) -> Result<Option<KeyValue>, ReadRunError> {
         while let Some(newest) = self.pop()? {
-            while self.heads.peek().is_some_and(|Reverse((key, _))| *key == newest.key) {
+            while self
+                .heads
+                .peek()
+                .is_some_and(|Reverse((key, _))| *key == newest.key)
+            {
                 self.pop()?;
             }
             if newest.version > 0 {
@@ -84,7 +88,6 @@ impl Merged {
     }
 }
 
-/// The pairs, one after the other, until the first error.
 impl Iterator for Merged {
     type Item = Result<KeyValue, ReadRunError>;
 

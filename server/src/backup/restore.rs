@@ -179,9 +179,7 @@ impl Restore<'_> {
     /// Holds the cluster's keys of one shard of the backup against it.
     async fn compare(&self, shard: usize) -> Result<Compared, RestoreError> {
         let mut expected = Merged::open(self.chain, shard)?;
-        let mut scan = self
-            .client
-            .scan(self.chain.shards()[shard].range(), usize::MAX);
+        let mut scan = self.client.scan(self.chain.shards()[shard].range(), usize::MAX);
         let mut compared = Compared::default();
         let mut held = scan.next().await?;
         while let Some(pair) = expected.next().transpose()? {

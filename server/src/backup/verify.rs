@@ -41,7 +41,7 @@ pub struct Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the backup is damaged: {}", self.named.join("\n  "))?;
+        write!(f, "not a whole backup: {}", self.named.join("\n  "))?;
         match self.more {
             0 => Ok(()),
             more => write!(f, "\n  and {more} more"),
@@ -105,7 +105,9 @@ fn check_folder(backup: &Backup, found: &mut Found) {
     for shard in &manifest.shards {
         if shard.revision < shard.after || manifest.base.is_none() && shard.after > 0 {
             let (id, after, revision) = (shard.shard_id, shard.after, shard.revision);
-            found.add(format!("{folder}: shard {id} goes from revision {after} to {revision}"));
+            found.add(format!(
+                "{folder}: shard {id} goes from revision {after} to {revision}"
+            ));
         }
         let path = backup.path(shard);
         if let Err(fault) = check_file(&path, shard) {
@@ -125,9 +127,8 @@ fn check_folder(backup: &Backup, found: &mut Found) {
 
 fn names(folder: &Path) -> std::io::Result<Vec<String>> {
     let entries = std::fs::read_dir(folder)?;
-    let name = |entry: std::io::Result<std::fs::DirEntry>| {
-        Ok(entry?.file_name().to_string_lossy().into_owned())
-    };
+    let name =
+        |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
     entries.map(name).collect()
 }
 
@@ -190,7 +191,10 @@ impl<'a> Contents<'a> {
     fn take_version(&mut self, version: &KeyValue) -> Result<(), String> {
         let wrong = |what: &str| {
             let key = version.key.escape_ascii();
-            Err(format!("has \"{key}\" at revision {}, {what}", version.mod_revision))
+            Err(format!(
+                "has \"{key}\" at revision {}, {what}",
+                version.mod_revision
+            ))
         };
         if self.last_key.as_ref().is_some_and(|last| *last >= version.key) {
             return wrong("which is out of order");
@@ -237,7 +241,9 @@ fn count(chain: &Chain, found: &mut Found) -> Vec<u64> {
         Ok(keys)
     };
     let shards = 0..chain.shards().len();
-    shards.map(|shard| found.note(count(shard)).unwrap_or(0)).collect()
+    shards
+        .map(|shard| found.note(count(shard)).unwrap_or(0))
+        .collect()
 }
 
 #[cfg(test)]

@@ -139,11 +139,14 @@ fn verified(verified: &Verified) -> (Value, String) {
     let backups = verified.chain.backups();
     let ids: Vec<&str> = backups.iter().map(|backup| &*backup.manifest.id).collect();
     let shards = verified.chain.shards().iter().zip(&verified.keys);
-    let shards = shards.map(|(shard, keys)| {
-        json!({ "shard_id": shard.shard_id, "revision": shard.revision, "keys": keys })
-    });
+    let shards = shards
+        .map(|(shard, keys)| json!({ "shard_id": shard.shard_id, "revision": shard.revision, "keys": keys }));
     let document = json!({ "backups": ids, "keys": keys, "shards": shards.collect::<Vec<Value>>() });
-    let text = format!("whole: {keys} keys of {} shards in a chain of {}", verified.keys.len(), ids.len());
+    let text = format!(
+        "whole: {keys} keys of {} shards in a chain of {}",
+        verified.keys.len(),
+        ids.len()
+    );
     (document, text)
 }
 

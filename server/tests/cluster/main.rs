@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod backups;
 mod bad_input;
 mod failing_disk;
 mod harness;
