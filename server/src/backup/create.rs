@@ -340,9 +340,17 @@ impl Job<'_> {
         write_changes(self.client, span, writer).await
     }
 
-    /// The shard's present revision.
+    /// The shard's present revision, as a read of its first key tells it.
     async fn revision(&self) -> Result<u64, CreateError> {
-        let fetched = self.client.get(self.range.start.clone()).await;
+        // No key is empty.
+        let first = match self.range.start.is_empty() {
+            true => Bytes::from_static(b"\0"),
+            false => self.range.start.clone(),
+        };
+        if !self.range.contains(&first) {
+            return Ok(0);
+        }
+        let fetched = self.client.get(first).await;
         fetched
             .map(|fetched| fetched.revision)
             .map_err(|error| self.unread(error))
