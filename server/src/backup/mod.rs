@@ -5,8 +5,8 @@
 //! in pieces, the changes that came meanwhile and the incrementals that follow are one thing: runs, of which [`Merged`]
 //! makes one, with a frame of each in memory. A [`Chain`] is a full backup with the incrementals upon it.
 //!
-//! [`create`] and [`restore`] make calls of the SDK only; [`verify`] needs no cluster. Nothing here draws chance or tells the
-//! time of day: the verbs hand that in.
+//! [`create()`] and [`restore()`] make calls of the SDK only; [`verify()`] needs no cluster. Nothing here draws chance or
+//! tells the time of day: the verbs hand that in.
 //!
 //! What must hold: the manifest is written last, and a folder without one is no backup. Files are read and written where
 //! they are needed, without a thread of their own: the program has nothing else to do.
