@@ -92,6 +92,35 @@ fn no_flipped_bit_is_served() {
     );
 }
 
+/// A disk that became full may have taken a frame whole, but not the padding behind it.
+#[test]
+fn a_file_may_end_with_its_last_record() {
+    for length in 1..=16 {
+        let disk = SimDisk::new(length);
+        let group = LogGroup(1);
+        let written = [entry(1, "first"), entry(2, "x".repeat(length as usize))];
+        let (hub, mut writer) = open_small(&disk);
+        hub.group(group).append(written.to_vec(), ignore());
+        writer.step();
+        shut(hub, writer);
+        let mut images = images(&disk);
+        let path = segments(&disk).pop().unwrap();
+        let image = images.get_mut(&path).unwrap();
+        let end = image.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        image.truncate(end);
+        put_images(&disk, &images);
+
+        let (hub, mut writer) = open_small(&disk);
+        assert_eq!(all(&hub.group(group)), written, "a payload of {length} bytes");
+        hub.group(group).append(vec![entry(3, "behind it")], ignore());
+        writer.step();
+        shut(hub, writer);
+        let (hub, _writer) = open_small(&disk);
+        let all_three = [&written[..], &[entry(3, "behind it")]].concat();
+        assert_eq!(all(&hub.group(group)), all_three, "a payload of {length} bytes");
+    }
+}
+
 #[test]
 fn a_damaged_entry_quarantines_its_group_until_it_is_destroyed() {
     let disk = SimDisk::new(1);

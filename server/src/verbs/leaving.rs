@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep};
 use super::{
     VerbError,
     admin::Operator,
-    listing::{Listing, counts, held},
+    departure::{counts, held},
+    listing::Listing,
 };
 use crate::cli::{HostArgs, LeaveArgs};
 

@@ -8,6 +8,7 @@
 mod admin;
 mod backup;
 mod connect;
+mod departure;
 mod documents;
 mod init;
 mod kv;

@@ -59,6 +59,8 @@ pub(super) struct SegmentFile {
 struct Written {
     /// Where each record begins, by sequence from the segment's first.
     offsets: Vec<u64>,
+    /// Where the last record ends. A full disk may have taken a frame without the padding behind it: the file may end here.
+    records_end: u64,
     /// Where the next frame begins.
     end: u64,
 }
@@ -100,6 +102,7 @@ impl SegmentFile {
         disk.rename(&unfinished, path)?;
         let written = Written {
             offsets: Vec::new(),
+            records_end: HEAD_BYTES as u64,
             end: HEAD_BYTES as u64,
         };
         Ok(Self {
@@ -118,6 +121,7 @@ impl SegmentFile {
         let file = disk.open(path, OpenMode::Existing)?;
         let Scan {
             at,
+            records_end,
             offsets,
             rows,
             oldest,
@@ -126,6 +130,7 @@ impl SegmentFile {
         let torn = image[at.min(image.len())..].iter().any(|byte| *byte != 0);
         let written = Written {
             offsets,
+            records_end: records_end as u64,
             end: at as u64,
         };
         Ok(Found {
@@ -158,6 +163,7 @@ impl SegmentFile {
         }
         let sequence = records.first().map_or(0, |record| record.sequence);
         FrameHead::seal(buffer, begin, sequence, oldest, records.len())?;
+        let records_end = begin + buffer.len() as u64;
         buffer.resize(buffer.len().next_multiple_of(ALIGNMENT), 0);
         self.file.write(begin, buffer)?;
         match self.file.sync_data() {
@@ -167,6 +173,7 @@ impl SegmentFile {
         }
         let mut written = self.written();
         written.offsets.extend(offsets);
+        written.records_end = records_end;
         written.end = begin + buffer.len() as u64;
         Ok(())
     }
@@ -177,7 +184,7 @@ impl SegmentFile {
             let written = self.written();
             let number = usize::try_from(sequence.wrapping_sub(self.first)).unwrap_or(usize::MAX);
             let next = number.checked_add(1).and_then(|next| written.offsets.get(next));
-            let stop = next.copied().unwrap_or(written.end);
+            let stop = next.copied().unwrap_or(written.records_end);
             written.offsets.get(number).map(|start| (*start, stop))
         };
         let Some((start, stop)) = place else {
@@ -282,6 +289,8 @@ struct Scan<'a> {
     expected: Expected,
     /// Where the next frame begins.
     at: usize,
+    /// Where the records of the last one end.
+    records_end: usize,
     offsets: Vec<u64>,
     rows: Vec<Bytes>,
     oldest: Option<u64>,
@@ -293,6 +302,7 @@ impl<'a> Scan<'a> {
             image,
             expected,
             at: HEAD_BYTES,
+            records_end: HEAD_BYTES,
             offsets: Vec::new(),
             rows: Vec::new(),
             oldest: None,
@@ -325,6 +335,7 @@ impl<'a> Scan<'a> {
         }
         self.take(&head, begin, end)?;
         self.oldest = Some(head.oldest);
+        self.records_end = end;
         self.at = end.next_multiple_of(ALIGNMENT);
         Ok(true)
     }

@@ -19,7 +19,8 @@ use bytes::Bytes;
 
 use super::index::Head;
 use super::lease::Leases;
-use super::machine::{Limits, Position, ShardRange, State};
+use super::limits::Limits;
+use super::machine::{Position, ShardRange, State};
 use super::record::{
     CheckpointBody, IdentityBody, Kind, PositionBody, Row, SessionBody, UnsealError, seal, split_row_key,
     unseal,

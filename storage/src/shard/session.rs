@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::Fingerprint;
-use super::machine::Limits;
+use super::limits::Limits;
 use super::record::{OutcomeBody, SessionBody};
 use crate::seeded_bug;
 

@@ -23,9 +23,8 @@ use super::command::{Batch, DecodeError, decode_batch};
 use super::file::{Loaded, OpenShardError, checkpoint_body, engine_options, load, write_meta};
 use super::fresh::FreshRows;
 use super::key::Key;
-use super::machine::{
-    Limits, Outcome, Position, ShardRange, State, StoredValues, apply_batch, values_needed,
-};
+use super::limits::Limits;
+use super::machine::{Outcome, Position, ShardRange, State, StoredValues, apply_batch, values_needed};
 use super::read::ReadError;
 use super::record::IdentityBody;
 use super::rewrite::{FileSize, RewriteLimits};
