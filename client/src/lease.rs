@@ -4,12 +4,13 @@
 //! key there, and kept on all of them. Its parts end one by one, each when its own shard has not heard of it for its length.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use crate::{
     client::Client,
@@ -214,13 +215,33 @@ impl Lease {
     }
 
     /// Keeps it, three times in its length, until it has ended somewhere, and says so. What fails otherwise is tried again.
+    /// Each shard is asked by itself: one that nobody leads for a while does not keep the others waiting.
     pub async fn keep_alive(&self) -> MutationError {
+        let mut asked = FuturesUnordered::new();
+        let mut waiting = BTreeSet::new();
+        let clock = &self.client.config().clock;
+        let mut turn = clock.sleep(self.ttl / 3);
         loop {
-            self.client.config().clock.sleep(self.ttl / 3).await;
-            match self.keep().await {
-                Err(ended @ MutationError::NoLease { .. }) => return ended,
-                Err(error) => tracing::debug!(%error, lease = self.id, "a lease was not kept everywhere"),
-                Ok(()) => {}
+            tokio::select! {
+                biased;
+                Some((shard, kept)) = asked.next() => {
+                    waiting.remove(&shard);
+                    match kept {
+                        Err(ended @ MutationError::NoLease { .. }) => return ended,
+                        Err(error) => tracing::debug!(%error, shard, lease = self.id, "a lease was not kept"),
+                        Ok(()) => {}
+                    }
+                }
+                () = &mut turn => {
+                    turn = clock.sleep(self.ttl / 3);
+                    let granted = self.granted().clone();
+                    for (shard, key) in granted {
+                        if waiting.insert(shard) {
+                            let keeping = self.client.keep_lease(key, self.id);
+                            asked.push(keeping.map(move |kept| (shard, kept)));
+                        }
+                    }
+                }
             }
         }
     }

@@ -67,11 +67,8 @@ impl Watch {
     }
 
     fn new(cluster: &Arc<Cluster>, range: KeyRange, options: WatchOptions) -> Result<Self, WatchError> {
-        let parts = first_parts(cluster, &range, options.from).ok_or_else(|| WatchError::Invalid {
-            message:
-                "the range has no keys, or others than the position, or lies in several shards, each with \
-                      revisions of its own"
-                    .to_owned(),
+        let parts = first_parts(cluster, &range, options.from).map_err(|why| WatchError::Invalid {
+            message: why.to_owned(),
         })?;
         let (queue, told) = mpsc::channel(cluster.shared.config.limits.watch_updates_max.max(1));
         let part = |(range, after): (KeyRange, Option<u64>)| {
@@ -366,25 +363,35 @@ fn address(shard: &Shard, failures: usize) -> Option<Arc<str>> {
     }
 }
 
-/// The parts that a watch begins with; `None`: there is no such watch.
-fn first_parts(cluster: &Cluster, range: &KeyRange, from: WatchFrom) -> Option<Vec<(KeyRange, Option<u64>)>> {
+/// The parts that a watch begins with, or why there is no such watch.
+fn first_parts(
+    cluster: &Cluster,
+    range: &KeyRange,
+    from: WatchFrom,
+) -> Result<Vec<(KeyRange, Option<u64>)>, &'static str> {
     if !range.end.is_empty() && range.end <= range.start {
-        return None;
+        return Err("the range has no keys");
     }
     match from {
-        WatchFrom::Now => Some(vec![(range.clone(), None)]),
+        WatchFrom::Now => Ok(vec![(range.clone(), None)]),
         WatchFrom::After(after) => {
             let (shard, _) = cluster.routes.shard_of(&range.start);
             let shard = KeyRange {
                 start: shard.start.clone(),
                 end: shard.end.clone(),
             };
-            let is_within = common(range, &shard).as_ref() == Some(range);
-            is_within.then(|| vec![(range.clone(), Some(after))])
+            match common(range, &shard).as_ref() == Some(range) {
+                true => Ok(vec![(range.clone(), Some(after))]),
+                false => Err("the range lies in several shards, and each counts revisions of its own"),
+            }
         }
         WatchFrom::Position(position) => {
-            let parts = position.within(range)?.into_iter();
-            Some(parts.map(|(range, after)| (range, Some(after))).collect())
+            let parts = position.within(range);
+            let parts = parts.ok_or("the position does not cover the range")?;
+            Ok(parts
+                .into_iter()
+                .map(|(range, after)| (range, Some(after)))
+                .collect())
         }
     }
 }

@@ -202,14 +202,19 @@ pub(super) fn compacted_document(oldest: u64, revision: u64) -> Value {
     json!({ "oldest": oldest, "revision": revision })
 }
 
+/// `lease` is left out where the key hangs on none.
 pub(super) fn pair_document(pair: &KeyValue) -> Value {
-    json!({
+    let mut document = json!({
         "key": octets(&pair.key),
         "value": octets(&pair.value),
         "create_revision": pair.create_revision,
         "mod_revision": pair.mod_revision,
         "version": pair.version,
-    })
+    });
+    if pair.lease > 0 {
+        document["lease"] = json!(pair.lease);
+    }
+    document
 }
 
 fn previous_line(written: &Written, wanted: Previous) -> String {
@@ -366,6 +371,8 @@ mod tests {
             json!({ "key": "k", "revision": 9, "pair": expected })
         );
         assert_eq!(fetched(None), json!({ "key": "k", "revision": 9, "pair": null }));
+        let leased = held().map(|pair| KeyValue { lease: 8, ..pair });
+        assert_eq!(fetched(leased)["pair"]["lease"], 8);
         assert_eq!(
             swapped_document(b"k", &swapped(false, true, held())),
             json!({ "key": "k", "applied": false, "revision": 9, "existed": true, "current": expected })
