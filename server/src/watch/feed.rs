@@ -83,17 +83,6 @@ impl Feed {
         self.shared.inner.lock().expect("no holder of this lock panics")
     }
 
-    /// Takes the right to pump, if nobody has it: from `revision` on, which everybody who joins later has been told.
-    pub(super) fn begin(&self, revision: u64) -> bool {
-        let mut inner = self.inner();
-        if inner.is_pumped {
-            return false;
-        }
-        inner.is_pumped = true;
-        inner.position = revision;
-        true
-    }
-
     /// Gives the right to pump back, unless there is somebody to pump for.
     pub(super) fn rest(&self) -> bool {
         let mut inner = self.inner();
@@ -102,14 +91,21 @@ impl Feed {
         !is_needed
     }
 
-    /// Adds a watch, and says so to its client before anything else is said to it. Until it arrives it is behind.
-    pub(super) fn join(&self, watch: &Watch) -> u64 {
+    /// Adds a watch, and says so to its client before anything else is said to it; until it arrives it is behind. Answers
+    /// with its number, and whether its caller is to pump: then from `revision` on, which the shard has come to. All in one
+    /// step, or the pump could rest between the two.
+    pub(super) fn join(&self, watch: &Watch, revision: u64) -> (u64, bool) {
         let mut inner = self.inner();
         inner.next += 1;
         let number = inner.next;
         inner.behind.insert(number);
         watch.outbox.started(watch.id, watch.after);
-        number
+        let must_pump = !inner.is_pumped;
+        if must_pump {
+            inner.is_pumped = true;
+            inner.position = revision;
+        }
+        (number, must_pump)
     }
 
     /// Counts a watch that was behind among those that keep up, if it has been told all that they have.
@@ -239,5 +235,43 @@ impl Inner {
         self.ranges.remove(number, &watch.range);
         self.with_previous -= usize::from(watch.with_previous);
         Some(watch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(outbox: &Outbox, after: u64) -> Watch {
+        Watch {
+            id: 1,
+            range: KeyRange::all(),
+            with_previous: false,
+            outbox: outbox.clone(),
+            after,
+        }
+    }
+
+    /// A watch that came while the pump was about to rest would be told nothing for ever.
+    #[test]
+    fn whoever_finds_nobody_pumping_pumps() {
+        let (outbox, _outgoing) = Outbox::new(1 << 20);
+        let feed = Feed::new(5);
+        let (first, must_pump) = feed.join(&watch(&outbox, 5), 5);
+        assert!(
+            must_pump && !feed.rest(),
+            "one that is behind is somebody to pump for"
+        );
+        assert!(feed.arrive(first, &watch(&outbox, 5)) && !feed.rest());
+        let (second, must_pump) = feed.join(&watch(&outbox, 3), 9);
+        assert!(
+            !must_pump && !feed.arrive(second, &watch(&outbox, 3)),
+            "it has not been told all"
+        );
+        feed.stop(first);
+        feed.stop(second);
+        assert!(feed.rest());
+        assert!(feed.join(&watch(&outbox, 9), 9).1);
+        assert_eq!(feed.position().0, 9);
     }
 }

@@ -14,7 +14,7 @@ use crate::service::{home, led_elsewhere, unreadable};
 /// How often a shard without changes is asked whether it is still led here.
 const LOOK_AROUND: Duration = Duration::from_millis(250);
 
-/// Tells a shard's watches its changes, until there is no watch left. The caller has begun the feed.
+/// Tells a shard's watches its changes, until there is no watch left. The caller has the right to.
 pub(super) async fn pump(host: Host, local: LocalShard) {
     let feed = &local.feed;
     let mut revisions = feed.revisions();

@@ -61,11 +61,11 @@ pub(crate) fn start(host: &Host, outbox: &Outbox, id: u64, call: StartWatch) -> 
         outbox: outbox.clone(),
         after: after_of(&local, call.from)?,
     };
-    if local.feed.begin(local.store.revision()) {
+    let feed = local.feed.clone();
+    let (number, must_pump) = feed.join(&watch, local.store.revision());
+    if must_pump {
         host.spawn(pump(host.clone(), local.clone()));
     }
-    let feed = local.feed.clone();
-    let number = feed.join(&watch);
     if !feed.arrive(number, &watch) {
         host.spawn(catch_up(host.clone(), local, number, watch));
     }
