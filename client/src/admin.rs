@@ -79,16 +79,15 @@ impl AdminClient {
 
     /// All hosts, but those that have left the cluster for good.
     pub async fn hosts(&self) -> Result<HostsReply, AdminError> {
-        let request = HostsRequest::default();
-        self.call(Effect::Looks, request, |mut admin, request| async move {
-            admin.hosts(request).await
-        })
-        .await
+        self.hosts_of(HostsRequest::default()).await
     }
 
     /// All hosts, and those that have left the cluster for good.
     pub async fn hosts_and_decommissioned(&self) -> Result<HostsReply, AdminError> {
-        let request = HostsRequest { decommissioned: true };
+        self.hosts_of(HostsRequest { decommissioned: true }).await
+    }
+
+    async fn hosts_of(&self, request: HostsRequest) -> Result<HostsReply, AdminError> {
         self.call(Effect::Looks, request, |mut admin, request| async move {
             admin.hosts(request).await
         })

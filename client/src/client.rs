@@ -165,7 +165,6 @@ impl Client {
         value: impl Into<Bytes>,
         previous: Previous,
     ) -> Result<Written, MutationError> {
-        self.cluster.shared.counters.puts.add(1);
         let return_previous = previous == Previous::Value;
         let put = Put {
             key: key.into(),
@@ -173,6 +172,11 @@ impl Client {
             return_previous,
             lease: 0,
         };
+        self.set(put).await
+    }
+
+    pub(crate) async fn set(&self, put: Put) -> Result<Written, MutationError> {
+        self.cluster.shared.counters.puts.add(1);
         self.write(mutation::Op::Put(put)).await
     }
 
@@ -203,7 +207,6 @@ impl Client {
         expect: Expect,
         new_value: impl Into<Bytes>,
     ) -> Result<Swapped, MutationError> {
-        self.cluster.shared.counters.compare_and_sets.add(1);
         let swap = CompareAndSet {
             key: key.into(),
             expect: Some(expect.into()),
@@ -214,6 +217,7 @@ impl Client {
     }
 
     pub(crate) async fn swap(&self, swap: CompareAndSet) -> Result<Swapped, MutationError> {
+        self.cluster.shared.counters.compare_and_sets.add(1);
         let (revision, outcome) = self.mutate(mutation::Op::CompareAndSet(swap)).await?;
         let MutationResult {
             applied,

@@ -528,7 +528,7 @@ impl Operation {
 }
 
 /// The nearer of two ends of a range, of which an empty one is infinitely far.
-fn nearer(a: &Bytes, b: &Bytes) -> Bytes {
+pub(crate) fn nearer(a: &Bytes, b: &Bytes) -> Bytes {
     match (a.is_empty(), b.is_empty()) {
         (true, _) => b.clone(),
         (_, true) => a.clone(),

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use crate::{
-    client::Client,
+    client::{Client, misread},
     dispatch::Operation,
-    error::{End, Failure, MutationError, ReadError},
+    error::{MutationError, ReadError},
     operation::{Expect, Swapped, Written},
     proto::{self, CompareAndSet, GrantLease, KeepLease, Put, RevokeLease, mutation, reply},
 };
@@ -100,13 +100,7 @@ impl Client {
                 keys_total: found.keys_total,
                 keys: found.keys,
             })),
-            _ => Err(self
-                .failed(Failure {
-                    end: End::Attempts,
-                    attempts: 1,
-                    cause: "a question for a lease was answered with something else".to_owned(),
-                })
-                .into()),
+            _ => Err(self.failed(misread()).into()),
         }
     }
 
@@ -126,7 +120,7 @@ impl Client {
             return_previous: false,
             lease,
         };
-        self.write(mutation::Op::Put(put)).await
+        self.set(put).await
     }
 
     /// Sets a key that is to hang on a lease of its shard, if it is as expected: how a lock is taken.

@@ -5,6 +5,7 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::{
+    dispatch::nearer,
     operation::KeyRange,
     proto::{self, KeyValue},
     setback::Refusal,
@@ -109,11 +110,7 @@ fn range_of(part: &proto::WatchedPart) -> KeyRange {
 /// The keys that two ranges share, if there are any.
 pub(super) fn common(a: &KeyRange, b: &KeyRange) -> Option<KeyRange> {
     let start = a.start.clone().max(b.start.clone());
-    let end = match (a.end.is_empty(), b.end.is_empty()) {
-        (true, _) => b.end.clone(),
-        (_, true) => a.end.clone(),
-        _ => a.end.clone().min(b.end.clone()),
-    };
+    let end = nearer(&a.end, &b.end);
     (end.is_empty() || start < end).then_some(KeyRange { start, end })
 }
 

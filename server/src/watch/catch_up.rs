@@ -3,7 +3,7 @@
 use client::proto::{Error, Event};
 use storage::shard::{ChangePage, ReadError};
 
-use super::event::{event, page, told};
+use super::event::{events, page, told};
 use super::feed::Watch;
 use super::pump::is_led_here;
 use crate::host::{Host, LocalShard};
@@ -53,9 +53,7 @@ fn missed(host: &Host, local: &LocalShard, watch: &Watch) -> Result<(ChangePage,
     let end = (!watch.range.end.is_empty()).then_some(&watch.range.end[..]);
     let query = page(&host.config().watch, watch.after, &watch.range.start, end);
     let page = local.store.changes(query)?;
-    let changes = page.changes.iter();
-    let events = changes.map(|change| event(&local.store, change, watch.with_previous));
-    let events = events.collect::<Result<_, _>>()?;
+    let events = events(&local.store, &page, watch.with_previous)?;
     Ok((page, events))
 }
 

@@ -2,13 +2,24 @@
 
 use client::proto::watch_reply::Reply;
 use client::proto::{Event, WatchEvents, WatchReply};
-use storage::shard::{ChangeQuery, KeyValue, ReadError, ShardStore};
+use storage::shard::{ChangePage, ChangeQuery, KeyValue, ReadError, ShardStore};
 
 use crate::config::WatchConfig;
 use crate::service::key_value;
 
-/// A change as it is told, with what it replaced if that is asked for.
-pub(super) fn event(store: &ShardStore, change: &KeyValue, with_previous: bool) -> Result<Event, ReadError> {
+/// A page's changes as they are told, with what they replaced if that is asked for.
+pub(super) fn events(
+    store: &ShardStore,
+    page: &ChangePage,
+    with_previous: bool,
+) -> Result<Vec<Event>, ReadError> {
+    let changes = page.changes.iter();
+    changes
+        .map(|change| event(store, change, with_previous))
+        .collect()
+}
+
+fn event(store: &ShardStore, change: &KeyValue, with_previous: bool) -> Result<Event, ReadError> {
     let previous = match with_previous {
         true => store.version_before(&change.key, change.mod_revision)?,
         false => None,

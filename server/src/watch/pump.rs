@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use client::proto::Event;
-use storage::shard::{ChangePage, ReadError};
+use storage::shard::ReadError;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::catch_up::catch_up;
-use super::event::{event, page};
+use super::event::{events, page};
 use crate::host::{Host, LocalShard};
 use crate::service::{home, led_elsewhere, unreadable};
 
@@ -56,7 +55,7 @@ fn tell_news(host: &Host, local: &LocalShard) -> Result<(), ReadError> {
         let (position, with_previous) = local.feed.position();
         let query = page(&host.config().watch, position, b"", None);
         let news = local.store.changes(query)?;
-        let events = events(local, &news, with_previous)?;
+        let events = events(&local.store, &news, with_previous)?;
         let Some(behind) = local.feed.tell(&news, events, with_previous) else {
             continue;
         };
@@ -67,11 +66,4 @@ fn tell_news(host: &Host, local: &LocalShard) -> Result<(), ReadError> {
             return Ok(());
         }
     }
-}
-
-fn events(local: &LocalShard, page: &ChangePage, with_previous: bool) -> Result<Vec<Event>, ReadError> {
-    let changes = page.changes.iter();
-    changes
-        .map(|change| event(&local.store, change, with_previous))
-        .collect()
 }
