@@ -677,6 +677,7 @@ fn kind_name(outcome: &Outcome) -> String {
             format!("transacted, succeeded {succeeded}, replayed {}", outcome.replayed)
         }
         OutcomeKind::SessionOpened => "session opened".to_owned(),
+        OutcomeKind::Split => "split".to_owned(),
         OutcomeKind::Refused(refusal) => format!("{refusal:?}"),
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::fresh::FreshRow;
-use super::machine::KeyValue;
+use super::machine::{KeyValue, ShardRange};
 use super::read::ReadError;
 use super::record::{Kind, Row, row_key, split_row_key, unseal};
 use super::store::{Inner, ShardStore};
@@ -40,6 +40,8 @@ pub struct ChangePage {
     pub through: u64,
     /// The shard's revision when the page was made: where `through` is less, there is more.
     pub newest: u64,
+    /// The shard's range when the page was made. Of keys outside it the page says nothing: they are another shard's.
+    pub range: ShardRange,
 }
 
 impl ShardStore {
@@ -51,6 +53,7 @@ impl ShardStore {
         let mut page = Page::new(query);
         let (rows, newest) = {
             let inner = self.shared.read();
+            page.range = inner.state.range.clone();
             inner.check_complete(query.after)?;
             let newest = inner.state.revision;
             if query.after >= newest {
@@ -76,7 +79,7 @@ impl ShardStore {
             if !page.has_room_for(revision) {
                 break;
             }
-            if query.wants(name) {
+            if page.wants(name) {
                 page.push(revision, name, unseal(Kind::Row, &key, record)?);
             }
         }
@@ -126,6 +129,7 @@ impl Inner {
 /// A page that is being filled.
 struct Page<'a> {
     query: ChangeQuery<'a>,
+    range: ShardRange,
     changes: Vec<KeyValue>,
     rows: usize,
     bytes: usize,
@@ -138,12 +142,21 @@ impl<'a> Page<'a> {
     fn new(query: ChangeQuery<'a>) -> Page<'a> {
         Page {
             query,
+            range: ShardRange {
+                start: Bytes::new(),
+                end: None,
+                r#gen: 0,
+            },
             changes: Vec::new(),
             rows: 0,
             bytes: 0,
             at: query.after,
             is_cut: false,
         }
+    }
+
+    fn wants(&self, key: &[u8]) -> bool {
+        self.query.wants(key) && self.range.contains(key)
     }
 
     fn take_from_memory(&mut self, inner: &Inner) {
@@ -153,7 +166,7 @@ impl<'a> Page<'a> {
             if !self.has_room_for(revision) {
                 return;
             }
-            if self.query.wants(key) {
+            if self.wants(key) {
                 self.push(revision, key, row.clone());
             }
         }
@@ -192,6 +205,7 @@ impl<'a> Page<'a> {
             changes: self.changes,
             through: if self.is_cut { self.at } else { end },
             newest,
+            range: self.range,
         }
     }
 }

@@ -30,6 +30,9 @@ pub enum CaptureError {
     /// An earlier commit or installation has an unknown outcome; the file must be opened anew.
     #[error("an earlier write of the shard's file has an unknown outcome")]
     Stopped,
+    /// The shard was split, and the new shard's replica is not durable yet: this one must stay before the split.
+    #[error("the replica of a new shard, split off this one, has no file yet")]
+    HoldsHeirs,
 }
 
 /// Why a checkpoint was not written.
@@ -214,6 +217,10 @@ impl Drop for Capture {
 impl Inner {
     /// Claims the file for one activity.
     pub(crate) fn begin(&mut self, activity: Activity) -> Result<(), CaptureError> {
+        self.heirs.retain(|heir| !heir.is_settled());
+        if !self.heirs.is_empty() {
+            return Err(CaptureError::HoldsHeirs);
+        }
         match self.activity {
             Activity::Idle => self.activity = activity,
             Activity::Checkpoint | Activity::Install => return Err(CaptureError::InProgress),

@@ -14,7 +14,8 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::record::{BatchBody, EndedLeasesBody, Kind, UnsealError, kind_of, seal, unseal};
+use super::record::{BatchBody, EndedLeasesBody, Kind, SplitBody, UnsealError, kind_of, seal, unseal};
+use super::split::Split;
 
 /// A change to a shard's data. Applied at most once for each (session, sequence).
 #[derive(Clone, PartialEq, Message)]
@@ -303,6 +304,8 @@ pub struct Batch {
     pub mutations: Vec<Option<Mutation>>,
     /// Leases that the leader saw come to their end. An entry has these or mutations.
     pub ended_leases: Vec<EndedLease>,
+    /// The shard is split. Such an entry has nothing else.
+    pub split: Option<Split>,
 }
 
 /// A lease that came to its end, as its leader saw it.
@@ -337,23 +340,45 @@ pub fn encode_ended_leases(stamped_ms: u64, ended: Vec<EndedLease>) -> Bytes {
     seal(Kind::EndedLeases, b"", &body)
 }
 
+/// A log payload that splits the shard. `stamped_ms` is the leader's time.
+pub fn encode_split(stamped_ms: u64, split: Split) -> Bytes {
+    seal(Kind::Split, b"", &SplitBody { stamped_ms, split })
+}
+
 /// The batch in a log payload.
 pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
-    if kind_of(&payload) == Some(Kind::EndedLeases as u8) {
+    let kind = kind_of(&payload);
+    if kind == Some(Kind::EndedLeases as u8) {
         let body: EndedLeasesBody = unseal(Kind::EndedLeases, b"", payload)?;
         return Ok(Batch {
-            stamped_ms: body.stamped_ms,
-            mutations: Vec::new(),
             ended_leases: body.ended,
+            ..Batch::empty(body.stamped_ms)
+        });
+    }
+    if kind == Some(Kind::Split as u8) {
+        let body: SplitBody = unseal(Kind::Split, b"", payload)?;
+        return Ok(Batch {
+            split: Some(body.split),
+            ..Batch::empty(body.stamped_ms)
         });
     }
     let body: BatchBody = unseal(Kind::Batch, b"", payload)?;
     let decode = |encoded: Bytes| Mutation::decode(encoded).ok();
     Ok(Batch {
-        stamped_ms: body.stamped_ms,
         mutations: body.mutations.into_iter().map(decode).collect(),
-        ended_leases: Vec::new(),
+        ..Batch::empty(body.stamped_ms)
     })
+}
+
+impl Batch {
+    fn empty(stamped_ms: u64) -> Batch {
+        Batch {
+            stamped_ms,
+            mutations: Vec::new(),
+            ended_leases: Vec::new(),
+            split: None,
+        }
+    }
 }
 
 #[cfg(test)]

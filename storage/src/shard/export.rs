@@ -84,7 +84,7 @@ impl Export {
         loop {
             match self.stage {
                 Stage::Begin => return Ok(Some(self.begin())),
-                Stage::Rows => match take_records(&mut self.rows, Kind::Row)? {
+                Stage::Rows => match self.take_rows()? {
                     body if body.records.is_empty() => self.stage = Stage::Sessions,
                     body => {
                         self.rows_sent += body.records.len() as u64;
@@ -102,6 +102,12 @@ impl Export {
                 Stage::Done => return Ok(None),
             }
         }
+    }
+
+    fn take_rows(&mut self) -> Result<RecordsBody, ExportError> {
+        let Export { rows, checkpoint, .. } = self;
+        let mut own = rows.filter(|stored| !matches!(stored, Ok((key, _)) if !checkpoint.owns_row(key)));
+        take_records(&mut own, Kind::Row)
     }
 
     fn begin(&mut self) -> Bytes {
@@ -149,7 +155,10 @@ impl std::fmt::Debug for Export {
 }
 
 /// Records up to a frame's size.
-fn take_records(source: &mut Rows, kind: Kind) -> Result<RecordsBody, ExportError> {
+fn take_records(
+    source: &mut impl Iterator<Item = Result<(Bytes, Bytes), ReadEngineError>>,
+    kind: Kind,
+) -> Result<RecordsBody, ExportError> {
     let (mut records, mut bytes) = (Vec::new(), 0);
     while bytes < FRAME_BYTES
         && let Some(stored) = source.next()

@@ -171,6 +171,14 @@ pub(crate) fn position(body: &PositionBody) -> Position {
     }
 }
 
+impl CheckpointBody {
+    /// Whether a row under this key is one of the checkpoint's: others went to another shard in a split.
+    pub(crate) fn owns_row(&self, row_key: &[u8]) -> bool {
+        let key = split_row_key(row_key).map_or(&[][..], |(_, key)| key);
+        self.start <= key && self.end.as_ref().is_none_or(|end| key < end)
+    }
+}
+
 /// Whose file a view is of.
 pub(crate) fn read_identity(view: &ReadView) -> Result<IdentityBody, OpenShardError> {
     read_meta(view, Kind::Identity, IDENTITY_KEY)
@@ -230,15 +238,18 @@ fn restore(checkpoint: &CheckpointBody) -> State {
     }
 }
 
-/// Answers with the bytes read.
+/// Answers with the bytes read. Rows outside the range went to another shard when this one was split.
 fn load_rows(rows: &TableView, state: &mut State) -> Result<u64, OpenShardError> {
     let mut bytes = 0;
     for stored in rows.range(..)? {
         let (row_key, record) = stored?;
-        bytes += (row_key.len() + record.len()) as u64;
         let (revision, key) = split_row_key(&row_key)
             .filter(|(revision, _)| *revision <= state.revision)
             .ok_or_else(|| OpenShardError::Corrupt(format!("a row has the key {row_key:?}")))?;
+        if !state.range.contains(key) {
+            continue;
+        }
+        bytes += (row_key.len() + record.len()) as u64;
         let row: Row = unseal(Kind::Row, &row_key, record)?;
         let key = state.keys.record(key, Head::new(revision, &row));
         state.leases.attach(&key, row.lease);

@@ -93,6 +93,23 @@ impl FreshRows {
         row
     }
 
+    /// Takes out the rows of the keys from `key` on.
+    pub(crate) fn split_off(&mut self, key: &[u8]) -> FreshRows {
+        let (mut lower, mut upper) = (FreshRows::default(), FreshRows::default());
+        let FreshRows { first, further, .. } = std::mem::take(self);
+        let further = further
+            .into_iter()
+            .flat_map(|(revision, rows)| rows.into_iter().map(move |row| (revision, row)));
+        for (revision, row) in first.into_iter().chain(further) {
+            match *row.key < *key {
+                true => lower.insert(revision, row),
+                false => upper.insert(revision, row),
+            }
+        }
+        *self = lower;
+        upper
+    }
+
     /// Takes back rows that were to be written.
     pub(crate) fn absorb(&mut self, rows: &FreshRows) {
         for (revision, row) in rows.iter() {

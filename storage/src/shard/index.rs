@@ -12,6 +12,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
+use bytes::Bytes;
+
 use super::fingerprint::Fingerprint;
 use super::key::Key;
 use super::record::Row;
@@ -125,6 +127,53 @@ impl KeyIndex {
             self.expect_death(head.mod_revision, head.mod_revision, &own);
         }
         own
+    }
+
+    /// Whether this version of a key is recorded.
+    pub(crate) fn has(&self, key: &[u8], revision: u64) -> bool {
+        let Some(versions) = self.keys.get(key) else {
+            return false;
+        };
+        versions.head.mod_revision == revision || versions.older.binary_search(&revision).is_ok()
+    }
+
+    /// Takes out the keys from `key` on. Visits each of them.
+    pub(crate) fn split_off(&mut self, key: &[u8]) -> KeyIndex {
+        let mut upper = KeyIndex {
+            keys: self.keys.split_off(key),
+            ..KeyIndex::default()
+        };
+        for (own, versions) in &upper.keys {
+            upper.versions += 1 + versions.older.len() as u64;
+            let (bytes, print) = weight_of(own, &versions.head);
+            upper.live_keys += u64::from(versions.head.is_live());
+            upper.live_bytes += bytes;
+            upper.print_sum = upper.print_sum.wrapping_add(print);
+        }
+        self.versions -= upper.versions;
+        self.live_keys -= upper.live_keys;
+        self.live_bytes -= upper.live_bytes;
+        self.print_sum = self.print_sum.wrapping_sub(upper.print_sum);
+        let is_upper = |dying: &Dying| *dying.key >= *key;
+        (upper.dying, self.dying) = std::mem::take(&mut self.dying).into_iter().partition(is_upper);
+        upper
+    }
+
+    /// The first key of the second half, by bytes; `None` with fewer than two keys.
+    pub(crate) fn middle_key(&self) -> Option<Bytes> {
+        let mut seen_bytes = 0;
+        let mut live = self.live_range(&[], None);
+        let (first, head) = live.next()?;
+        seen_bytes += weight_of(first, head).0;
+        let mut last = None;
+        for (key, head) in live {
+            last = Some(key);
+            if seen_bytes * 2 >= self.live_bytes {
+                break;
+            }
+            seen_bytes += weight_of(key, head).0;
+        }
+        last.map(|key| Bytes::copy_from_slice(key))
     }
 
     /// The revision of the version that was the newest at `revision`.
@@ -254,11 +303,22 @@ impl KeyIndex {
         if !head.is_live() {
             return;
         }
-        let bytes = key.len() as i64 + i64::from(head.value_len);
+        let (bytes, print) = weight_of(key, head);
         self.live_keys = self.live_keys.wrapping_add_signed(sign);
-        self.live_bytes = self.live_bytes.wrapping_add_signed(sign * bytes);
-        let print = head_fingerprint(key, head) as i64;
+        self.live_bytes = self.live_bytes.wrapping_add_signed(sign * bytes as i64);
+        let print = print as i64;
         self.print_sum = self.print_sum.wrapping_add_signed(print.wrapping_mul(sign));
+    }
+}
+
+/// What a key counts for with its newest version: bytes of key and value, and its part of the fingerprint.
+fn weight_of(key: &[u8], head: &Head) -> (u64, u64) {
+    match head.is_live() {
+        true => (
+            key.len() as u64 + u64::from(head.value_len),
+            head_fingerprint(key, head),
+        ),
+        false => (0, 0),
     }
 }
 

@@ -131,6 +131,22 @@ impl Leases {
         self.by_id.insert(id, lease);
     }
 
+    /// Takes out the keys from `key` on. Each side has all leases, with their lengths and counts, and its own keys on them.
+    pub(crate) fn split_off(&mut self, key: &[u8]) -> Leases {
+        let split = |(id, lease): (&u64, &mut Lease)| {
+            let upper = Lease {
+                ttl_ms: lease.ttl_ms,
+                renewals: lease.renewals,
+                keys: lease.keys.split_off(key),
+            };
+            (*id, upper)
+        };
+        Leases {
+            by_id: self.by_id.iter_mut().map(split).collect(),
+            of_key: self.of_key.split_off(key),
+        }
+    }
+
     pub(crate) fn bodies(&self) -> Vec<LeaseBody> {
         let body = |(id, lease): (&u64, &Lease)| LeaseBody {
             id: *id,

@@ -59,6 +59,16 @@ impl ShardRange {
     pub fn contains(&self, key: &[u8]) -> bool {
         self.start <= key && self.end.as_ref().is_none_or(|end| key < end)
     }
+
+    /// Whether the range holds all keys of `[start, end)`; an `end` of `None` means to the end of the key space.
+    pub fn covers(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+        let ends_within = match (&self.end, end) {
+            (None, _) => true,
+            (Some(own), Some(end)) => end <= own,
+            (Some(_), None) => false,
+        };
+        self.start <= start && ends_within
+    }
 }
 
 /// A key that exists, and its newest version at the time of reading.
@@ -115,6 +125,8 @@ pub enum OutcomeKind {
     },
     /// The session is open.
     SessionOpened,
+    /// The shard was split.
+    Split,
     /// It was not executed.
     Refused(Refusal),
 }
@@ -190,7 +202,7 @@ enum Change<'m> {
 }
 
 /// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order, or one for the leases
-/// that it ends.
+/// that it ends, or one for a split. What an accepted split parts, its caller parts, who knows where the rows lie.
 pub(crate) fn apply_batch(
     state: &mut State,
     at: Position,
@@ -215,6 +227,12 @@ pub(crate) fn apply_batch(
     let mut outcomes: Vec<Outcome> = batch.mutations.iter().map(apply).collect();
     if !batch.ended_leases.is_empty() {
         outcomes.push(state.end_leases(&batch.ended_leases));
+    }
+    if let Some(split) = &batch.split {
+        outcomes.push(match state.check_split(split) {
+            Ok(()) => state.executed(OutcomeKind::Split),
+            Err(refusal) => state.refused(refusal),
+        });
     }
     state.retention.observe(state.clock_ms, state.revision);
     state.applied = Some(at);
@@ -546,7 +564,7 @@ impl State {
             OutcomeKind::Transacted { succeeded, .. } => Effect::Transacted {
                 succeeded: *succeeded,
             },
-            OutcomeKind::SessionOpened | OutcomeKind::Refused(_) => return,
+            OutcomeKind::SessionOpened | OutcomeKind::Split | OutcomeKind::Refused(_) => return,
         };
         let remembered = Remembered {
             effect,

@@ -12,6 +12,7 @@
 //! - [`checkpoint`]: writing the state down while entries are still applied.
 //! - [`changes`]: changes by revision, as watchers are told of them.
 //! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
+//! - [`split`]: the upper part of the range becomes another shard's.
 //! - [`rewrite`]: a file that is mostly empty gives its space back.
 //!
 //! It does not know who proposes, what a host is, or what the caller's mark means.
@@ -36,12 +37,15 @@ mod retention;
 pub mod rewrite;
 mod row_cache;
 mod session;
+mod split;
 pub mod store;
 mod transaction;
 
 pub use changes::{ChangePage, ChangeQuery};
 pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
-pub use command::{Batch, DecodeError, EndedLease, decode_batch, encode_batch, encode_ended_leases};
+pub use command::{
+    Batch, DecodeError, EndedLease, decode_batch, encode_batch, encode_ended_leases, encode_split,
+};
 pub use export::{Export, ExportError};
 pub use file::OpenShardError;
 pub use frame::FrameError;
@@ -53,5 +57,6 @@ pub use read::{Found, History, ReadError, ScanPage, ShardStats};
 pub use record::UnsealError;
 pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
 pub use row_cache::RowCache;
+pub use split::{Heir, SPLIT_BASE, Split, Successor};
 pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};
 pub use transaction::Acted;

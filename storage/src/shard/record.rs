@@ -13,6 +13,7 @@
 //! must not misread takes a new kind or version.
 
 use super::command::EndedLease;
+use super::split::Split;
 use crate::seeded_bug;
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -37,6 +38,8 @@ pub(crate) enum Kind {
     Session = 5,
     /// A log payload: [`EndedLeasesBody`].
     EndedLeases = 6,
+    /// A log payload: [`SplitBody`].
+    Split = 7,
 }
 
 /// Why a sealed record was not accepted.
@@ -142,6 +145,15 @@ pub(crate) struct EndedLeasesBody {
     pub(crate) stamped_ms: u64,
     #[prost(message, repeated, tag = "2")]
     pub(crate) ended: Vec<EndedLease>,
+}
+
+/// A split, as a log entry carries it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SplitBody {
+    #[prost(uint64, tag = "1")]
+    pub(crate) stamped_ms: u64,
+    #[prost(message, required, tag = "2")]
+    pub(crate) split: Split,
 }
 
 /// Whose file this is. Never changes.

@@ -25,12 +25,12 @@ use super::file::{OpenShardError, ROWS, SESSIONS, read_checkpoint, read_identity
 use super::frame::FRAME_BYTES;
 use super::record::{CheckpointBody, Kind, verify};
 use super::store::{Activity, Inner, ShardStore, Shared, beside, create_engine, remove_leftover};
-use crate::engine::{Durability, Engine, ReadView, Rows, TableView, WriteEngineError};
+use crate::engine::{Durability, Engine, ReadEngineError, ReadView, Rows, TableView, WriteEngineError};
 use crate::failpoint;
 use crate::failpoint::HostFailpoints;
 
 /// Pieces between two syncs: bounds what the engine keeps in memory.
-const PIECES_PER_SYNC: u64 = 16;
+pub(crate) const PIECES_PER_SYNC: u64 = 16;
 
 /// When a shard's file is rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,8 +180,9 @@ impl ShardStore {
         let Shared {
             owner, failpoints, ..
         } = &*self.shared;
-        copy_table(&source, &written, ROWS, Kind::Row, failpoints)?;
-        copy_table(&source, &written, SESSIONS, Kind::Session, failpoints)?;
+        let own = |key: &[u8]| checkpoint.owns_row(key);
+        copy_table(&source, &written, ROWS, Kind::Row, own, failpoints)?;
+        copy_table(&source, &written, SESSIONS, Kind::Session, |_| true, failpoints)?;
         failpoint!(failpoints, "shard.rewrite.before_finish").map_err(WriteEngineError::Io)?;
         written.write(Durability::Synced, |tx| write_meta(tx, owner, &checkpoint))?;
         let (rows, live_bytes) = self
@@ -278,16 +279,18 @@ impl Drop for Target {
     }
 }
 
-/// Copies one table in pieces, each a transaction. Every record is verified before it is written.
+/// Copies the wanted records of one table in pieces, each a transaction. Every record is verified before it is written.
 fn copy_table(
     source: &ReadView,
     target: &Engine,
     table: &str,
     kind: Kind,
+    wanted: impl Fn(&[u8]) -> bool,
     failpoints: &HostFailpoints,
 ) -> Result<(), RewriteError> {
     let read = |error: OpenShardError| RewriteError::Read(error);
-    let mut records = source.range(table, ..).map_err(|error| read(error.into()))?;
+    let records = source.range(table, ..).map_err(|error| read(error.into()))?;
+    let mut records = records.filter(|stored| !matches!(stored, Ok((key, _)) if !wanted(key)));
     for piece in 1.. {
         let records = take_piece(&mut records, kind).map_err(read)?;
         if records.is_empty() {
@@ -306,7 +309,10 @@ fn copy_table(
     Ok(())
 }
 
-fn take_piece(source: &mut Rows, kind: Kind) -> Result<Vec<(Bytes, Bytes)>, OpenShardError> {
+fn take_piece(
+    source: &mut impl Iterator<Item = Result<(Bytes, Bytes), ReadEngineError>>,
+    kind: Kind,
+) -> Result<Vec<(Bytes, Bytes)>, OpenShardError> {
     let (mut piece, mut bytes) = (Vec::new(), 0);
     while bytes < FRAME_BYTES
         && let Some(stored) = source.next()

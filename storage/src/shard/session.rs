@@ -141,6 +141,11 @@ impl Sessions {
             .collect()
     }
 
+    /// Every open session, as its durable body.
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = (u64, SessionBody)> {
+        self.open.iter().map(|(id, session)| (*id, session.body()))
+    }
+
     /// Takes back what [`Sessions::take_changed`] gave out and was not written.
     pub(crate) fn mark_changed(&mut self, ids: impl IntoIterator<Item = u64>) {
         self.changed.extend(ids);

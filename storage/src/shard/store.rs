@@ -24,11 +24,14 @@ use super::file::{Loaded, OpenShardError, checkpoint_body, engine_options, load,
 use super::fresh::FreshRows;
 use super::key::Key;
 use super::limits::Limits;
-use super::machine::{Outcome, Position, ShardRange, State, StoredValues, apply_batch, values_needed};
+use super::machine::{
+    Outcome, OutcomeKind, Position, ShardRange, State, StoredValues, apply_batch, values_needed,
+};
 use super::read::ReadError;
 use super::record::IdentityBody;
 use super::rewrite::{FileSize, RewriteLimits};
 use super::row_cache::RowCache;
+use super::split::Heir;
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
 use crate::failpoint;
@@ -155,6 +158,8 @@ pub(crate) struct Inner {
     pub(crate) durable: Durable,
     pub(crate) activity: Activity,
     pub(crate) importing: bool,
+    /// What is held for replicas that do not exist yet.
+    pub(crate) heirs: Vec<Arc<Heir>>,
 }
 
 /// What the newest checkpoint says.
@@ -258,7 +263,14 @@ impl ShardStore {
         };
         let batch = decode_batch(payload.clone())?;
         let stored = self.read_values(&batch)?;
-        Ok(apply_batch(&mut self.shared.write().state, at, &batch, &stored))
+        let mut inner = self.shared.write();
+        let outcomes = apply_batch(&mut inner.state, at, &batch, &stored);
+        if let Some(split) = &batch.split
+            && outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Split)
+        {
+            inner.split(split, self.shared.owner.replica_id);
+        }
+        Ok(outcomes)
     }
 
     /// The position applied last; at open, the newest checkpoint's.
@@ -367,6 +379,7 @@ impl Inner {
             rewritten: None,
             activity: Activity::Idle,
             importing: false,
+            heirs: Vec::new(),
         }
     }
 }
@@ -437,7 +450,7 @@ pub(crate) fn move_into_place(disk: &dyn Disk, from: &Path, to: &Path) -> io::Re
     disk.rename(from, to)
 }
 
-fn owner(identity: &ShardIdentity) -> IdentityBody {
+pub(crate) fn owner(identity: &ShardIdentity) -> IdentityBody {
     IdentityBody {
         cluster_id: identity.cluster_id.clone(),
         shard_id: identity.shard_id,

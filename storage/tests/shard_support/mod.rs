@@ -202,6 +202,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
             format!("comparisons held: {succeeded}{}", acted.collect::<String>())
         }
         OutcomeKind::SessionOpened => "session open".to_owned(),
+        OutcomeKind::Split => "split".to_owned(),
         OutcomeKind::Refused(refusal) => format!("refused: {}", describe_refusal(*refusal)),
     };
     let replayed = if outcome.replayed { " (remembered)" } else { "" };
