@@ -16,7 +16,7 @@ use crate::{
         DepartureRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest,
         JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
         MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest,
-        ShardsReply, ShardsRequest, StatusReply, StatusRequest, admin_client,
+        ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -149,6 +149,14 @@ impl AdminClient {
     pub async fn move_home(&self, request: MoveHomeRequest) -> Result<MigrationReply, AdminError> {
         self.call(Effect::Changes, request, |mut admin, request| async move {
             admin.move_home(request).await
+        })
+        .await
+    }
+
+    /// Gives the upper part of a shard's range to a new shard. Answers once the split is logged.
+    pub async fn split_shard(&self, request: SplitShardRequest) -> Result<MigrationReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.split_shard(request).await
         })
         .await
     }

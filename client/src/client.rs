@@ -1,6 +1,6 @@
 //! The handle an application holds.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -293,6 +293,26 @@ impl Client {
                 end: shard.end.clone(),
             },
             home: shard.home.as_deref().map(str::to_owned),
+        }
+    }
+
+    /// The shards that hold parts of a range, as far as this client knows, each with a key of its part.
+    pub(crate) fn shards_in(&self, range: &KeyRange) -> BTreeMap<u64, Bytes> {
+        let table = self.cluster.routes.table();
+        let (mut shards, mut next) = (BTreeMap::new(), range.start.clone());
+        loop {
+            let shard = table.shard_of(&next);
+            // There is no empty key.
+            let key = if next.is_empty() {
+                Bytes::from_static(&[0])
+            } else {
+                next
+            };
+            shards.insert(shard.id, key);
+            next = shard.end.clone();
+            if next.is_empty() || !range.end.is_empty() && next >= range.end {
+                return shards;
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A lease is a shard's own. [`Lease`] is one id on as many shards as it is used on: it is granted on each before its first
 //! key there, and kept on all of them. Its parts end one by one, each when its own shard has not heard of it for its length.
+//! A shard that is split has the lease on both sides from then on, and each side counts for itself: so a lease is kept on
+//! every shard that now holds a part of a range on which it was granted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,8 +18,9 @@ use crate::{
     client::{Client, misread},
     dispatch::Operation,
     error::{MutationError, ReadError},
-    operation::{Expect, Swapped, Written},
+    operation::{Expect, KeyRange, Swapped, Written},
     proto::{self, CompareAndSet, GrantLease, KeepLease, Put, RevokeLease, mutation, reply},
+    watch::common,
 };
 
 /// What a shard knows of a lease.
@@ -153,8 +156,8 @@ pub struct Lease {
     client: Client,
     id: u64,
     ttl: Duration,
-    /// A key of each shard on which it was granted.
-    granted: Mutex<BTreeMap<u64, Bytes>>,
+    /// The ranges of the shards on which it was granted, as they were then.
+    granted: Mutex<Vec<KeyRange>>,
     /// Held while it is granted on a shard.
     granting: tokio::sync::Mutex<()>,
 }
@@ -202,10 +205,21 @@ impl Lease {
     /// # Errors
     /// [`MutationError::NoLease`] where it has ended on one of them; it was begun anew on the others that could be asked.
     pub async fn keep(&self) -> Result<(), MutationError> {
-        let keys: Vec<Bytes> = self.granted().values().cloned().collect();
-        let keeping = keys.into_iter().map(|key| self.client.keep_lease(key, self.id));
-        let kept = futures_util::future::join_all(keeping).await;
-        kept.into_iter().collect()
+        let mut kept = BTreeSet::new();
+        let mut outcome = Ok(());
+        loop {
+            // What was kept may have shown that a shard was split meanwhile.
+            let mut parts = self.parts();
+            parts.retain(|shard, _| kept.insert(*shard));
+            if parts.is_empty() {
+                return outcome;
+            }
+            let keeping = parts
+                .into_values()
+                .map(|key| self.client.keep_lease(key, self.id));
+            let all = futures_util::future::join_all(keeping).await;
+            outcome = all.into_iter().fold(outcome, Result::and);
+        }
     }
 
     /// Keeps it, three times in its length, until it has ended somewhere, and says so. What fails otherwise is tried again.
@@ -228,8 +242,7 @@ impl Lease {
                 }
                 () = &mut turn => {
                     turn = clock.sleep(self.ttl / 3);
-                    let granted = self.granted().clone();
-                    for (shard, key) in granted {
+                    for (shard, key) in self.parts() {
                         if waiting.insert(shard) {
                             let keeping = self.client.keep_lease(key, self.id);
                             asked.push(keeping.map(move |kept| (shard, kept)));
@@ -242,30 +255,47 @@ impl Lease {
 
     /// Ends it everywhere, and deletes its keys. That it has ended already is no error.
     pub async fn revoke(self) -> Result<(), MutationError> {
-        let keys: Vec<Bytes> = self.granted().values().cloned().collect();
-        for key in keys {
-            match self.client.revoke_lease(key, self.id).await {
-                Ok(_) | Err(MutationError::NoLease { .. }) => {}
-                Err(error) => return Err(error),
+        let mut revoked = BTreeSet::new();
+        loop {
+            let mut parts = self.parts();
+            parts.retain(|shard, _| revoked.insert(*shard));
+            if parts.is_empty() {
+                return Ok(());
+            }
+            for key in parts.into_values() {
+                match self.client.revoke_lease(key, self.id).await {
+                    Ok(_) | Err(MutationError::NoLease { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
-        Ok(())
     }
 
     /// Makes sure that it was granted on the shard of a key.
     async fn grant(&self, key: &Bytes) -> Result<(), MutationError> {
-        let shard = self.client.locate(key).shard_id;
         let _one_at_a_time = self.granting.lock().await;
-        if self.granted().contains_key(&shard) {
+        if self.granted().iter().any(|range| range.contains(key)) {
             return Ok(());
         }
+        let before = self.client.locate(key).range;
         // That there is one already is an earlier attempt's doing: nobody else has this id.
         self.client.grant_lease(key.clone(), self.id, self.ttl).await?;
-        self.granted().insert(shard, key.clone());
+        let after = self.client.locate(key).range;
+        // The map may have been old: the shard that granted it holds at least what both say.
+        self.granted().extend(common(&before, &after));
         Ok(())
     }
 
-    fn granted(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
+    /// The shards that hold parts of where it was granted, as far as this client knows, each with a key of such a part.
+    fn parts(&self) -> BTreeMap<u64, Bytes> {
+        let ranges = self.granted().clone();
+        ranges
+            .iter()
+            .flat_map(|range| self.client.shards_in(range))
+            .collect()
+    }
+
+    fn granted(&self) -> MutexGuard<'_, Vec<KeyRange>> {
         self.granted.lock().expect("no holder of this lock panics")
     }
 }

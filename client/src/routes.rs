@@ -155,7 +155,7 @@ impl RoutingTable {
         }
     }
 
-    fn shard_of(&self, key: &[u8]) -> &Arc<Shard> {
+    pub(crate) fn shard_of(&self, key: &[u8]) -> &Arc<Shard> {
         let after = self.shards.partition_point(|shard| *shard.start <= *key);
         assert!(
             after > 0,

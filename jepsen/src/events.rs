@@ -59,6 +59,10 @@ pub enum MigrationState {
     Removing,
     /// The old replica is destroyed.
     Cleaning,
+    /// The shard's log is to part its range.
+    Splitting,
+    /// The new shard's replicas are made.
+    Settling,
     /// Ended as wanted.
     Done,
     /// The new replica leaves the membership.

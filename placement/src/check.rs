@@ -142,7 +142,7 @@ impl Placement {
         ensure(home_votes, Invariant::HomeVotes, || format!("shard {}", shard.id))?;
         let active: Vec<_> = self
             .active_migrations()
-            .filter(|m| m.shard == shard.id)
+            .filter(|m| m.concerns(shard.id) && is_taken(m, shard))
             .map(|m| m.id)
             .collect();
         ensure(
@@ -221,6 +221,11 @@ fn slots_of(migration: &Migration) -> Vec<(&'static str, HostId)> {
         slots.push(("homes", HostId(0)));
     }
     slots
+}
+
+/// A split has its new shard only once that counts.
+fn is_taken(migration: &Migration, shard: &Shard) -> bool {
+    migration.shard == shard.id || migration.state == MigrationState::Settling
 }
 
 fn check_against_shard(migration: &Migration, shard: &Shard) -> Check {

@@ -48,7 +48,7 @@ pub use history::{EVENTS_MAX, EventKind, History, HistoryEvent, Totals};
 pub use ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 pub use migration::{
     AbortReason, Evidence, LagSample, Migration, MigrationKind, MigrationState, Placed, Proposal,
-    ProposalKind, Reasons, STEPS_MAX, Step,
+    ProposalKind, Reasons, STEPS_MAX, SplitPlan, Step,
 };
 pub use model::{
     AFFINITY_TOTAL_PPM, Admission, Affinity, Epoch, Host, HostAffinityScores, HostState, KeyRange,

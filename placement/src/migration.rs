@@ -1,19 +1,23 @@
-//! A migration: the logged procedure that changes one shard's replica set or home.
+//! A migration: the logged procedure that changes one shard's replica set, home or range.
 //!
-//! Four kinds share one table of states; a kind skips what it has no use for:
+//! Its kinds share one table of states; a kind skips what it has no use for:
 //!
 //! ```text
 //! Move    Proposed -> Adding -> CatchingUp -> [Transferring] -> Switching -> Removing -> Cleaning -> Done
 //! Add     Proposed -> Adding -> CatchingUp -> Switching -> Done
 //! Remove  Proposed -> Transferring -> Switching -> Removing -> Cleaning -> Done
 //! Home    Proposed -> Transferring -> Done | Aborted
+//! Split   Proposed -> Splitting -> Settling -> Done
 //! abort   Adding | CatchingUp | Transferring | Switching -> Aborting -> CleaningDst -> Aborted
 //! ```
 //!
 //! Each step is: intent entry -> idempotent order -> evidence entry. The commit of the uniform configuration in the
 //! shard's own log is the point of no return: an order to switch may commit after its controller gave up, so an
 //! aborting migration that finds the switch committed goes on to `Removing` instead. A removal has no new replica
-//! whose absence would fence a late switch, so it is retried rather than aborted once a switch was ordered.
+//! whose absence would fence a late switch, so it is retried rather than aborted once a switch was ordered. Neither is a
+//! split given up once it was ordered: the shard's own log decides when it happens, and nothing fences an order.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +55,12 @@ pub enum ProposalKind {
     Home {
         /// The host that is to lead the shard.
         to: HostId,
+    },
+    /// Give the keys from `at` on to a new shard.
+    Split {
+        /// The new shard's first key: within the range, and not its first.
+        #[serde(with = "crate::model::hex")]
+        at: Vec<u8>,
     },
 }
 
@@ -107,6 +117,8 @@ pub enum MigrationKind {
     Remove,
     /// Another voter leads.
     Home,
+    /// The upper part of the range becomes a new shard.
+    Split,
 }
 
 /// Where a migration stands.
@@ -126,6 +138,10 @@ pub enum MigrationState {
     Removing,
     /// The old replica is being destroyed.
     Cleaning,
+    /// The shard's log is to part its range.
+    Splitting,
+    /// The new shard's replicas are being made.
+    Settling,
     /// Ended as wanted.
     Done,
     /// The new replica is being dropped from the membership.
@@ -149,7 +165,7 @@ impl MigrationState {
 impl MigrationKind {
     /// Whether a migration of this kind may go from `from` to `next` (I6). Anything else is refused.
     pub fn allows(self, from: MigrationState, next: MigrationState) -> bool {
-        use MigrationKind::{Add, Home, Move, Remove};
+        use MigrationKind::{Add, Home, Move, Remove, Split};
         use MigrationState::*;
         match (from, next) {
             (Proposed, Rejected) => true,
@@ -166,9 +182,22 @@ impl MigrationKind {
             (Transferring, Aborted) => matches!(self, Home | Remove),
             (Aborting, Removing) => self == Move,
             (Aborting, CleaningDst) | (CleaningDst, Aborted) => matches!(self, Move | Add),
+            (Proposed, Splitting) | (Splitting, Settling) | (Settling, Done) => self == Split,
             _ => false,
         }
     }
+}
+
+/// What a split makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPlan {
+    /// The new shard's first key.
+    #[serde(with = "crate::model::hex")]
+    pub at: Vec<u8>,
+    /// The new shard.
+    pub shard: ShardId,
+    /// By replica of the shard that is split: the one that its host makes of it.
+    pub successors: BTreeMap<ReplicaId, Placed>,
 }
 
 /// A replica with its host.
@@ -257,6 +286,13 @@ pub enum Evidence {
         /// The replica.
         replica: ReplicaId,
     },
+    /// The shard's range, as its log has parted it, has this version.
+    Split {
+        /// The version.
+        generation: u64,
+    },
+    /// Every replica of the new shard exists, but for those on lost hosts.
+    Settled,
     /// The replica's host is declared dead; the tombstone is owed to it.
     HostDead {
         /// The dead host.
@@ -329,9 +365,17 @@ pub struct Migration {
     pub abort_reason: Option<AbortReason>,
     /// The last [`STEPS_MAX`] steps, oldest first.
     pub steps: Vec<Step>,
+    /// What it makes (Split).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitPlan>,
 }
 
 impl Migration {
+    /// Whether it is about this shard: its own, or the one that it makes.
+    pub fn concerns(&self, shard: ShardId) -> bool {
+        self.shard == shard || self.split.as_ref().is_some_and(|split| split.shard == shard)
+    }
+
     /// Whether it holds a slot for incoming bytes at its destination.
     pub fn occupies_in(&self) -> bool {
         use MigrationState::*;

@@ -299,7 +299,7 @@ pub struct Affinity {
     pub scores: HostAffinityScores,
 }
 
-mod hex {
+pub(crate) mod hex {
     //! Keys as lower-case hex: readable in a dump, and a third of the size of a list of numbers.
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -319,11 +319,11 @@ mod hex {
         pairs.collect()
     }
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
         out.serialize_str(&encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(input)?;
         decode(&text).ok_or_else(|| D::Error::custom("a key must be an even number of hex digits"))
     }

@@ -211,6 +211,14 @@ impl Group {
             .filter(|(replica, _)| *replica != self.replica())
     }
 
+    /// Stands for election now instead of waiting for its time; without effect where another is known to lead.
+    pub async fn campaign(&self) {
+        if self.leader().is_none() {
+            // A replica that has stopped does not campaign.
+            drop(self.registered.raft.trigger().elect(true).await);
+        }
+    }
+
     /// Waits until some replica is known to lead; `None` if that takes longer than `timeout`.
     pub async fn wait_for_leader(&self, timeout: Duration) -> Option<ReplicaId> {
         let wait = self.registered.raft.wait(Some(timeout));

@@ -19,6 +19,7 @@ mod conformance;
 mod convert;
 mod env;
 mod failover;
+mod found;
 mod group;
 mod host;
 mod inspect;
@@ -39,6 +40,7 @@ pub mod proto {
 pub use change::{ChangeError, MemberChange};
 pub use config::{RaftOptions, RaftOptionsError};
 pub use env::{Connecting, Connector, Env, Executor, IoStream, LogEnded, TokioExecutor};
+pub use found::founding_mark;
 pub use group::{Group, GroupStatus, ProposeError, ReplicaProgress, TransferError};
 pub use host::{DestroyError, HostIdentity, OpenGroupError, RaftHost, StartGroup};
 pub use inspect::{EntryPrint, Role, Vitals};

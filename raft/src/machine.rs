@@ -80,6 +80,12 @@ pub trait Machine: Send + Sync + 'static {
     /// Freezes what a checkpoint would write. No apply runs meanwhile.
     fn capture(&self, mark: Bytes) -> Result<Box<dyn Captured>, MachineFault>;
 
+    /// Whether the state may neither be captured nor replaced for a while, because something that it gave away is not
+    /// durable elsewhere yet.
+    fn must_stay(&self) -> bool {
+        false
+    }
+
     /// Bytes applied since the last checkpoint, to pace checkpoints.
     fn dirty_bytes(&self) -> u64;
 

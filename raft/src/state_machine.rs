@@ -13,6 +13,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
@@ -22,11 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::convert::Mark;
 use crate::env::Env;
-use crate::machine::{Imported, Machine, MachineFault, Response};
+use crate::machine::{Captured, Imported, Machine, MachineFault, Response};
 use crate::types::{ConfStamp, Entry, LeaderId, LogId, Member, Position, StoredMembership, TypeConfig};
 
 pub(crate) type RaftSnapshotMeta = SnapshotMeta<LeaderId, u64, Member>;
 pub(crate) type RaftSnapshot = Snapshot<LeaderId, u64, Member, SnapshotContent>;
+
+/// How often a machine that must stay where it is is asked whether it still must.
+const STAY_PAUSE: Duration = Duration::from_millis(5);
 
 /// When a checkpoint may be written.
 #[derive(Clone)]
@@ -137,10 +141,11 @@ impl Cell {
     /// Makes the present state durable and returns the mark it covers.
     pub(crate) async fn checkpoint(&self) -> Result<Mark, MachineFault> {
         let _writing = self.writing.lock().await;
-        let (captured, mark) = {
-            let mark = self.lock_mark();
-            self.check_open()?;
-            (self.machine.capture(mark.encode())?, mark.clone())
+        let (captured, mark) = loop {
+            if let Some(captured) = self.try_capture()? {
+                break captured;
+            }
+            tokio::time::sleep(STAY_PAUSE).await;
         };
         if let Some(applied) = &mark.applied {
             self.flushed_to(applied.index()).await?;
@@ -148,6 +153,16 @@ impl Cell {
         self.env.blocking(move || captured.write()).await?;
         self.set_durable(&mark);
         Ok(mark)
+    }
+
+    /// Freezes the present state, with its mark; `None` while the machine must stay where it is.
+    fn try_capture(&self) -> Result<Option<(Box<dyn Captured>, Mark)>, MachineFault> {
+        let mark = self.lock_mark();
+        self.check_open()?;
+        match self.machine.must_stay() {
+            true => Ok(None),
+            false => Ok(Some((self.machine.capture(mark.encode())?, mark.clone()))),
+        }
     }
 
     /// Imports the last checkpoint of another replica in this process.
@@ -171,6 +186,11 @@ impl Cell {
     async fn install(&self, imported: Imported, mark: Mark) -> Result<(), MachineFault> {
         let _writing = self.writing.lock().await;
         self.check_open()?;
+        // Nothing is applied meanwhile: openraft applies and installs in one task.
+        while self.machine.must_stay() {
+            tokio::time::sleep(STAY_PAUSE).await;
+            self.check_open()?;
+        }
         let machine = self.machine.clone();
         let encoded = mark.encode();
         self.env
@@ -351,8 +371,6 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use openraft::vote::RaftLeaderId;
 
     use super::*;

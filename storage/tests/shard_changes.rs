@@ -170,6 +170,7 @@ impl World {
                 changes,
                 through,
                 newest,
+                ..
             } = self.store.changes(query).unwrap();
             assert!(
                 changes

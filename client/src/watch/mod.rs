@@ -13,6 +13,7 @@ mod part;
 mod running;
 mod stream;
 
+pub(crate) use options::common;
 pub use options::{Event, WatchError, WatchFrom, WatchOptions, WatchPosition, WatchUpdate};
 pub use running::Watch;
 pub(crate) use stream::WatchStreams;

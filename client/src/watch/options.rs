@@ -108,7 +108,7 @@ fn range_of(part: &proto::WatchedPart) -> KeyRange {
 }
 
 /// The keys that two ranges share, if there are any.
-pub(super) fn common(a: &KeyRange, b: &KeyRange) -> Option<KeyRange> {
+pub(crate) fn common(a: &KeyRange, b: &KeyRange) -> Option<KeyRange> {
     let start = a.start.clone().max(b.start.clone());
     let end = nearer(&a.end, &b.end);
     (end.is_empty() || start < end).then_some(KeyRange { start, end })

@@ -12,7 +12,7 @@ use client::{
         DepartureRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply,
         InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
         MoveHomeRequest, MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply,
-        SetBalancerRequest, ShardsReply, ShardsRequest, StatusReply, StatusRequest,
+        SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -108,6 +108,13 @@ impl Admin for Host {
     async fn move_home(&self, _: Request<MoveHomeRequest>) -> Result<Response<MigrationReply>, Status> {
         self.answer(MigrationReply {
             migration_id: 6,
+            ..MigrationReply::default()
+        })
+        .await
+    }
+    async fn split_shard(&self, _: Request<SplitShardRequest>) -> Result<Response<MigrationReply>, Status> {
+        self.answer(MigrationReply {
+            migration_id: 7,
             ..MigrationReply::default()
         })
         .await

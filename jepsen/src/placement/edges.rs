@@ -17,7 +17,7 @@ pub(super) fn followers(kind: MigrationKind, from: MigrationState) -> &'static [
             // A switch that committed after it was given up is carried out.
             Aborting => &[Removing, CleaningDst],
             CleaningDst => &[Aborted],
-            Done | Aborted | Rejected => &[],
+            Splitting | Settling | Done | Aborted | Rejected => &[],
         },
         MigrationKind::Add => match from {
             Proposed => &[Adding, Rejected],
@@ -39,6 +39,12 @@ pub(super) fn followers(kind: MigrationKind, from: MigrationState) -> &'static [
         MigrationKind::Home => match from {
             Proposed => &[Transferring, Rejected],
             Transferring => &[Done, Aborted],
+            _ => &[],
+        },
+        MigrationKind::Split => match from {
+            Proposed => &[Splitting, Rejected],
+            Splitting => &[Settling],
+            Settling => &[Done],
             _ => &[],
         },
     }

@@ -109,4 +109,6 @@ pub enum MigrationKind {
     Remove,
     /// Another voter leads.
     Home,
+    /// The upper part of the range becomes a new shard.
+    Split,
 }

@@ -135,6 +135,8 @@ impl Placement {
                 check_dst_absent(shard, replica, membership_index)?;
                 dropped(migration.dst, replica, membership_index)
             }
+            (Splitting, Settling, Evidence::Split { generation }) => check_split(shard, generation),
+            (Settling, Done, Evidence::Settled) => Ok(Effect::None),
             (Cleaning, Done, evidence) => self.check_destroyed(shard, migration.src, evidence),
             (CleaningDst, Aborted, evidence) => self.check_destroyed(shard, migration.dst, evidence),
             (_, Aborting | Aborted, Evidence::GiveUp { conf_ver, .. }) => {
@@ -247,6 +249,16 @@ fn check_leader(
         Ok(())
     } else {
         Err(weak(format!("with {replica} leading it cannot enter {next:?}")))
+    }
+}
+
+fn check_split(shard: &Shard, generation: u64) -> Result<Effect, Refusal> {
+    match generation == shard.epoch.generation + 1 {
+        true => Ok(Effect::Split),
+        false => Err(weak(format!(
+            "the range has version {generation}, the next would be {}",
+            shard.epoch.generation + 1
+        ))),
     }
 }
 

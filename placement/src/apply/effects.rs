@@ -33,6 +33,8 @@ pub(super) enum Effect {
     },
     /// The tombstone will be delivered when the dead host returns.
     Owed(Placed),
+    /// The upper part of the range is a new shard's.
+    Split,
 }
 
 impl Placement {
@@ -59,6 +61,7 @@ impl Placement {
             } => {
                 self.drop_replica(stamp, migration.shard, replica, membership_index);
             }
+            Effect::Split => self.split(stamp, &migration),
             Effect::Owed(doomed) => {
                 self.owed
                     .entry(doomed.host)
@@ -218,10 +221,19 @@ impl Placement {
             return;
         };
         shard.active = None;
+        if let Some(split) = &migration.split
+            && let Some(made) = self.shards.get_mut(&split.shard)
+        {
+            made.active = None;
+        }
         if migration.state != MigrationState::Done {
             return;
         }
+        let Some(shard) = self.shards.get_mut(&migration.shard) else {
+            return;
+        };
         match (migration.kind, migration.dst) {
+            (MigrationKind::Split, _) => {}
             (MigrationKind::Home, Some(dst)) => {
                 shard.home = Some(dst.replica);
                 shard.home_window = Some(window);

@@ -10,6 +10,7 @@ mod hosts;
 mod propose;
 mod settings;
 mod shards;
+mod splits;
 
 use std::fmt;
 

@@ -17,13 +17,15 @@ use crate::rules::{Limits, Origin};
 use crate::state::{About, Placement, Stamp};
 
 /// What a proposal comes to on the shard as it is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Target {
     kind: MigrationKind,
     src: Option<Placed>,
     /// The destination; its replica is `None` until an id is given out.
     dst: Option<(Option<ReplicaId>, HostId)>,
     take_home: bool,
+    /// Where the shard is to be split.
+    split_at: Option<Vec<u8>>,
 }
 
 impl Placement {
@@ -35,7 +37,7 @@ impl Placement {
             .ok_or(Refusal::UnknownShard(proposal.shard))?;
         let target = self.resolve(shard, &proposal.kind)?;
         self.check_shard_open(shard, proposal.origin)?;
-        self.check_target(shard, target, proposal.basis)?;
+        self.check_target(shard, &target, proposal.basis)?;
         self.check_dwell(shard, target.kind, proposal.origin)?;
         let displaced = shard.active;
         if let Some(displaced) = displaced {
@@ -93,8 +95,13 @@ impl Placement {
             src,
             dst,
             take_home: false,
+            split_at: None,
         };
-        Ok(match *kind {
+        Ok(match kind.clone() {
+            ProposalKind::Split { at } => Target {
+                split_at: Some(at),
+                ..target(MigrationKind::Split, None, None)
+            },
             ProposalKind::Move { from, to, take_home } => Target {
                 take_home,
                 ..target(MigrationKind::Move, Some(source(from)?), Some((None, to)))
@@ -109,7 +116,7 @@ impl Placement {
     }
 
     /// The guards on what a change leads to: epoch, roles, hosts, spread, number of voters.
-    fn check_target(&self, shard: &Shard, target: Target, basis: crate::Epoch) -> Result<(), Refusal> {
+    fn check_target(&self, shard: &Shard, target: &Target, basis: crate::Epoch) -> Result<(), Refusal> {
         if basis != shard.epoch {
             return Err(Refusal::StaleEpoch { current: shard.epoch });
         }
@@ -121,8 +128,11 @@ impl Placement {
                 kind: MigrationKind::Home,
                 dst: Some((Some(voter), host)),
                 ..
-            } => self.check_home(shard, voter, host),
-            Target { src, dst, .. } => self.check_replicas(shard, src, dst.map(|(_, host)| host)),
+            } => self.check_home(shard, *voter, *host),
+            Target {
+                split_at: Some(at), ..
+            } => self.check_split_at(shard, at),
+            Target { src, dst, .. } => self.check_replicas(shard, *src, dst.map(|(_, host)| host)),
         }
     }
 
@@ -192,6 +202,7 @@ impl Placement {
     /// Workload time: a shard that moved on a forecast stays for some windows before it moves on another.
     fn check_dwell(&self, shard: &Shard, kind: MigrationKind, origin: Origin) -> Result<(), Refusal> {
         let (last, dwell) = match kind {
+            MigrationKind::Split => return Ok(()),
             MigrationKind::Home => (shard.home_window, self.limits.home_dwell_windows),
             _ => (shard.moved_window, self.limits.move_dwell_windows),
         };
@@ -242,6 +253,7 @@ impl Placement {
             limits_version: self.limits_version,
             abort_reason: None,
             steps: Vec::new(),
+            split: target.split_at.and_then(|at| self.plan_split(shard, at)),
         };
         migration.enter(stamp, MigrationState::Proposed, None, None);
         let detail = format!("{:?} by {origin:?}: {}", migration.kind, migration.reasons.text);
@@ -255,7 +267,7 @@ impl Placement {
         id
     }
 
-    fn next_replica(&mut self) -> ReplicaId {
+    pub(super) fn next_replica(&mut self) -> ReplicaId {
         self.last.replica += 1;
         ReplicaId(self.last.replica)
     }
@@ -288,6 +300,7 @@ impl Placement {
             src: None,
             dst: home,
             take_home: false,
+            split_at: None,
         };
         self.create_migration(stamp, proposal, target);
     }
@@ -306,6 +319,7 @@ impl Placement {
             dst,
             basis,
             expires_ms,
+            split,
             ..
         } = migration;
         if *expires_ms <= now_ms {
@@ -317,11 +331,12 @@ impl Placement {
         let dst = dst.map(|placed| (Some(placed.replica), placed.host));
         self.check_target(
             shard,
-            Target {
+            &Target {
                 kind: *kind,
                 src: *src,
                 dst,
                 take_home: false,
+                split_at: split.as_ref().map(|split| split.at.clone()),
             },
             *basis,
         )?;

@@ -7,7 +7,7 @@ use super::evidence::{caught_up, heirs, lag_now};
 use super::observation::{LeaderView, Observation};
 use crate::command::{Advance, Command};
 use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId};
-use crate::migration::{AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed};
+use crate::migration::{AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed, SplitPlan};
 use crate::model::Shard;
 use crate::response::Refusal;
 use crate::state::Placement;
@@ -16,6 +16,9 @@ use crate::state::Placement;
 const LOOK_AGAIN_MS: u64 = 1_000;
 /// A transfer that was not heard of after this long is tried with the next voter.
 const TRANSFER_PATIENCE_MS: u64 = 4_000;
+
+/// How long a host may take to make its replica of a new shard before it is told to make an empty one.
+const SUCCESSOR_PATIENCE_MS: u64 = 5_000;
 
 /// What a controller does next. Orders are idempotent; whoever sends one stamps the shard, the migration and its own
 /// controller term into it. An order that changes the membership also carries
@@ -66,6 +69,22 @@ pub enum Action {
         host: HostId,
         /// The replica.
         replica: ReplicaId,
+    },
+    /// The shard's leader has its log part the range; refused there unless the range has the version that the split was
+    /// planned for.
+    Split {
+        /// That version.
+        generation: u64,
+        /// What is to come of it.
+        plan: SplitPlan,
+    },
+    /// Create an empty replica of the new shard on a host whose replica of the old one is past the split and made none.
+    /// Refused there as long as that may still come.
+    CreateSuccessor {
+        /// The replica that was split, on the same host.
+        of: ReplicaId,
+        /// The new one.
+        made: Placed,
     },
     /// Write this into the placement log.
     Propose(Box<Command>),
@@ -127,6 +146,8 @@ impl Look<'_> {
             MigrationState::Cleaning => self.destroy(self.migration.src, MigrationState::Done),
             MigrationState::Aborting => self.abort(),
             MigrationState::CleaningDst => self.destroy(self.migration.dst, MigrationState::Aborted),
+            MigrationState::Splitting => self.split(),
+            MigrationState::Settling => self.settle(),
             MigrationState::Done | MigrationState::Aborted | MigrationState::Rejected => return Vec::new(),
         };
         vec![action]
@@ -136,6 +157,7 @@ impl Look<'_> {
         let next = match self.migration.kind {
             MigrationKind::Move | MigrationKind::Add => MigrationState::Adding,
             MigrationKind::Remove | MigrationKind::Home => MigrationState::Transferring,
+            MigrationKind::Split => MigrationState::Splitting,
         };
         match self.placement.start_refusal(self.migration, self.now_ms) {
             None if self.must_yield() => self.wait(),
@@ -367,6 +389,48 @@ impl Look<'_> {
         }
         let step = self.dropped(leader, dst, MigrationState::CleaningDst);
         step.unwrap_or_else(|| self.order_removal(leader, dst))
+    }
+
+    fn split(&self) -> Action {
+        match self.leader {
+            Some(leader) if leader.generation == self.shard.epoch.generation + 1 => {
+                let generation = leader.generation;
+                self.advance(MigrationState::Settling, Evidence::Split { generation })
+            }
+            Some(_) => self.order_split(),
+            None => self.wait(),
+        }
+    }
+
+    fn order_split(&self) -> Action {
+        match self.migration.split.clone() {
+            Some(plan) => Action::Split {
+                generation: self.migration.basis.generation,
+                plan,
+            },
+            None => self.wait(),
+        }
+    }
+
+    /// Waits until each host has made its replica of the new shard. One that passed the split by a snapshot never will:
+    /// it gets an empty one.
+    fn settle(&self) -> Action {
+        let successors = self.migration.split.iter().flat_map(|split| &split.successors);
+        let missing: Vec<_> = successors
+            .filter(|(_, made)| !self.placement.host_is_lost(made.host) && !self.observation.exists(**made))
+            .collect();
+        if missing.is_empty() {
+            return self.advance(MigrationState::Done, Evidence::Settled);
+        }
+        let is_overdue = self.now_ms >= self.migration.since_ms.saturating_add(SUCCESSOR_PATIENCE_MS);
+        let mut reachable = missing.iter().filter(|(_, made)| self.placement.is_up(made.host));
+        match reachable.next() {
+            Some((of, made)) if is_overdue => Action::CreateSuccessor {
+                of: **of,
+                made: **made,
+            },
+            _ => self.wait(),
+        }
     }
 
     fn dropped(&self, leader: &LeaderView, doomed: Placed, next: MigrationState) -> Option<Action> {

@@ -33,6 +33,8 @@ pub struct LeaderView {
     pub raft_term: u64,
     /// The committed membership.
     pub membership: Membership,
+    /// The version of the shard's range, as applied there.
+    pub generation: u64,
     /// How far each follower and learner is; one that the leader knows nothing of is absent.
     pub progress: BTreeMap<ReplicaId, ReplicaProgress>,
 }
@@ -109,6 +111,13 @@ impl Observation {
     /// log. `None` while no leader is known.
     pub fn membership_index(&self) -> Option<u64> {
         self.leader.as_ref().map(|leader| leader.membership.log_index)
+    }
+
+    /// Adds what the hosts say of another shard's replicas: their ids are unique.
+    pub fn add_replicas_of(&mut self, other: Observation) {
+        for (host, view) in other.hosts {
+            self.hosts.entry(host).or_default().replicas.extend(view.replicas);
+        }
     }
 
     /// The leader's view, unless it is behind what the log already knows: an old leader that was cut off still

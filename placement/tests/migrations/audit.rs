@@ -90,7 +90,10 @@ impl Audit {
         disks: &BTreeMap<HostId, Disk>,
     ) {
         for (id, group) in groups {
-            let shard = placement.shard(*id).expect("groups are of known shards");
+            // A split's shard counts once the log has taken it over.
+            let Some(shard) = placement.shard(*id) else {
+                continue;
+            };
             let members = group.membership.members();
             for disk in disks.values() {
                 // A delayed order may add a destroyed learner back; a voter, or a member that the log knows, never.

@@ -10,6 +10,7 @@ use placement::{
 use crate::audit::Audit;
 use crate::controller::Controller;
 use crate::group::{Copy, Group};
+use crate::splits::Birth;
 
 /// A host's disk: replicas of which shard, tombstones, the highest controller term it obeyed.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +52,7 @@ pub(crate) struct Cluster {
     pub(crate) disks: BTreeMap<HostId, Disk>,
     pub(crate) groups: BTreeMap<ShardId, Group>,
     pub(crate) orders: Vec<Order>,
+    pub(crate) births: Vec<Birth>,
     pub(crate) network: Network,
     pub(crate) writes_per_tick: u64,
     pub(crate) controller: Option<Controller>,
@@ -82,6 +84,7 @@ impl Cluster {
             disks: BTreeMap::new(),
             groups: BTreeMap::new(),
             orders: Vec::new(),
+            births: Vec::new(),
             network: Network::Prompt,
             writes_per_tick: 10,
             controller: None,
@@ -223,9 +226,11 @@ impl Cluster {
     }
 
     fn deliver(&mut self, order: &Order) {
-        let outcome = match order.action {
-            Action::CreateReplica { host, replica } => self.create_replica(host, replica, order),
-            Action::DestroyReplica { host, replica } => self.destroy_replica(host, replica, order.term),
+        let outcome = match &order.action {
+            Action::CreateReplica { host, replica } => self.create_replica(*host, *replica, order),
+            Action::DestroyReplica { host, replica } => self.destroy_replica(*host, *replica, order.term),
+            Action::CreateSuccessor { of, made } => self.create_successor(*of, *made, order.term),
+            Action::Split { plan, .. } => self.split(order, plan),
             _ => match self.groups.get_mut(&order.shard) {
                 Some(group) => group.obey(order, &self.up),
                 None => Err("no group"),
@@ -268,7 +273,11 @@ impl Cluster {
         Ok("destroyed")
     }
 
-    fn open_disk(&mut self, host: HostId, term: ControllerTerm) -> Result<&mut Disk, &'static str> {
+    pub(crate) fn open_disk(
+        &mut self,
+        host: HostId,
+        term: ControllerTerm,
+    ) -> Result<&mut Disk, &'static str> {
         if !self.up.contains(&host) {
             return Err("host is down");
         }
@@ -294,6 +303,7 @@ impl Cluster {
         for group in self.groups.values_mut() {
             group.tick(self.writes_per_tick, &self.up);
         }
+        self.make_successors();
         self.audit.after_world(&self.placement, &self.groups, &self.disks);
     }
 
@@ -387,6 +397,8 @@ pub(crate) fn name(action: &Action) -> String {
                 .chain(demote.map(|id| format!(" -{id}")));
             format!("switch{} as conf_ver {conf_ver}", words.collect::<String>())
         }
+        Action::Split { plan, .. } => format!("split off {}", plan.shard),
+        Action::CreateSuccessor { made, .. } => format!("create successor {} on {}", made.replica, made.host),
         Action::RemoveReplica { replica } => format!("remove {replica}"),
         Action::DestroyReplica { host, replica } => format!("destroy {replica} on {host}"),
         Action::Propose(command) => format!("write {command:?}"),

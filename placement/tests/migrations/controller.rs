@@ -89,7 +89,10 @@ impl Cluster {
     }
 
     fn drive(&mut self, controller: &mut Controller, migration: &Migration) {
-        let observation = self.observe(controller, migration.shard);
+        let mut observation = self.observe(controller, migration.shard);
+        if let Some(split) = &migration.split {
+            observation.add_replicas_of(self.observe(controller, split.shard));
+        }
         let now_ms = self.now_ms;
         let term = controller.term;
         for action in next_actions(&self.placement, migration, &observation, term, now_ms) {
@@ -278,6 +281,7 @@ impl Cluster {
             host: group.leader_host()?,
             raft_term,
             membership,
+            generation: group.generation,
             progress,
         })
     }
@@ -310,6 +314,8 @@ fn words_of(evidence: &Evidence) -> String {
             membership_index,
         } => format!("{replica} absent at entry {membership_index}"),
         Evidence::Tombstone { host, replica } => format!("{host} has a tombstone of {replica}"),
+        Evidence::Split { generation } => format!("the range has version {generation}"),
+        Evidence::Settled => "the new replicas exist".to_owned(),
         Evidence::HostDead { host } => format!("{host} is dead"),
         Evidence::GiveUp { reason, .. } => format!("{reason:?}"),
     }

@@ -27,6 +27,8 @@ pub(crate) struct Group {
     pub(crate) raft_term: u64,
     pub(crate) last: u64,
     pub(crate) committed: u64,
+    /// The version of its range.
+    pub(crate) generation: u64,
     controller_term: ControllerTerm,
     /// Obeys late orders to change the membership as well: a fault that the tests must find.
     pub(crate) unfenced: bool,
@@ -54,7 +56,20 @@ impl Group {
             raft_term: 1,
             last: 1,
             committed: 1,
+            generation: 1,
             ..Self::default()
+        }
+    }
+
+    /// A group that a split makes: its voters are known, their copies come one by one.
+    pub(crate) fn split_off(voters: BTreeMap<ReplicaId, HostId>, generation: u64) -> Self {
+        let home = *voters.keys().next().expect("a voter");
+        Self {
+            copies: BTreeMap::new(),
+            leader: None,
+            raft_term: 0,
+            generation,
+            ..Self::initialise(voters, home)
         }
     }
 
@@ -169,6 +184,21 @@ impl Group {
         self.committed = self.committed.max(reached.unwrap_or(0));
     }
 
+    /// Parts the range, if the entry that does is committed at once.
+    fn split(&mut self, generation: u64, up: &BTreeSet<HostId>) -> Result<&'static str, &'static str> {
+        if generation != self.generation {
+            return Err("the range has changed");
+        }
+        self.last += 1;
+        self.replicate(up);
+        self.commit();
+        if self.committed < self.last {
+            return Err("not committed");
+        }
+        self.generation += 1;
+        Ok("split")
+    }
+
     /// Carries an order out, or says why not. A leader remembers the highest controller term and refuses older ones,
     /// and refuses to change a membership that the order was not meant for.
     pub(crate) fn obey(
@@ -185,6 +215,9 @@ impl Group {
         self.controller_term = order.term;
         if let Action::TransferLeader { to } = order.action {
             return self.transfer(to, up);
+        }
+        if let Action::Split { generation, .. } = order.action {
+            return self.split(generation, up);
         }
         if order.membership_index != Some(self.membership.log_index) && !self.unfenced {
             return Err("the membership has changed");

@@ -67,13 +67,13 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let host = || 1..=HOSTS;
-    let shard = || 0..=SHARDS;
+    let shard = || 0..=SHARDS + 2;
     prop_oneof![
         6 => (1u8..12).prop_map(|ticks| Event::Run { ticks }),
         2 => host().prop_map(|host| Event::Crash { host }),
         2 => host().prop_map(|host| Event::Restart { host }),
         2 => Just(Event::KillController),
-        6 => (0u8..4, shard(), 0usize..5, host(), any::<bool>())
+        6 => (0u8..5, shard(), 0usize..5, host(), any::<bool>())
             .prop_map(|(kind, shard, replica, host, urgent)| Event::Propose { kind, shard, replica, host, urgent }),
         1 => (0u64..3).prop_map(|back| Event::Cancel { back }),
         2 => (1u64..20_000).prop_map(|delay_max_ms| Event::Unreliable { delay_max_ms }),
@@ -119,6 +119,9 @@ impl Cluster {
                 host,
                 urgent,
             } => {
+                if self.placement.shard(ShardId(shard)).is_none() {
+                    return;
+                }
                 let proposal = self.wish(kind, ShardId(shard), replica, HostId(host), urgent);
                 self.write(Command::Propose(proposal));
             }
@@ -164,6 +167,7 @@ impl Cluster {
 
     fn wish(&self, kind: u8, shard: ShardId, replica: usize, to: HostId, urgent: bool) -> Proposal {
         let known = self.placement.shard(shard).expect("a shard");
+        let at = [known.range.start.as_slice(), &[7]].concat();
         let from = known
             .replicas
             .keys()
@@ -177,6 +181,7 @@ impl Cluster {
                 take_home: urgent,
             },
             1 => ProposalKind::Add { to },
+            4 => ProposalKind::Split { at },
             // While hosts are down, I3 allows fewer voters than the rules ask for. Nobody proposes that, and once one
             // more host is lost for good such a removal waits for ever: of two voters, one is dead.
             2 if self.placement.voters_floor(known) == self.placement.voters_wanted(known) => {
@@ -198,7 +203,9 @@ impl Cluster {
 
     /// Leadership moves for reasons of its own.
     fn transfer(&mut self, shard: ShardId, voter: usize) {
-        let group = self.groups.get(&shard).expect("a group");
+        let Some(group) = self.groups.get(&shard) else {
+            return;
+        };
         if let Some(to) = group.membership.voters[0].iter().nth(voter).copied() {
             self.hand_over(shard, to).ok();
         }
@@ -399,6 +406,8 @@ fn the_interleavings_reach_every_state() {
         Switching,
         Removing,
         Cleaning,
+        Splitting,
+        Settling,
         Done,
         Aborting,
         CleaningDst,

@@ -12,3 +12,4 @@ mod group;
 mod interleavings;
 mod observations;
 mod scripts;
+mod splits;

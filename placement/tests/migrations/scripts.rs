@@ -382,6 +382,10 @@ fn parse_proposal(cluster: &Cluster, args: &mut ArgumentConsumer<'_>) -> Result<
             from: ReplicaId(target),
         },
         "home" => ProposalKind::Home { to: HostId(target) },
+        // The target: the new shard's first key, a byte.
+        "split" => ProposalKind::Split {
+            at: vec![u8::try_from(target)?],
+        },
         kind => return Err(format!("unknown kind {kind}").into()),
     };
     let origin = match args.take_key("origin").unwrap_or("Manual") {
@@ -491,6 +495,8 @@ fn parse_state(name: &str) -> Result<MigrationState, Box<dyn Error>> {
         Switching,
         Removing,
         Cleaning,
+        Splitting,
+        Settling,
         Done,
         Aborting,
         CleaningDst,
@@ -558,5 +564,7 @@ stories!(
     repairs,
     source_dies,
     source_leads,
+    split,
+    split_crashes,
     target_dies,
 );

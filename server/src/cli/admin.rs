@@ -30,6 +30,8 @@ pub enum AdminVerb {
     Move(MoveArgs),
     /// Move a shard's home to a host that has a voting replica of it
     Home(MoveHomeArgs),
+    /// Give the upper part of a shard's range to a new shard; answers once the split is in the log
+    Split(SplitArgs),
     /// What the placement log decided, newest last
     History(HistoryArgs),
     /// Keep new replicas and homes off a host; it keeps what it has
@@ -124,6 +126,19 @@ pub struct MoveHomeArgs {
     /// Host id of the new home
     #[arg(long, value_name = "HOST")]
     pub to: u64,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// Flags of `admin split`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct SplitArgs {
+    /// Shard id
+    pub shard: u64,
+    /// The new shard's first key; without it, where the data parts in two halves
+    #[arg(long, value_name = "KEY", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub at: Option<String>,
     /// Why, kept in the history
     #[arg(long, default_value = "")]
     pub reason: String,

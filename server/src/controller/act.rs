@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use placement::{Action, Command, HostId, Migration, MigrationId, MigrationState, Pacer, ReplicaId, ShardId};
+use placement::{
+    Action, Command, HostId, Migration, MigrationId, MigrationState, Pacer, Placed, ReplicaId, ShardId,
+    SplitPlan,
+};
 use storage::seeded_bug;
 
 use super::{Controller, write};
 use crate::control::change_members_order::Change;
 use crate::control::{
-    ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, Order, OrderReply, PlacementMember, Switch,
-    TransferHomeOrder,
+    ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, Order, OrderReply, PlacementMember,
+    SplitShardOrder, Successor, SuccessorOf, Switch, TransferHomeOrder,
 };
 
 /// An order without visible effect is given again after this long.
@@ -46,7 +49,10 @@ impl Controller {
             .migration(migration)
             .filter(|known| !known.state.is_terminal())?
             .clone();
-        let observation = self.observer.observation(known.shard);
+        let mut observation = self.observer.observation(known.shard);
+        if let Some(split) = &known.split {
+            observation.add_replicas_of(self.observer.observation(split.shard));
+        }
         let actions = placement::next_actions(&state, &known, &observation, self.term, self.clock.now_ms());
         tracing::trace!(%migration, ?actions, ?observation, "decided");
         Some((known, actions, observation.membership_index().unwrap_or(0)))
@@ -118,6 +124,8 @@ impl Controller {
         };
         match *action {
             Action::CreateReplica { host, replica } => self.create(shard, host, replica).await,
+            Action::CreateSuccessor { of, made } => self.create_successor(migration, of, made).await,
+            Action::Split { generation, ref plan } => self.split(shard, generation, plan).await,
             Action::DestroyReplica { host, replica } => self.destroy(shard, host, replica).await,
             Action::TransferLeader { to } => self.transfer(shard, to).await,
             Action::AddLearner { replica, host } => {
@@ -199,9 +207,59 @@ impl Controller {
                 start: known.range.start.clone().into(),
                 end: known.range.end.clone().map(Into::into),
                 r#gen: known.epoch.generation,
+                successor_of: None,
             }
         };
         let reply = self.control(host)?.create_replica(order).await;
+        self.obeyed(host, reply)
+    }
+
+    async fn create_successor(
+        &self,
+        migration: Option<&Migration>,
+        of: ReplicaId,
+        made: Placed,
+    ) -> Result<(), String> {
+        let planned = migration.and_then(|migration| Some((migration, migration.split.as_ref()?)));
+        let (migration, plan) = planned.ok_or("a successor without a split")?;
+        let order = {
+            let state = self.local.machine.state();
+            let known = state.shard(plan.shard);
+            let known = known.ok_or_else(|| format!("no shard {}", plan.shard))?;
+            CreateReplicaOrder {
+                order: self.order(made.host),
+                shard_id: plan.shard.0,
+                replica_id: made.replica.0,
+                start: known.range.start.clone().into(),
+                end: known.range.end.clone().map(Into::into),
+                r#gen: known.epoch.generation,
+                successor_of: Some(SuccessorOf {
+                    shard_id: migration.shard.0,
+                    replica_id: of.0,
+                    r#gen: migration.basis.generation + 1,
+                }),
+            }
+        };
+        let reply = self.control(made.host)?.create_replica(order).await;
+        self.obeyed(made.host, reply)
+    }
+
+    async fn split(&self, shard: ShardId, generation: u64, plan: &SplitPlan) -> Result<(), String> {
+        let host = self.leader_host(shard)?;
+        let successors = plan.successors.iter().map(|(of, made)| Successor {
+            of: of.0,
+            replica_id: made.replica.0,
+            host_id: made.host.0,
+        });
+        let order = SplitShardOrder {
+            order: self.order(host),
+            shard_id: shard.0,
+            r#gen: generation,
+            at: plan.at.clone().into(),
+            new_shard_id: plan.shard.0,
+            successors: successors.collect(),
+        };
+        let reply = self.control(host)?.split_shard(order).await;
         self.obeyed(host, reply)
     }
 
@@ -308,6 +366,14 @@ fn points_of(state: MigrationState) -> (&'static str, &'static str) {
         MigrationState::Cleaning => (
             "controller.leave_cleaning.before",
             "controller.leave_cleaning.after",
+        ),
+        MigrationState::Splitting => (
+            "controller.leave_splitting.before",
+            "controller.leave_splitting.after",
+        ),
+        MigrationState::Settling => (
+            "controller.leave_settling.before",
+            "controller.leave_settling.after",
         ),
         MigrationState::Aborting => (
             "controller.leave_aborting.before",

@@ -233,6 +233,7 @@ impl Seen {
                 conf_ver: view.conf_ver,
                 migration: (view.migration != 0).then_some(MigrationId(view.migration)),
             },
+            generation: view.r#gen,
             progress: progress.collect(),
         }
     }

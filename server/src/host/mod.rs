@@ -18,6 +18,7 @@ mod run;
 #[cfg(feature = "seeded-bugs")]
 mod seeded_bug;
 mod state;
+mod successors;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -30,3 +31,4 @@ pub use replicas::{LocalShard, ReplicaError};
 pub use run::{RunError, run};
 pub(crate) use state::LocalPlacement;
 pub use state::{Host, HostEnv, HostFailure};
+pub(crate) use successors::Predecessor;

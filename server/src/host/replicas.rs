@@ -25,6 +25,9 @@ pub enum ReplicaError {
     /// It was destroyed here.
     #[error("replica {0} was destroyed on this host")]
     Destroyed(ReplicaId),
+    /// The replica of the shard that was split may still make it.
+    #[error("replica {0} is to come from the shard that was split")]
+    ToCome(ReplicaId),
     /// The host belongs to no cluster yet.
     #[error("this host belongs to no cluster")]
     NoCluster,
@@ -247,7 +250,7 @@ impl Host {
         Ok(group.checkpoint().await?)
     }
 
-    async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
+    pub(super) async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {
         let identity = self.shard_identity(shard, replica)?;
         let (disk, path) = (self.shared.env.disk.clone(), self.replica_file(shard, replica));
         let options = self.shard_options();
@@ -267,7 +270,8 @@ impl Host {
         store: ShardStore,
     ) -> Result<(), ReplicaError> {
         let feed = Feed::new(store.revision());
-        let machine = Arc::new(KvMachine::new(store.clone(), feed.clone()));
+        let heirs = self.shared.heirs.clone();
+        let machine = Arc::new(KvMachine::new(store.clone(), feed.clone(), heirs.clone()));
         let group = self.start_group(shard, replica, machine).await?;
         let local = LocalShard {
             group,
@@ -281,6 +285,8 @@ impl Host {
             .write()
             .expect("no panic under this lock")
             .insert(shard, local);
+        // What it applied before it was listed may have split it.
+        heirs.notify_one();
         Ok(())
     }
 
@@ -300,7 +306,11 @@ impl Host {
             .await?)
     }
 
-    fn shard_identity(&self, shard: ShardId, replica: ReplicaId) -> Result<ShardIdentity, ReplicaError> {
+    pub(super) fn shard_identity(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+    ) -> Result<ShardIdentity, ReplicaError> {
         Ok(ShardIdentity {
             cluster_id: self.cluster_id().ok_or(ReplicaError::NoCluster)?,
             shard_id: shard.0,
@@ -311,7 +321,7 @@ impl Host {
         })
     }
 
-    fn shard_options(&self) -> ShardOptions {
+    pub(super) fn shard_options(&self) -> ShardOptions {
         let limits = &self.config().limits;
         let limits = Limits {
             key_bytes_max: limits.key_bytes_max,

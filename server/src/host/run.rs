@@ -143,6 +143,7 @@ fn open(
         raft: Arc::new(OnceLock::new()),
         placement: RwLock::default(),
         shards: RwLock::new(BTreeMap::new()),
+        heirs: Arc::default(),
         changing: tokio::sync::Mutex::default(),
         map: watch::Sender::new(Arc::new(map)),
         profiler: OnceLock::new(),
@@ -230,6 +231,7 @@ async fn live(host: &Host, past: Past) -> Result<(), RunError> {
     }
     tracing::info!(host = %host.id(), cluster = host.cluster_id(), "member of a cluster");
     host.spawn(host.clone().follow_map());
+    host.spawn(host.clone().make_successors());
     host.spawn(host.clone().keep_checkpoints());
     host.spawn(host.clone().keep_files_dense());
     host.spawn(host.clone().keep_log_short());

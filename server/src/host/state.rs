@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) raft: Arc<OnceLock<RaftHost>>,
     pub(crate) placement: RwLock<Option<LocalPlacement>>,
     pub(crate) shards: RwLock<BTreeMap<ShardId, LocalShard>>,
+    /// Told when a shard here was split, and a replica of the new one is to be made.
+    pub(crate) heirs: Arc<tokio::sync::Notify>,
     /// Creating and destroying replicas, one at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) map: watch::Sender<Arc<ShardMap>>,

@@ -2,12 +2,15 @@
 //!
 //! A thin adapter: what a command means is [`storage::shard`]'s affair, when it is durable is `raft`'s.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use raft::{Captured, Imported, Machine, MachineFault, Position, Response, SnapshotSink, SnapshotSource};
 use storage::shard::{
     ApplyError, Capture, CaptureError, CheckpointError, Export, ExportError, Import, ImportError,
-    ImportedFile, ReadError, ShardStore,
+    ImportedFile, OutcomeKind, ReadError, ShardStore,
 };
+use tokio::sync::Notify;
 
 use crate::watch::Feed;
 
@@ -16,12 +19,14 @@ pub struct KvMachine {
     store: ShardStore,
     /// Who watches the shard.
     feed: Feed,
+    /// Told when the shard was split: a new replica is to be made.
+    heirs: Arc<Notify>,
 }
 
 impl KvMachine {
-    /// A shard's state, whose changes are told to `feed`.
-    pub(crate) fn new(store: ShardStore, feed: Feed) -> KvMachine {
-        KvMachine { store, feed }
+    /// A shard's state, whose changes are told to `feed`, and whose splits to `heirs`.
+    pub(crate) fn new(store: ShardStore, feed: Feed, heirs: Arc<Notify>) -> KvMachine {
+        KvMachine { store, feed, heirs }
     }
 }
 
@@ -37,6 +42,10 @@ impl Machine for KvMachine {
         if let Some(newest) = outcomes.iter().map(|outcome| outcome.revision).max() {
             self.feed.advance(newest);
         }
+        if outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Split) {
+            self.feed.look_again();
+            self.heirs.notify_one();
+        }
         Ok(Response::new(outcomes))
     }
 
@@ -50,6 +59,11 @@ impl Machine for KvMachine {
             Err(CaptureError::InProgress) => Err(MachineFault::Busy),
             Err(e) => Err(MachineFault::Storage(e.to_string())),
         }
+    }
+
+    /// A new shard's replica that is not durable yet is made from this state.
+    fn must_stay(&self) -> bool {
+        self.store.holds_heirs()
     }
 
     fn dirty_bytes(&self) -> u64 {

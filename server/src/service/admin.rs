@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
@@ -13,7 +14,7 @@ use client::proto::{
     InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
     MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica, ReplicaState, ReplicaStatesReply,
     ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest,
-    StatusReply, StatusRequest,
+    SplitShardRequest, StatusReply, StatusRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -25,6 +26,7 @@ use tonic::{Request, Response, Status};
 
 use super::hosts;
 use crate::config::UnknownPolicy;
+use crate::control::MiddleKeyRequest;
 use crate::controller::BalanceError;
 use crate::host::{Host, ProposeFailure, ShardMap};
 
@@ -119,6 +121,26 @@ impl AdminService {
             ProposeFailure::NoLeader(_) => Status::unavailable(failure.to_string()),
             ProposeFailure::Unknown(_) => Status::unknown(failure.to_string()),
         })
+    }
+
+    /// Where the data of a shard parts in two halves, as its home says; empty: nowhere.
+    async fn middle_key(&self, shard: ShardId) -> Result<Bytes, Status> {
+        let home = self.look(|state| {
+            let home = state.shard(shard)?.home_host()?;
+            Some((home, state.host(home)?.address.clone()))
+        })?;
+        let Some((home, address)) = home else {
+            return Ok(Bytes::new());
+        };
+        let control = self.host.channels().control(&address);
+        let mut control = control.map_err(|e| Status::unavailable(e.to_string()))?;
+        let mut request = Request::new(MiddleKeyRequest {
+            cluster_id: self.host.cluster_id().unwrap_or_default(),
+            to_host: home.0,
+            shard_id: shard.0,
+        });
+        request.set_timeout(FORWARD_TIMEOUT);
+        Ok(control.middle_key(request).await?.into_inner().key)
     }
 
     async fn propose(
@@ -322,6 +344,24 @@ impl Admin for AdminService {
             request.reason,
         )
         .await
+    }
+
+    async fn split_shard(
+        &self,
+        request: Request<SplitShardRequest>,
+    ) -> Result<Response<MigrationReply>, Status> {
+        answer_or_forward!(self, request, split_shard);
+        let request = request.into_inner();
+        let shard = ShardId(request.shard_id);
+        let at = match request.at.is_empty() {
+            true => self.middle_key(shard).await?,
+            false => request.at,
+        };
+        let at = match at.is_empty() {
+            true => Err("there is no key to split it at: it holds fewer than two".to_owned()),
+            false => Ok(ProposalKind::Split { at: at.to_vec() }),
+        };
+        self.propose(shard, |_| at, request.reason).await
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {

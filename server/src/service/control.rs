@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use placement::{HostId, KeyRange, ReplicaId, ShardId, WindowId};
-use raft::{ChangeError, ConfStamp, Group, MemberChange};
+use raft::{ChangeError, ConfStamp, Group, MemberChange, founding_mark};
+use storage::shard::{Outcome, OutcomeKind, Split, encode_split};
 use tonic::{Request, Response, Status};
 
 use crate::control::change_members_order::Change;
 use crate::control::control_server::{Control, ControlServer};
 use crate::control::{
     ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, GroupView, InitializeGroupOrder, MapUpdate,
-    ObserveReply, ObserveRequest, Order, OrderReply, Progress, ProposeReply, ProposeRequest, TakeWindowReply,
-    TakeWindowRequest, TransferHomeOrder, Voters, WatchMapRequest,
+    MiddleKeyReply, MiddleKeyRequest, ObserveReply, ObserveRequest, Order, OrderReply, Progress,
+    ProposeReply, ProposeRequest, SplitShardOrder, TakeWindowReply, TakeWindowRequest, TransferHomeOrder,
+    Voters, WatchMapRequest,
 };
-use crate::host::Host;
+use crate::host::{Host, Predecessor};
 
 /// The largest control message.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -83,10 +85,52 @@ impl ControlService {
             end: order.end.map(|end| end.to_vec()),
         };
         let (shard, replica) = (ShardId(order.shard_id), ReplicaId(order.replica_id));
-        self.host
-            .create_replica(shard, replica, range, order.r#gen)
-            .await
-            .map_err(|e| e.to_string())
+        let created = match order.successor_of {
+            None => self.host.create_replica(shard, replica, range, order.r#gen).await,
+            Some(of) => {
+                let of = Predecessor {
+                    shard: ShardId(of.shard_id),
+                    replica: ReplicaId(of.replica_id),
+                    generation: of.r#gen,
+                };
+                self.host
+                    .create_successor(shard, replica, range, order.r#gen, of)
+                    .await
+            }
+        };
+        created.map_err(|e| e.to_string())
+    }
+
+    /// Has the shard's log part its range; nothing to do if it has.
+    async fn split(&self, order: SplitShardOrder) -> Result<(), String> {
+        let (_, group) = self.admit(order.order.as_ref(), order.shard_id)?;
+        let local = self.host.shard(group.id()).ok_or("a shard without a range")?;
+        if local.store.generation() > order.r#gen {
+            return Ok(());
+        }
+        let members = order.successors.iter();
+        let members = members.map(|made| (ReplicaId(made.replica_id), HostId(made.host_id)));
+        let split = Split {
+            r#gen: order.r#gen,
+            key: order.at,
+            shard: order.new_shard_id,
+            mark: founding_mark(&members.collect()),
+            successors: order
+                .successors
+                .iter()
+                .map(|made| storage::shard::Successor {
+                    of: made.of,
+                    replica: made.replica_id,
+                })
+                .collect(),
+        };
+        let entry = encode_split(self.host.now_ms(), split);
+        let (_, answer) = group.propose(entry).await.map_err(|e| e.to_string())?;
+        let outcomes: Vec<Outcome> = answer.take().ok_or("a split without an outcome")?;
+        match outcomes.first().map(|outcome| &outcome.kind) {
+            Some(OutcomeKind::Split) => Ok(()),
+            other => Err(format!("the shard does not split: {other:?}")),
+        }
     }
 
     async fn initialize(&self, order: InitializeGroupOrder) -> Result<(), String> {
@@ -260,6 +304,27 @@ impl Control for ControlService {
         Ok(self.reply(shard, self.destroy(order).await.err()))
     }
 
+    async fn split_shard(&self, request: Request<SplitShardOrder>) -> Result<Response<OrderReply>, Status> {
+        let order = request.into_inner();
+        let shard = order.shard_id;
+        Ok(self.reply(shard, self.split(order).await.err()))
+    }
+
+    async fn middle_key(
+        &self,
+        request: Request<MiddleKeyRequest>,
+    ) -> Result<Response<MiddleKeyReply>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id)?;
+        self.check_host(request.to_host)?;
+        let local = self.host.shard(ShardId(request.shard_id));
+        let local = local.ok_or_else(|| Status::unavailable("the shard has no replica here"))?;
+        let key = self.host.blocking(move || local.store.middle_key()).await;
+        Ok(Response::new(MiddleKeyReply {
+            key: key.unwrap_or_default(),
+        }))
+    }
+
     async fn take_window(
         &self,
         request: Request<TakeWindowRequest>,
@@ -281,7 +346,7 @@ impl Control for ControlService {
 
 /// What this host knows of a group. Counts of entries, so that an empty log is 0.
 fn view(host: &Host, group: &Group) -> GroupView {
-    let status = group.status();
+    let (status, local) = (group.status(), host.shard(group.id()));
     let entries = |last: Option<u64>| last.map_or(0, |index| index + 1);
     let progress = status.progress.iter().map(|(replica, progress)| Progress {
         replica_id: replica.0,
@@ -309,9 +374,8 @@ fn view(host: &Host, group: &Group) -> GroupView {
         last_index: entries(status.last_index),
         progress: progress.collect(),
         purged: entries(status.purged_index),
-        bytes: host
-            .shard(group.id())
-            .map_or(0, |local| local.store.stats().bytes),
+        bytes: local.as_ref().map_or(0, |local| local.store.stats().bytes),
+        r#gen: local.as_ref().map_or(0, |local| local.store.generation()),
     }
 }
 

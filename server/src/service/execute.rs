@@ -91,13 +91,7 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
         };
         kind.push(request);
     }
-    part.of(stale).answer(|request| {
-        reply::error(
-            request.id,
-            Code::StaleRoute,
-            "the shard's range has another version",
-        )
-    });
+    part.of(stale).answer(|request| stale_route(request.id));
     let caller = part.caller.clone();
     part.of(fresh_enough)
         .answer(|request| serve_read(host, &local, &caller, request));
@@ -262,7 +256,20 @@ async fn read(host: &Host, local: &LocalShard, parts: Vec<Part>) {
     }
 }
 
+/// A read of a shard that is split while it is served may have seen less than its client believes to have asked for.
 fn serve_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) -> Reply {
+    let reply = answer_read(host, local, caller, request);
+    match local.store.generation() == request.r#gen {
+        true => reply,
+        false => stale_route(request.id),
+    }
+}
+
+fn stale_route(id: u64) -> Reply {
+    reply::error(id, Code::StaleRoute, "the shard's range has another version")
+}
+
+fn answer_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) -> Reply {
     match &request.op {
         Some(Op::Get(get)) => match local.store.get_in_range(&get.key, at(get.revision)) {
             Ok(Some(found)) => {

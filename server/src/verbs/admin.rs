@@ -5,7 +5,8 @@ use std::io::Write;
 use client::{
     AdminClient,
     proto::{
-        HistoryRequest, MigrationReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ShardsRequest,
+        HistoryRequest, MigrationReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
+        ShardsRequest, SplitShardRequest,
     },
 };
 
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::cli::{
     AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, HostsArgs, MigrationsArgs, MoveArgs, MoveHomeArgs,
-    ReplicasArgs, ShardsArgs,
+    ReplicasArgs, ShardsArgs, SplitArgs,
 };
 
 /// Shows what a change that was not confirmed came to.
@@ -62,6 +63,7 @@ impl Operator<'_> {
             AdminVerb::Migrations(args) => self.migrations(args).await,
             AdminVerb::Move(args) => self.move_replica(args).await,
             AdminVerb::Home(args) => self.move_home(args).await,
+            AdminVerb::Split(args) => self.split_shard(args).await,
             AdminVerb::History(args) => self.history(args).await,
         }
     }
@@ -146,6 +148,16 @@ impl Operator<'_> {
             reason: args.reason,
         };
         let reply = self.calls.move_home(request).await;
+        accepted(reply.map_err(self.failed())?)
+    }
+
+    async fn split_shard(&self, args: SplitArgs) -> Result<Listing, VerbError> {
+        let request = SplitShardRequest {
+            shard_id: args.shard,
+            at: args.at.unwrap_or_default().into(),
+            reason: args.reason,
+        };
+        let reply = self.calls.split_shard(request).await;
         accepted(reply.map_err(self.failed())?)
     }
 

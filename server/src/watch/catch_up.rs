@@ -4,7 +4,7 @@ use client::proto::{Error, Event};
 use storage::shard::{ChangePage, ReadError};
 
 use super::event::{events, page, told};
-use super::feed::Watch;
+use super::feed::{Watch, range_changed};
 use super::pump::is_led_here;
 use crate::host::{Host, LocalShard};
 use crate::service::{home, led_elsewhere, unreadable};
@@ -40,6 +40,13 @@ async fn step(host: &Host, local: &LocalShard, number: u64, watch: &mut Watch) -
         return Err(End::Told { error, oldest: 0 });
     }
     let (missed, events) = missed(host, local, watch).map_err(end)?;
+    if !watch.is_within(&missed.range) {
+        return Err(End::Told {
+            error: range_changed(),
+            oldest: 0,
+        });
+    }
+    watch.generation = missed.range.r#gen;
     if !events.is_empty() && !watch.outbox.send(told(watch.id, events, missed.through)).await {
         return Err(End::Unwanted);
     }

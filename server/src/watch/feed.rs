@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use client::KeyRange;
-use client::proto::{Error, Event};
+use client::proto::{Code, Error, Event};
 use storage::seeded_bug;
-use storage::shard::ChangePage;
+use storage::shard::{ChangePage, ShardRange};
 use tokio::sync::watch;
 
 use super::event::told;
 use super::outbox::Outbox;
 use super::ranges::Ranges;
+use crate::service::problem;
 
 /// A watch of one range.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(super) struct Watch {
     pub(super) outbox: Outbox,
     /// Told up to here, or nothing before.
     pub(super) after: u64,
+    /// The version of the shard's range, when the range was found to hold all that is watched.
+    pub(super) generation: u64,
 }
 
 /// The watches of one shard.
@@ -51,6 +54,8 @@ struct Inner {
     with_previous: usize,
     /// Those that are behind; each has a task that holds it.
     behind: BTreeSet<u64>,
+    /// The version of the shard's range, as far as those that keep up have been told.
+    generation: u64,
 }
 
 impl Feed {
@@ -72,6 +77,11 @@ impl Feed {
             *known = revision.max(*known);
             is_new
         });
+    }
+
+    /// Has whoever pumps look, though the revision may be the same: the shard's range has changed.
+    pub(crate) fn look_again(&self) {
+        self.shared.revision.send_modify(|_| {});
     }
 
     /// The shard's revision, whenever it changes.
@@ -104,6 +114,7 @@ impl Feed {
         if must_pump {
             inner.is_pumped = true;
             inner.position = revision;
+            inner.generation = watch.generation;
         }
         (number, must_pump)
     }
@@ -165,6 +176,10 @@ impl Feed {
         if inner.with_previous > 0 && !have_previous {
             return None;
         }
+        if page.range.r#gen != inner.generation {
+            inner.generation = page.range.r#gen;
+            inner.end_outside(&page.range);
+        }
         let mut told_to: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
         for (change, event) in page.changes.iter().zip(events) {
             for number in inner.ranges.holding(&change.key) {
@@ -205,7 +220,18 @@ impl Feed {
     }
 }
 
+/// What a watch is told whose shard has another range now.
+pub(super) fn range_changed() -> Error {
+    problem(Code::StaleRoute, "the shard's range has another version")
+}
+
 impl Watch {
+    /// Whether a range holds all that is watched.
+    pub(super) fn is_within(&self, range: &ShardRange) -> bool {
+        let end = (!self.range.end.is_empty()).then_some(&self.range.end[..]);
+        range.covers(&self.range.start, end)
+    }
+
     fn view(&self, event: Event) -> Event {
         match self.with_previous {
             true => event,
@@ -221,6 +247,8 @@ impl Inner {
     fn arrive(&mut self, number: u64, watch: &Watch) -> bool {
         // Seeded bug B21: a watch that was behind keeps up without what the others were told meanwhile.
         let has_arrived = watch.after >= self.position || seeded_bug::is_on("B21");
+        // Checked against an older range than the pages are of by now: its own next page tells it.
+        let has_arrived = has_arrived && watch.generation >= self.generation;
         if !has_arrived || !self.behind.remove(&number) {
             return false;
         }
@@ -228,6 +256,15 @@ impl Inner {
         self.with_previous += usize::from(watch.with_previous);
         self.watches.insert(number, watch.clone());
         true
+    }
+
+    /// Ends the watches whose keys the shard does not hold any more: what it tells of them is not all.
+    fn end_outside(&mut self, range: &ShardRange) {
+        let outside = self.watches.iter().filter(|(_, watch)| !watch.is_within(range));
+        let outside: Vec<u64> = outside.map(|(number, _)| *number).collect();
+        for watch in outside.into_iter().filter_map(|number| self.remove(number)) {
+            watch.outbox.ended(watch.id, range_changed(), 0);
+        }
     }
 
     fn remove(&mut self, number: u64) -> Option<Watch> {
@@ -249,6 +286,7 @@ mod tests {
             with_previous: false,
             outbox: outbox.clone(),
             after,
+            generation: 1,
         }
     }
 

@@ -4,6 +4,7 @@ use client::KeyRange;
 use client::proto::start_watch::From;
 use client::proto::{Code, Error, StartWatch};
 use placement::ShardId;
+use storage::shard::ShardRange;
 
 use super::catch_up::catch_up;
 use super::feed::{Feed, Watch};
@@ -54,9 +55,11 @@ pub(crate) fn start(host: &Host, outbox: &Outbox, id: u64, call: StartWatch) -> 
     if !is_led_here(host, &local) {
         return Err(not_led(home(host, &local, None)));
     }
+    let shard_range = local.store.range();
     let watch = Watch {
         id,
-        range: range_of(&local, &call)?,
+        range: range_of(&shard_range, &call)?,
+        generation: shard_range.r#gen,
         with_previous: call.previous,
         outbox: outbox.clone(),
         after: after_of(&local, call.from)?,
@@ -86,9 +89,8 @@ fn shard_of(host: &Host, call: &StartWatch) -> Result<ShardId, NotStarted> {
 }
 
 /// The keys to watch, which the shard must hold.
-fn range_of(local: &LocalShard, call: &StartWatch) -> Result<KeyRange, NotStarted> {
-    let shard = local.store.range();
-    let shard_end = shard.end.unwrap_or_default();
+fn range_of(shard: &ShardRange, call: &StartWatch) -> Result<KeyRange, NotStarted> {
+    let shard_end = shard.end.clone().unwrap_or_default();
     let end = match call.end.is_empty() {
         true => shard_end.clone(),
         false => call.end.clone(),

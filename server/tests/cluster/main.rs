@@ -17,6 +17,7 @@ mod migrations;
 mod power_cut;
 mod replica_states;
 mod simulated;
+mod splits;
 mod stale_reads;
 mod transactions;
 mod versions;

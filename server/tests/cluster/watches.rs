@@ -8,7 +8,7 @@ use client::{Client, Event, KeyRange, Watch, WatchError, WatchFrom, WatchOptions
 use super::harness::{Cluster, PATIENCE, godwit, keys, write_all};
 
 /// The next events of a watch, at least `count`, each with its shard.
-async fn events(watch: &mut Watch, count: usize) -> Vec<(u64, Event)> {
+pub(crate) async fn events(watch: &mut Watch, count: usize) -> Vec<(u64, Event)> {
     let mut all = Vec::new();
     let gathering = async {
         while all.len() < count {
@@ -26,7 +26,7 @@ fn from(from: WatchFrom) -> WatchOptions {
 }
 
 /// Checks that events are each key's changes in their order, each following on the one before.
-fn check_chains(events: &[(u64, Event)]) {
+pub(crate) fn check_chains(events: &[(u64, Event)]) {
     let mut revisions: BTreeMap<u64, u64> = BTreeMap::new();
     let mut held: BTreeMap<_, Option<(u64, u64)>> = BTreeMap::new();
     for (shard, event) in events {

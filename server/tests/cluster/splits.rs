@@ -1,0 +1,237 @@
+//! Splits: reads, writes, scans, watches and leases go on over them, and they end whoever dies.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use client::proto::{MoveReplicaRequest, SplitShardRequest};
+use client::{KeyRange, WatchFrom, WatchOptions};
+
+use super::harness::{Cluster, PATIENCE, check_all, eventually, godwit, keys, write_all};
+use super::watches::{check_chains, events};
+
+async fn split(cluster: &Cluster, shard: u64, at: &str) -> String {
+    let request = SplitShardRequest {
+        shard_id: shard,
+        at: at.to_owned().into(),
+        reason: "test".into(),
+    };
+    let reply = cluster.admin().split_shard(request).await.unwrap();
+    if reply.refused.is_empty() {
+        let ended = cluster.wait_for(reply.migration_id).await;
+        assert_eq!(
+            (ended.kind.as_str(), ended.state.as_str()),
+            ("split", "Done"),
+            "{ended:?}"
+        );
+    }
+    reply.refused
+}
+
+/// The shards' ranges, in order.
+async fn ranges(cluster: &Cluster) -> Vec<(String, String)> {
+    let mut shards = cluster.shards().await;
+    shards.sort_by(|a, b| a.start.cmp(&b.start));
+    let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+    shards
+        .iter()
+        .map(|shard| (text(&shard.start), text(&shard.end)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_goes_on_while_a_shard_is_split() {
+    let cluster = Cluster::start(4, 1).await;
+    let client = cluster.client().await;
+    let shard = cluster.shards().await.remove(0).shard_id;
+    let options = WatchOptions {
+        from: WatchFrom::Now,
+        previous: true,
+    };
+    let mut watch = client.watch(KeyRange::all(), options).await.unwrap();
+    let lease = client.lease(Duration::from_secs(3));
+    for key in ["k005", "leased"] {
+        lease.put(key, "kept").await.unwrap();
+    }
+    let mut acknowledged = BTreeMap::from(["k005", "leased"].map(|key| (key.to_owned(), "kept".to_owned())));
+    let keeping = tokio::spawn(async move { lease.keep_alive().await });
+    let written: Vec<String> = keys(40).into_iter().filter(|key| key != "k005").collect();
+    let writer = tokio::spawn({
+        let (client, written) = (client.clone(), written.clone());
+        async move {
+            let mut last = BTreeMap::new();
+            for round in 0..30 {
+                last = write_all(&client, &written, &format!("round {round}")).await;
+            }
+            last
+        }
+    });
+    let scanner = tokio::spawn({
+        let client = client.clone();
+        async move {
+            let mut scans = 0;
+            loop {
+                let pairs = client.scan(KeyRange::all(), usize::MAX).collect().await.unwrap();
+                let found: Vec<_> = pairs.iter().map(|pair| pair.key.clone()).collect();
+                assert!(found.is_sorted() && found.len() <= 41, "{found:?}");
+                if scans > 0 && found.len() < 41 {
+                    panic!("a scan misses keys: {found:?}");
+                }
+                // The first may run before all keys are there.
+                scans += u32::from(found.len() == 41);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    assert_eq!(split(&cluster, shard, "k020").await, "");
+    let upper = cluster
+        .shards()
+        .await
+        .into_iter()
+        .find(|known| known.shard_id != shard);
+    let upper = upper.unwrap().shard_id;
+    assert_eq!(split(&cluster, upper, "k030").await, "");
+    assert_eq!(split(&cluster, shard, "").await, "", "where it has two halves");
+    let ranges = ranges(&cluster).await;
+    assert_eq!(ranges.len(), 4);
+    assert!(ranges.windows(2).all(|pair| pair[0].1 == pair[1].0), "{ranges:?}");
+    assert_ne!(split(&cluster, shard, "zzz").await, "", "a key of another shard");
+
+    acknowledged.extend(writer.await.unwrap());
+    assert!(!scanner.is_finished(), "{:?}", scanner.await);
+    scanner.abort();
+    check_all(&client, &acknowledged).await;
+    let seen = events(&mut watch, 2 + written.len() * 30).await;
+    assert_eq!(seen.len(), 2 + written.len() * 30, "each change once");
+    check_chains(&seen);
+    // Leased keys stay on both sides for as long as the one lease is kept.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!keeping.is_finished(), "{:?}", keeping.await);
+    check_all(&client, &acknowledged).await;
+    keeping.abort();
+    eventually("leased keys go once nobody keeps them", || async {
+        let left = [
+            client.get("k005").await.unwrap(),
+            client.get("leased").await.unwrap(),
+        ];
+        match left.iter().all(|found| found.pair.is_none()) {
+            true => Ok(()),
+            false => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+}
+
+/// The new shard is a shard like any other: its replicas move, and a host that was away gets its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_shard_moves_and_survives_a_power_cut() {
+    let mut cluster = Cluster::start(4, 1).await;
+    let client = cluster.client().await;
+    let acknowledged = write_all(&client, &keys(60), "kept").await;
+    let parent = cluster.shards().await.remove(0);
+    assert_eq!(split(&cluster, parent.shard_id, "k030").await, "");
+    let shards = cluster.shards().await;
+    let made = shards
+        .iter()
+        .find(|known| known.shard_id != parent.shard_id)
+        .unwrap();
+    let held: Vec<u64> = made.replicas.iter().map(|replica| replica.host_id).collect();
+    let to = (1..=4).find(|host| !held.contains(host)).unwrap();
+    let request = MoveReplicaRequest {
+        shard_id: made.shard_id,
+        from_host: made.home,
+        to_host: to,
+        reason: "test".into(),
+    };
+    let reply = cluster.admin().move_replica(request).await.unwrap();
+    assert_eq!(reply.refused, "");
+    assert_eq!(cluster.wait_for(reply.migration_id).await.state, "Done");
+    check_all(&client, &acknowledged).await;
+    for host in &mut cluster.hosts {
+        host.kill();
+    }
+    for host in &mut cluster.hosts {
+        host.start("");
+    }
+    cluster.wait_until_settled(2).await;
+    check_all(&cluster.client().await, &acknowledged).await;
+    let endpoint = format!("--endpoints={}", cluster.hosts[0].address);
+    let (code, _, error) = godwit(&["admin", &endpoint, "split", "77", "--at", "x"]);
+    assert!(code != Some(0) && error.contains("no shard 77"), "{error}");
+}
+
+/// Splits with one host armed to die; whoever dies comes back unarmed, and the split ends.
+async fn dies_at(point: &str) {
+    let mut cluster = Cluster::start(3, 1).await;
+    let client = cluster.client().await;
+    let mut acknowledged = write_all(&client, &keys(40), "before").await;
+    for host in 0..3 {
+        cluster.hosts[host].kill();
+        cluster.hosts[host].start(point);
+        cluster.wait_until_settled(1).await;
+    }
+    let shard = cluster.shards().await.remove(0).shard_id;
+    let request = SplitShardRequest {
+        shard_id: shard,
+        at: "k020".into(),
+        reason: point.to_owned(),
+    };
+    // The host in control may die with the answer in hand.
+    match cluster.admin().split_shard(request).await {
+        Ok(reply) => assert_eq!(reply.refused, "", "{point}"),
+        Err(client::AdminError::UnknownOutcome { .. }) => {}
+        Err(e) => panic!("{point}: {e}"),
+    }
+    let writer = tokio::spawn({
+        let client = client.clone();
+        async move { write_all(&client, &keys(40), "during").await }
+    });
+    let (began, mut deaths) = (Instant::now(), 0);
+    loop {
+        for host in &mut cluster.hosts {
+            if !host.runs() {
+                deaths += 1;
+                host.start("");
+            }
+        }
+        let known = cluster.migrations().await;
+        let ended = known
+            .iter()
+            .find(|known| known.kind == "split" && known.ended_ms > 0);
+        if let Some(ended) = ended {
+            assert_eq!(ended.state, "Done", "{ended:?}");
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{point}: {known:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    acknowledged.extend(writer.await.unwrap());
+    for host in &mut cluster.hosts {
+        if !host.runs() {
+            deaths += 1;
+            host.start("");
+        }
+    }
+    assert!(deaths > 0, "{point}: nobody died, so this showed nothing");
+    cluster.wait_until_settled(2).await;
+    assert_eq!(ranges(&cluster).await.len(), 2);
+    check_all(&client, &acknowledged).await;
+}
+
+macro_rules! dies {
+    ($($name:ident: $point:literal;)*) => { $(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            dies_at($point).await;
+        }
+    )* };
+}
+
+dies! {
+    controller_dies_before_the_range_is_parted: "controller.leave_proposed.after";
+    controller_dies_when_the_range_is_parted: "controller.leave_splitting.before";
+    controller_dies_when_the_split_is_taken_over: "controller.leave_splitting.after";
+    controller_dies_when_the_replicas_are_made: "controller.leave_settling.before";
+    all_hosts_die_before_they_make_their_replicas: "shard.split.before_write";
+    all_hosts_die_before_their_replicas_have_a_name: "shard.split.before_rename";
+    all_hosts_die_when_their_replicas_are_made: "shard.split.after_rename";
+}
