@@ -1,16 +1,18 @@
-//! Replicas and homes are moved, and hosts join.
+//! Replicas and homes are moved, shards are split, and hosts join.
 
-use client::proto::{MoveHomeRequest, MoveReplicaRequest, ShardStatus};
+use client::proto::{MoveHomeRequest, MoveReplicaRequest, ShardStatus, SplitShardRequest};
 use futures_util::future::join_all;
 
 use super::fault::{Cure, Struck};
 use super::field::{Field, host_name};
 use crate::process::{Cluster, Layout};
 
-pub(super) const NAMES: [&str; 4] = ["move-replica", "move-home", "transfer-storm", "join"];
+pub(super) const NAMES: [&str; 5] = ["move-replica", "move-home", "transfer-storm", "split", "join"];
 
 /// Hosts that may join beyond those that the cluster was started with.
 const JOINS_MAX: u64 = 2;
+/// Shards at most, those that splits made included.
+const SHARDS_MAX: usize = 24;
 /// Replicas of a shard: with no more hosts than that, there is nowhere to move one.
 const REPLICAS: usize = 3;
 /// Home moves in one storm, asked for at a time.
@@ -30,6 +32,7 @@ pub(super) async fn strike(name: &str, field: &Field<'_>) -> anyhow::Result<Opti
         "move-replica" => move_replica(name, field, &layout).await.is_some(),
         "move-home" => move_home(name, field, &layout).await.is_some(),
         "transfer-storm" => storm(name, field, layout).await,
+        "split" => split(name, field, &layout).await,
         _ => join(name, field).await?,
     };
     Ok(happened.then(|| Struck {
@@ -98,6 +101,31 @@ async fn ask_for_home(name: &str, field: &Field<'_>, shard_id: u64, to_host: u64
     };
     let reply = field.cluster.admin().ok()?.move_home(request).await.ok()?;
     reply.refused.is_empty().then_some(reply.migration_id)
+}
+
+/// Asks for a random shard to be split where its data has two halves. It happened if it was accepted.
+async fn split(name: &str, field: &Field<'_>, layout: &Layout) -> bool {
+    if layout.shards.len() >= SHARDS_MAX {
+        return false;
+    }
+    let Some(shard) = field.pick(&layout.shards) else {
+        return false;
+    };
+    field.begin(name, vec![format!("s{}", shard.shard_id)]);
+    let request = SplitShardRequest {
+        shard_id: shard.shard_id,
+        at: Default::default(),
+        reason: format!("jepsen: {name}"),
+    };
+    let Ok(admin) = field.cluster.admin() else {
+        return false;
+    };
+    let reply = admin.split_shard(request).await;
+    let is_accepted = reply.is_ok_and(|reply| reply.refused.is_empty());
+    if is_accepted {
+        field.count(name);
+    }
+    is_accepted
 }
 
 /// Many home moves, some at a time. It happened if any was accepted.

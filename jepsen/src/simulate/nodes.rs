@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use client::proto::{
     InitRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ShardStatus, ShardsRequest,
+    SplitShardRequest,
 };
 use client::{AdminClient, Client, ClientConfig};
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ use crate::record::Recorder;
 use crate::workload::{self, Connect, ReadAll, Used, WorkloadName, WorkloadPlan};
 
 const PAUSE: Duration = Duration::from_millis(100);
+/// Shards that splits may add.
+const SPLITS_MAX: usize = 4;
 /// The numbers of clients that are no clients of a workload, so that their sessions are their own.
 const READER: u64 = 1 << 32;
 const OPERATOR: u64 = 1 << 33;
@@ -230,7 +233,8 @@ impl Operator {
 
     async fn homes_are_known(&self, count: usize) -> bool {
         let shards = self.shards().await.unwrap_or_default();
-        shards.len() == count && shards.iter().all(|shard| shard.home != 0)
+        // Splits make more of them.
+        shards.len() >= count && shards.iter().all(|shard| shard.home != 0)
     }
 
     /// Asks for a migration, or for a burst of home moves.
@@ -244,7 +248,10 @@ impl Operator {
         }
         for _ in 0..if storm { 6 } else { 1 } {
             let shard = &shards[pick(&mut self.chance, shards.len())];
-            let kind = if storm || self.chance.permille(400) {
+            let may_split = !storm && shards.len() < plan.shards as usize + SPLITS_MAX;
+            let kind = if may_split && self.chance.permille(150) {
+                self.split(shard).await.then_some("split")
+            } else if storm || self.chance.permille(400) {
                 self.move_home(shard).await.then_some("move-home")
             } else {
                 self.move_replica(shard).await.then_some("move-replica")
@@ -253,6 +260,19 @@ impl Operator {
                 *line.told().asked.entry(kind.to_owned()).or_default() += 1;
             }
         }
+    }
+
+    /// Whether the split was accepted; where the shard's data has two halves.
+    async fn split(&self, shard: &ShardStatus) -> bool {
+        let request = SplitShardRequest {
+            shard_id: shard.shard_id,
+            at: Default::default(),
+            reason: "the schedule".into(),
+        };
+        self.admin
+            .split_shard(request)
+            .await
+            .is_ok_and(|reply| reply.refused.is_empty())
     }
 
     /// Whether the move was accepted.
