@@ -35,6 +35,8 @@ pub struct HostConfig {
     pub capacity_bytes: u64,
     /// Ceilings on what one client, request or connection may use.
     pub limits: Limits,
+    /// How large shards may become.
+    pub shards: ShardsConfig,
     /// What watches may use.
     pub watch: WatchConfig,
     /// The clocks of the Raft groups.
@@ -64,6 +66,7 @@ impl Default for HostConfig {
             join: Vec::new(),
             capacity_bytes: 100 * GIB,
             limits: Limits::default(),
+            shards: ShardsConfig::default(),
             watch: WatchConfig::default(),
             raft: RaftTimings::default(),
             log: LogConfig::default(),
@@ -123,6 +126,25 @@ impl Default for Limits {
             lease_keys_max: 10_000,
             in_flight_bytes_max: 64 * MIB,
             connections_max: 1_024,
+        }
+    }
+}
+
+/// How large shards may become. What counts is the configuration of the host that leads the placement group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShardsConfig {
+    /// A shard whose keys and newest values take more bytes is split where its data has two halves; 0: never.
+    pub bytes_max: u64,
+    /// No more shards than this are made by splits that nobody asked for.
+    pub count_max: u64,
+}
+
+impl Default for ShardsConfig {
+    fn default() -> Self {
+        ShardsConfig {
+            bytes_max: 512 * MIB,
+            count_max: 1_024,
         }
     }
 }

@@ -12,7 +12,7 @@ mod validate;
 
 pub use host::{
     BalancerConfig, CheckpointConfig, EmulationConfig, HostConfig, Limits, LogConfig, ProfilerConfig,
-    RaftTimings, TracingConfig, TracingFormat, WatchConfig,
+    RaftTimings, ShardsConfig, TracingConfig, TracingFormat, WatchConfig,
 };
 pub use load::{ConfigError, Fault, Setting, load};
 pub use policy::{PolicyName, UnknownPolicy};

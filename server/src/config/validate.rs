@@ -29,6 +29,7 @@ impl HostConfig {
         let mut checks = Checks::new();
         self.check_identity(&mut checks);
         self.check_limits(&mut checks);
+        self.check_shards(&mut checks);
         self.check_watch(&mut checks);
         self.check_raft(&mut checks);
         self.check_durability(&mut checks);
@@ -51,6 +52,19 @@ impl HostConfig {
         label(checks, "zone", &self.zone);
         label(checks, "region", &self.region);
         within(checks, "capacity_bytes", self.capacity_bytes, MIB..=u64::MAX >> 1);
+    }
+
+    fn check_shards(&self, checks: &mut Checks) {
+        // A shard that is split at once again would never come to rest.
+        if self.shards.bytes_max > 0 {
+            within(
+                checks,
+                "shards.bytes_max",
+                self.shards.bytes_max,
+                64 * 1024..=u64::MAX >> 1,
+            );
+        }
+        within(checks, "shards.count_max", self.shards.count_max, 1..=16_384);
     }
 
     fn check_limits(&self, checks: &mut Checks) {

@@ -4,8 +4,8 @@
 //! nothing that matters between ticks: it observes, asks [`placement::next_actions`] what to do for each active
 //! migration, does it, and writes the evidence. A controller that dies is replaced by one that knows the log.
 //!
-//! `observe` looks at the hosts, `act` gives orders, `tend` starts shards, repairs and declares hosts down; `balance`
-//! turns access counts into proposals.
+//! `observe` looks at the hosts, `act` gives orders, `tend` starts shards, repairs and declares hosts down; `splits` parts
+//! what has become too large; `balance` turns access counts into proposals.
 
 mod act;
 mod balance;
@@ -13,6 +13,7 @@ mod clock;
 mod forecast;
 mod geography;
 mod observe;
+mod splits;
 mod tend;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::host::{Host, LocalPlacement};
 pub(crate) use balance::{BalanceError, Balancer};
 use clock::LogClock;
 use observe::Observer;
+pub(crate) use splits::middle_key;
 
 /// How often the controller looks when nothing changes.
 const TICK: Duration = Duration::from_millis(50);

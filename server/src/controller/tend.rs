@@ -35,6 +35,7 @@ impl Controller {
             self.remove_emptied().await;
             if round % STRAYS_EVERY == STRAYS_EVERY - 1 {
                 self.clear_strays().await;
+                self.split_large().await;
             }
             round += 1;
             tokio::time::sleep(ROUND_PAUSE).await;
@@ -48,7 +49,7 @@ impl Controller {
         }
     }
 
-    async fn write(&self, command: &Command) {
+    pub(super) async fn write(&self, command: &Command) {
         write(&self.local, self.raft_term, command).await;
     }
 

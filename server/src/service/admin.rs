@@ -26,8 +26,7 @@ use tonic::{Request, Response, Status};
 
 use super::hosts;
 use crate::config::UnknownPolicy;
-use crate::control::MiddleKeyRequest;
-use crate::controller::BalanceError;
+use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
 
 /// A manual proposal that could not start after this long is rejected.
@@ -129,18 +128,10 @@ impl AdminService {
             let home = state.shard(shard)?.home_host()?;
             Some((home, state.host(home)?.address.clone()))
         })?;
-        let Some((home, address)) = home else {
-            return Ok(Bytes::new());
-        };
-        let control = self.host.channels().control(&address);
-        let mut control = control.map_err(|e| Status::unavailable(e.to_string()))?;
-        let mut request = Request::new(MiddleKeyRequest {
-            cluster_id: self.host.cluster_id().unwrap_or_default(),
-            to_host: home.0,
-            shard_id: shard.0,
-        });
-        request.set_timeout(FORWARD_TIMEOUT);
-        Ok(control.middle_key(request).await?.into_inner().key)
+        match home {
+            Some((home, address)) => middle_key(&self.host, shard, home, &address).await,
+            None => Ok(Bytes::new()),
+        }
     }
 
     async fn propose(

@@ -162,6 +162,44 @@ async fn a_new_shard_moves_and_survives_a_power_cut() {
     assert!(code != Some(0) && error.contains("no shard 77"), "{error}");
 }
 
+/// A shard that grows is parted by itself, until its parts are small enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_becomes_too_large_is_split() {
+    let mut cluster = Cluster::processes(3);
+    for host in &mut cluster.hosts {
+        host.settings.push("shards.bytes_max=65536".into());
+        host.settings.push("shards.count_max=4".into());
+        host.start("");
+    }
+    cluster.init(1).await;
+    cluster.wait_until_settled(1).await;
+    let client = cluster.client().await;
+    let mut acknowledged = BTreeMap::new();
+    for round in 0..4 {
+        let some: Vec<String> = (0..16).map(|number| format!("{round}{number:02}")).collect();
+        acknowledged.extend(write_all(&client, &some, &"v".repeat(4_096)).await);
+    }
+    eventually("there are as many shards as there may be", || async {
+        match cluster.shards().await.len() {
+            4 => Ok(()),
+            count => Err(format!("{count}")),
+        }
+    })
+    .await;
+    cluster.wait_until_settled(4).await;
+    check_all(&client, &acknowledged).await;
+    let reasons: Vec<String> = cluster
+        .migrations()
+        .await
+        .into_iter()
+        .map(|known| known.reason)
+        .collect();
+    assert!(
+        reasons.iter().all(|reason| reason.contains("65536 at most")),
+        "{reasons:?}"
+    );
+}
+
 /// Splits with one host armed to die; whoever dies comes back unarmed, and the split ends.
 async fn dies_at(point: &str) {
     let mut cluster = Cluster::start(3, 1).await;
