@@ -15,8 +15,9 @@ use crate::{
         ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest,
         JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
-        MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest,
-        ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, admin_client,
+        MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest,
+        SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
+        StatusRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -105,6 +106,15 @@ impl AdminClient {
         .await
     }
 
+    /// Has a shard that lost its majority go on from one survivor, or only asks whether it would be refused. Answers
+    /// once it is logged.
+    pub async fn recover_shard(&self, request: RecoverShardRequest) -> Result<RecoverShardReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.recover_shard(request).await
+        })
+        .await
+    }
+
     /// What a host still holds, and what each part of it waits for.
     pub async fn departure(&self, request: DepartureRequest) -> Result<DepartureReply, AdminError> {
         self.call(Effect::Looks, request, |mut admin, request| async move {
@@ -124,7 +134,30 @@ impl AdminClient {
     /// What the replicas on one host have applied. Asks the host at `address` and no other; it need not be among the
     /// configured endpoints.
     pub async fn replica_states_of(&self, address: &str) -> Result<ReplicaStatesReply, AdminError> {
-        let ask = |mut admin: Admin| async move { admin.replica_states(ReplicaStatesRequest {}).await };
+        self.replica_states(address, ReplicaStatesRequest::default())
+            .await
+    }
+
+    /// How far the log and the state of one shard's replicas on a host are, without fingerprints. Asks the host at
+    /// `address` and no other.
+    pub async fn replica_ends_of(
+        &self,
+        address: &str,
+        shard_id: u64,
+    ) -> Result<ReplicaStatesReply, AdminError> {
+        let request = ReplicaStatesRequest {
+            shard_id,
+            brief: true,
+        };
+        self.replica_states(address, request).await
+    }
+
+    async fn replica_states(
+        &self,
+        address: &str,
+        request: ReplicaStatesRequest,
+    ) -> Result<ReplicaStatesReply, AdminError> {
+        let ask = |mut admin: Admin| async move { admin.replica_states(request).await };
         self.ask_one(address, self.shared.config.deadline, Effect::Looks, ask)
             .await
     }

@@ -72,6 +72,8 @@ pub enum Property {
     ModRevision(u64),
     /// Whether it exists.
     Exists(bool),
+    /// The lease of the shard that it hangs on; 0: on none.
+    Lease(u64),
 }
 
 impl Compare {
@@ -84,6 +86,7 @@ impl Compare {
             Property::CreateRevision(revision) => compare::Operand::CreateRevision(revision),
             Property::ModRevision(revision) => compare::Operand::ModRevision(revision),
             Property::Exists(exists) => compare::Operand::Exists(exists),
+            Property::Lease(lease) => compare::Operand::Lease(lease),
         };
         Self(proto::Compare {
             key: key.into(),
@@ -108,6 +111,12 @@ impl Compare {
     #[must_use]
     pub fn value(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Self::new(key, Relation::Equal, Property::Value(value.into()))
+    }
+
+    /// The key must hang on this lease of its shard; 0: on none.
+    #[must_use]
+    pub fn lease(key: impl Into<Bytes>, lease: u64) -> Self {
+        Self::new(key, Relation::Equal, Property::Lease(lease))
     }
 
     /// The key's last change must have this revision.
@@ -169,6 +178,16 @@ impl Action {
         }))
     }
 
+    /// Removes the keys of a range, as they were before the transaction. No other action of the list changes a key in it,
+    /// and there are no more than the shard lets a transaction's scan read.
+    #[must_use]
+    pub fn delete_range(range: KeyRange) -> Self {
+        Self::new(action::Act::DeleteRange(proto::DeleteRange {
+            start: range.start,
+            end: range.end,
+        }))
+    }
+
     /// Reads a key.
     #[must_use]
     pub fn get(key: impl Into<Bytes>) -> Self {
@@ -212,6 +231,11 @@ pub enum ActionResult {
         /// What it held, where that was asked for.
         previous: Option<KeyValue>,
     },
+    /// It removed the keys of a range.
+    RangeDeleted {
+        /// How many there were.
+        keys: u64,
+    },
     /// It read a key; `None`: there is no such key.
     Read(Option<KeyValue>),
     /// It read a range.
@@ -242,6 +266,7 @@ impl ActionResult {
                 existed: change.existed,
                 previous: change.previous,
             },
+            action_result::Result::DeleteRange(deleted) => Self::RangeDeleted { keys: deleted.keys },
             action_result::Result::Get(found) => Self::Read(found.pair),
             action_result::Result::Scan(found) => Self::Scanned {
                 pairs: found.pairs,
@@ -261,6 +286,7 @@ impl proto::Transaction {
             action::Act::Delete(delete) => Some(&delete.key),
             action::Act::Get(get) => Some(&get.key),
             action::Act::Scan(scan) => Some(&scan.start),
+            action::Act::DeleteRange(range) => Some(&range.start),
         });
         compared.chain(acted)
     }
@@ -270,6 +296,7 @@ impl proto::Transaction {
         let actions = self.then.iter().chain(&self.otherwise);
         actions.filter_map(|action| match action.act.as_ref()? {
             action::Act::Scan(scan) => Some(&scan.end),
+            action::Act::DeleteRange(range) => Some(&range.end),
             _ => None,
         })
     }

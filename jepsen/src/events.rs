@@ -73,12 +73,21 @@ pub enum MigrationState {
     Aborted,
     /// Never started.
     Rejected,
+    /// Survivors are fenced and asked.
+    Collecting,
+    /// One survivor's data becomes a group of one.
+    Reopening,
+    /// A forced recovery took its place.
+    Superseded,
 }
 
 impl MigrationState {
     /// Whether it never changes again.
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Done | Self::Aborted | Self::Rejected)
+        matches!(
+            self,
+            Self::Done | Self::Aborted | Self::Rejected | Self::Superseded
+        )
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Invariant {
     OneActiveMigration,
     /// I2: replica ids are unique for ever.
     UniqueReplicaIds,
-    /// I3: never fewer voters than before the migration.
+    /// I3: never fewer voters than before the migration, but for a recovery, which begins the group anew.
     EnoughVoters,
     /// I4: no two replicas of a shard on one host.
     DistinctHosts,
@@ -232,7 +232,11 @@ fn check_against_shard(migration: &Migration, shard: &Shard) -> Check {
     use MigrationState::{Cleaning, CleaningDst, Proposed, Removing};
     let Migration { id, kind, state, .. } = migration;
     let given_up = *kind == MigrationKind::Remove && matches!(state, Removing | Cleaning);
-    let floor = migration.voters_before - u32::from(given_up);
+    // A recovery begins the group anew, with one voter.
+    let floor = match kind {
+        MigrationKind::Recover => 1,
+        _ => migration.voters_before - u32::from(given_up),
+    };
     let voters = u32::try_from(shard.voter_count()).unwrap_or(u32::MAX);
     ensure(
         *state == Proposed || voters >= floor,

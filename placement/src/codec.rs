@@ -122,8 +122,11 @@ fn unframe<T: DeserializeOwned>(expected: u8, bytes: &[u8]) -> Result<T, DecodeE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::HostId;
+    use crate::command::Advance;
+    use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId};
+    use crate::migration::{Evidence, MigrationState};
     use crate::model::Admission;
+    use crate::recovery::LogEnd;
     use crate::rules::Origin;
 
     fn expire() -> Vec<u8> {
@@ -179,6 +182,51 @@ mod tests {
                     now_ms: 7,
                 },
                 r#"{"RemoveHost":{"host":4,"origin":"Drain","reason":"empty","now_ms":7}}"#,
+            ),
+        ];
+        for (command, body) in golden {
+            let bytes = encode(&command).unwrap();
+            assert_eq!(std::str::from_utf8(&bytes[HEADER_BYTES..]).unwrap(), body);
+            assert_eq!(decode(&bytes).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn what_a_forced_recovery_writes_keeps_its_form() {
+        let step = |expect_state, next, evidence| {
+            Command::Advance(Advance {
+                migration: MigrationId(3),
+                expect_state,
+                next,
+                controller_term: ControllerTerm(2),
+                evidence,
+                now_ms: 7,
+            })
+        };
+        let (host, replica) = (HostId(4), ReplicaId(5));
+        let end = LogEnd {
+            raft_term: 6,
+            leader: ReplicaId(8),
+            index: 9,
+        };
+        use MigrationState::{Collecting, Reopening};
+        let golden = [
+            (
+                Command::RecoverShard {
+                    shard: ShardId(1),
+                    origin: Origin::Manual,
+                    reason: "fire".to_owned(),
+                    now_ms: 7,
+                },
+                r#"{"RecoverShard":{"shard":1,"origin":"Manual","reason":"fire","now_ms":7}}"#,
+            ),
+            (
+                step(Collecting, Collecting, Evidence::Fenced { host, replica, end }),
+                r#"{"Advance":{"migration":3,"expect_state":"Collecting","next":"Collecting","controller_term":2,"evidence":{"Fenced":{"host":4,"replica":5,"end":{"raft_term":6,"leader":8,"index":9}}},"now_ms":7}}"#,
+            ),
+            (
+                step(Collecting, Reopening, Evidence::Chosen { replica }),
+                r#"{"Advance":{"migration":3,"expect_state":"Collecting","next":"Reopening","controller_term":2,"evidence":{"Chosen":{"replica":5}},"now_ms":7}}"#,
             ),
         ];
         for (command, body) in golden {

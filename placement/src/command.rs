@@ -233,6 +233,18 @@ pub enum Command {
         /// Mechanism time.
         now_ms: u64,
     },
+    /// A shard that lost its majority for good goes on from what one survivor has. Unsafe: what only the dead had is
+    /// lost, though it was acknowledged. Refused while the hosts of a majority are not declared dead.
+    RecoverShard {
+        /// The shard.
+        shard: ShardId,
+        /// Who asks.
+        origin: Origin,
+        /// Why, in words.
+        reason: String,
+        /// Mechanism time.
+        now_ms: u64,
+    },
 }
 
 impl Command {
@@ -259,7 +271,8 @@ impl Command {
             | RecordAffinities { now_ms, .. }
             | CloseWindow { now_ms, .. }
             | ChangeAdmission { now_ms, .. }
-            | RemoveHost { now_ms, .. } => *now_ms,
+            | RemoveHost { now_ms, .. }
+            | RecoverShard { now_ms, .. } => *now_ms,
         }
     }
 }

@@ -151,8 +151,7 @@ impl Placement {
     fn remnant(&self, shard: &Shard, host: HostId, now_ms: u64) -> Option<Remnant> {
         let replica = shard.replica_on(host);
         let active = shard.active.and_then(|id| self.migration(id));
-        let touches = |m: &&Migration| m.src.into_iter().chain(m.dst).any(|placed| placed.host == host);
-        let touching = active.filter(touches);
+        let touching = active.filter(|migration| migration.touches(host));
         if replica.is_none() && touching.is_none() {
             return None;
         }

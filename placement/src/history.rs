@@ -53,6 +53,8 @@ pub enum EventKind {
     Alarm,
     /// A host left the cluster for good.
     HostDecommissioned,
+    /// A shard that lost its majority is recovered by force: what that rests on, and what is lost.
+    ForcedRecovery,
 }
 
 /// One event.

@@ -18,8 +18,8 @@
 //! threads, chance and floats. Mechanism time arrives stamped in commands and as an argument; workload time arrives as
 //! windows. It cannot tell whether evidence is true: whoever observes must report only what is committed.
 //!
-//! Left out for now: splits and merges, forced recovery of a shard that lost its quorum, a cluster version that holds
-//! back new entry kinds, and byte-rate limits on snapshots.
+//! Left out for now: splits and merges, a cluster version that holds back new entry kinds, and byte-rate limits on
+//! snapshots.
 //!
 //! Start reading at `migration`, then `apply/advance`, then a script in `testscripts/migration`.
 
@@ -34,6 +34,7 @@ mod migration;
 mod model;
 pub mod planner;
 mod procedure;
+mod recovery;
 mod repair;
 mod response;
 mod rules;
@@ -55,8 +56,10 @@ pub use model::{
     ObservedHome, Replica, Role, SHARD_CHANGES_MAX, Shard, ShardChange,
 };
 pub use procedure::{
-    Action, HostView, LeaderView, Membership, Observation, Pacer, ReplicaProgress, next_actions, strays,
+    Action, Fenced, HostView, LeaderView, Membership, Observation, Pacer, ReplicaProgress, next_actions,
+    strays,
 };
+pub use recovery::{LogEnd, Recovery, Succession, recovery_refusal};
 pub use repair::{overdue_hosts, placement_group_target, repairs};
 pub use response::{Accepted, Refusal, Response, Slot, Tombstone};
 pub use rules::{Limits, Origin, REPLICATION_FACTOR_MAX, Rules, Spread, Timeouts};

@@ -9,6 +9,7 @@
 //! Home    Proposed -> Transferring -> Done | Aborted
 //! Split   Proposed -> Splitting -> Settling -> Done
 //! abort   Adding | CatchingUp | Transferring | Switching -> Aborting -> CleaningDst -> Aborted
+//! Recover Proposed -> Collecting.. -> Reopening -> Cleaning.. -> Done           any of the others -> Superseded
 //! ```
 //!
 //! Each step is: intent entry -> idempotent order -> evidence entry. The commit of the uniform configuration in the
@@ -16,6 +17,9 @@
 //! aborting migration that finds the switch committed goes on to `Removing` instead. A removal has no new replica
 //! whose absence would fence a late switch, so it is retried rather than aborted once a switch was ordered. Neither is a
 //! split given up once it was ordered: the shard's own log decides when it happens, and nothing fences an order.
+//!
+//! A recovery begins a group anew from what is left of it. It is for a shard that lost its majority, so no evidence can
+//! come from that shard's own log any more: whatever else was under way is superseded (see [`crate::Recovery`]).
 
 use std::collections::BTreeMap;
 
@@ -23,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId, WindowId};
 use crate::model::{Epoch, HostAffinityScores};
+use crate::recovery::{LogEnd, Recovery};
 use crate::rules::Origin;
 
 /// Steps kept per migration; a transfer that goes back and forth drops the oldest.
@@ -119,6 +124,8 @@ pub enum MigrationKind {
     Home,
     /// The upper part of the range becomes a new shard.
     Split,
+    /// A shard that lost its majority goes on from one of its survivors, whatever the others had.
+    Recover,
 }
 
 /// Where a migration stands.
@@ -152,29 +159,39 @@ pub enum MigrationState {
     Aborted,
     /// Never started.
     Rejected,
+    /// The survivors are fenced, and what each has is written down.
+    Collecting,
+    /// The chosen survivor's data is being opened as a group of one.
+    Reopening,
+    /// A forced recovery has taken its place.
+    Superseded,
 }
 
 impl MigrationState {
     /// Whether it never changes again.
     pub fn is_terminal(self) -> bool {
         use MigrationState::*;
-        matches!(self, Done | Aborted | Rejected)
+        matches!(self, Done | Aborted | Rejected | Superseded)
     }
 }
 
 impl MigrationKind {
     /// Whether a migration of this kind may go from `from` to `next` (I6). Anything else is refused.
     pub fn allows(self, from: MigrationState, next: MigrationState) -> bool {
-        use MigrationKind::{Add, Home, Move, Remove, Split};
+        use MigrationKind::{Add, Home, Move, Recover, Remove, Split};
         use MigrationState::*;
         match (from, next) {
+            (Proposed | Collecting | Reopening, Collecting) => self == Recover,
+            (Collecting, Reopening) | (Reopening | Cleaning, Cleaning) => self == Recover,
+            (Cleaning, Done) => matches!(self, Move | Remove | Recover),
+            (from, Superseded) => matches!(self, Move | Add | Remove | Home) && !from.is_terminal(),
             (Proposed, Rejected) => true,
             (Proposed, Adding) | (Adding, CatchingUp) => matches!(self, Move | Add),
             (Proposed, Transferring) => matches!(self, Remove | Home),
             (CatchingUp, Transferring) => self == Move,
             (CatchingUp, Switching) => matches!(self, Move | Add),
             (Transferring, Switching) | (Switching, Transferring) => matches!(self, Move | Remove),
-            (Switching, Removing) | (Removing, Cleaning) | (Cleaning, Done) => matches!(self, Move | Remove),
+            (Switching, Removing) | (Removing, Cleaning) => matches!(self, Move | Remove),
             (Switching, Done) | (Aborting, Done) => self == Add,
             (Transferring, Done) => self == Home,
             (Adding | CatchingUp | Switching, Aborting) => matches!(self, Move | Add),
@@ -234,6 +251,8 @@ pub enum AbortReason {
     Cancelled,
     /// The replica that was to lead is no voter any more.
     TargetGone,
+    /// The shard lost its majority, and is recovered by force.
+    Superseded,
 }
 
 /// What was seen in the world that lets a migration leave its state.
@@ -305,6 +324,20 @@ pub enum Evidence {
         /// `conf_ver` of the shard's committed, uniform membership, where it was seen.
         conf_ver: Option<u64>,
     },
+    /// The host has fenced the replica for this migration, durably: it never votes again, and its log ends here.
+    Fenced {
+        /// The host.
+        host: HostId,
+        /// The replica.
+        replica: ReplicaId,
+        /// Its last entry.
+        end: LogEnd,
+    },
+    /// Of the survivors, this one has the greatest end.
+    Chosen {
+        /// The replica whose data the shard goes on with.
+        replica: ReplicaId,
+    },
 }
 
 /// A step that a migration made.
@@ -368,6 +401,9 @@ pub struct Migration {
     /// What it makes (Split).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitPlan>,
+    /// What a recovery has found and does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
 }
 
 impl Migration {
@@ -395,6 +431,16 @@ impl Migration {
             Adding | CatchingUp | Transferring | Switching | Removing | Aborting
         );
         self.holds_out && under_way
+    }
+
+    /// Whether it still has something to do on `host`.
+    pub(crate) fn touches(&self, host: HostId) -> bool {
+        let old_group = self
+            .recovery
+            .iter()
+            .flat_map(|recovery| recovery.members.values());
+        let ends = self.src.into_iter().chain(self.dst).map(|placed| placed.host);
+        ends.chain(old_group.copied()).any(|at| at == host)
     }
 
     /// Whether it is a home move under way.

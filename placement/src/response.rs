@@ -248,6 +248,25 @@ pub enum Refusal {
     /// Only a host that was decommissioned is removed.
     #[error("host {0} is not being decommissioned")]
     NotDecommissioning(HostId),
+    /// The shard may still have its majority.
+    #[error(
+        "{dead} of the {voters} voters of shard {shard} are on hosts that are declared dead, which is no majority: \
+         what is merely down may come back"
+    )]
+    MajorityNotDead {
+        /// The shard.
+        shard: ShardId,
+        /// Voters on dead hosts.
+        dead: u32,
+        /// Voters in all.
+        voters: u32,
+    },
+    /// There is nothing to go on from.
+    #[error("every replica of shard {0} is on a host that is declared dead: one of them has to come back")]
+    NothingSurvives(ShardId),
+    /// Its own log would have to say so.
+    #[error("the placement group cannot be recovered through its own log")]
+    NotThePlacementGroup,
 }
 
 fn group(shard: ShardId) -> String {

@@ -181,6 +181,18 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// Takes note of an entry that was applied.
+    pub(crate) fn follow(&mut self, entry: Entry) {
+        self.applied = Some(entry.log_id);
+        if let Some(membership) = entry.payload.membership {
+            self.membership = StoredMembership::new(Some(entry.log_id), membership);
+            // The first step of a joint change carries the decision too, but takes effect with the second.
+            if let Some(stamp) = entry.payload.stamp {
+                self.stamp = stamp;
+            }
+        }
+    }
+
     pub(crate) fn to_proto(&self) -> proto::Mark {
         let known = self.membership.log_id().is_some();
         proto::Mark {

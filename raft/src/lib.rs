@@ -29,6 +29,7 @@ mod peer;
 mod read;
 mod runtime;
 mod state_machine;
+mod succession;
 mod types;
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -48,4 +49,5 @@ pub use machine::{Captured, Imported, Machine, MachineFault, Response, SnapshotS
 pub use peer::PeerService;
 pub use read::ReadError;
 pub use runtime::{ClockSkew, HostContext};
+pub use succession::{LogEnd, Succession, SuccessionError};
 pub use types::{ConfStamp, Position};

@@ -154,7 +154,7 @@ fn flush_error(fault: LogFault) -> io::Error {
     io::Error::other(fault)
 }
 
-async fn durable(start: impl FnOnce(storage::log::Done)) -> io::Result<()> {
+pub(crate) async fn durable(start: impl FnOnce(storage::log::Done)) -> io::Result<()> {
     let (done, result) = oneshot::channel();
     start(Box::new(move |outcome| drop(done.send(outcome))));
     match result.await {
@@ -317,7 +317,7 @@ fn stored_vote(log: &GroupLog) -> io::Result<Option<Vote>> {
     Ok(Some(convert::vote_from_proto(&vote)))
 }
 
-fn decode_log_id(encoded: Bytes) -> io::Result<LogId> {
+pub(crate) fn decode_log_id(encoded: Bytes) -> io::Result<LogId> {
     let id = proto::LogId::decode(encoded).map_err(convert::Malformed::from)?;
     Ok(convert::log_id_from_proto(&id))
 }

@@ -236,14 +236,7 @@ impl Cell {
         let response = self
             .machine
             .apply(at, entry.payload.command.as_ref().map(|command| &command.0))?;
-        mark.applied = Some(entry.log_id);
-        if let Some(membership) = entry.payload.membership {
-            mark.membership = StoredMembership::new(Some(entry.log_id), membership);
-            // The first step of a joint change carries the decision too, but takes effect with the second.
-            if let Some(stamp) = entry.payload.stamp {
-                mark.stamp = stamp;
-            }
-        }
+        mark.follow(entry);
         Ok(response)
     }
 }

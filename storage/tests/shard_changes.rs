@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use shard_support::*;
-use storage::shard::command::{Act, Action, Delete, Mutation, Operation, Put, Transaction};
+use storage::shard::command::{Act, Action, Delete, DeleteRange, Mutation, Operation, Put, Transaction};
 use storage::shard::{ChangePage, ChangeQuery, KeyValue, ReadError, ShardStore};
 use storage::sim_disk::SimDisk;
 
@@ -293,4 +293,28 @@ fn bytes_end_a_page_after_a_whole_revision() {
         assert_eq!((page.changes.len(), page.through, page.newest), (2, 2, 3));
         checkpoint(&world.store);
     }
+}
+
+#[test]
+fn every_key_of_a_deleted_range_is_told() {
+    let mut world = World::new();
+    (0..3).for_each(|key| world.take(&Step::Put(key)));
+    let before = world.store.revision();
+    let range = DeleteRange {
+        start: Bytes::from(KEYS[0]),
+        end: Bytes::new(),
+    };
+    let transaction = Transaction {
+        then: vec![Action {
+            act: Some(Act::DeleteRange(range)),
+        }],
+        ..Transaction::default()
+    };
+    world.mutate(Operation::Transaction(transaction), &[0, 1, 2]);
+    let told = world.told(before, None, 100);
+    let keys: Vec<_> = told.iter().map(|change| change.key.clone()).collect();
+    assert_eq!(keys, KEYS[..3]);
+    let deleted = |change: &KeyValue| change.version == 0 && change.mod_revision == before + 1;
+    assert!(told.iter().all(deleted), "{told:?}");
+    world.check();
 }

@@ -19,8 +19,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use shard_support::*;
 use storage::shard::command::{
-    Act, Action, Compare, Delete, Expectation, Get, Mutation, Operand, Operation, Put, Relation, Scan,
-    Transaction,
+    Act, Action, Compare, Delete, DeleteRange, Expectation, Get, Mutation, Operand, Operation, Put, Relation,
+    Scan, Transaction,
 };
 use storage::shard::{Acted, Capture, KeyValue, Outcome, OutcomeKind, Refusal, ShardStore};
 use storage::sim_disk::SimDisk;
@@ -76,6 +76,7 @@ fn transaction() -> impl Strategy<Value = Mutation> {
         (0_u64..12).prop_map(Operand::CreateRevision),
         (0_u64..12).prop_map(Operand::ModRevision),
         any::<bool>().prop_map(Operand::Exists),
+        (0_u64..2).prop_map(Operand::Lease),
     ];
     let compare = (key(), 0_i32..4, operand).prop_map(|(key, relation, operand)| Compare {
         key,
@@ -106,7 +107,14 @@ fn transaction() -> impl Strategy<Value = Mutation> {
             revision: 0,
         })
     });
-    let act = prop_oneof![3 => put, 2 => delete, 1 => get, 2 => scan];
+    let range_ends = prop::sample::select(vec!["", "a", "c", "d", "e", "x", "y"]);
+    let range = (prop::sample::select(vec!["a", "c", "d"]), range_ends).prop_map(|(start, end)| {
+        Act::DeleteRange(DeleteRange {
+            start: Bytes::from(start),
+            end: Bytes::from(end),
+        })
+    });
+    let act = prop_oneof![3 => put, 2 => delete, 1 => get, 2 => scan, 1 => range];
     let action = act.prop_map(|act| Action { act: Some(act) }).boxed();
     let lists = (vec(action.clone(), 0..4), vec(action, 0..4));
     (vec(compare, 0..3), lists).prop_map(|(compares, (then, otherwise))| Mutation {
@@ -235,6 +243,11 @@ impl Model {
             return refuse(Refusal::StaleRange);
         }
         self.check(operation)?;
+        if let Operation::Transaction(transaction) = operation
+            && self.range_keys(transaction) > 3
+        {
+            return refuse(Refusal::TooLarge);
+        }
         let kind = self.execute(operation);
         let revision = self.revision();
         let session = self.sessions.get_mut(&mutation.session).unwrap();
@@ -299,8 +312,19 @@ impl Model {
         }
         for list in [then, otherwise] {
             let mut changed = BTreeSet::new();
+            let mut ranges: Vec<&DeleteRange> = Vec::new();
             for action in list {
                 let (key, changes) = match action.act.as_ref().unwrap() {
+                    Act::DeleteRange(range) if !range.end.is_empty() && range.end <= range.start => {
+                        return Err(OutcomeKind::Refused(Refusal::Invalid));
+                    }
+                    Act::DeleteRange(range) if range.end > "x" => {
+                        return Err(OutcomeKind::Refused(Refusal::OutOfRange));
+                    }
+                    Act::DeleteRange(range) => {
+                        ranges.push(range);
+                        continue;
+                    }
                     Act::Put(put) => (&put.key, true),
                     Act::Delete(delete) => (&delete.key, true),
                     Act::Get(get) => (&get.key, false),
@@ -311,8 +335,36 @@ impl Model {
                     return Err(OutcomeKind::Refused(Refusal::Invalid));
                 }
             }
+            // Every key that is drawn, and one behind them all for a range that has none of them.
+            let probes = ["a", "b", "c", "d", "e", "w"];
+            let twice = probes.iter().any(|key| {
+                let held = ranges
+                    .iter()
+                    .filter(|range| in_range(range, key.as_bytes()))
+                    .count();
+                held + usize::from(changed.iter().any(|other| &other[..] == key.as_bytes())) > 1 && held > 0
+            });
+            if twice {
+                return Err(OutcomeKind::Refused(Refusal::Invalid));
+            }
         }
         Ok(())
+    }
+
+    /// The keys in the ranges that the list which is taken deletes.
+    fn range_keys(&self, transaction: &Transaction) -> usize {
+        let succeeded = transaction.compares.iter().all(|compare| self.holds(compare));
+        let list = match succeeded {
+            true => &transaction.then,
+            false => &transaction.otherwise,
+        };
+        let deleted = |key: &String| {
+            list.iter().any(|action| match action.act.as_ref().unwrap() {
+                Act::DeleteRange(range) => in_range(range, key.as_bytes()),
+                _ => false,
+            })
+        };
+        self.now().keys().filter(|key| deleted(key)).count()
     }
 
     fn now(&self) -> &BTreeMap<String, KeyValue> {
@@ -383,11 +435,27 @@ impl Model {
                     let next = keys.get(limit).map(|key| Bytes::copy_from_slice(key.as_bytes()));
                     Acted::Scanned { pairs, next }
                 }
+                Act::DeleteRange(range) => {
+                    let doomed: Vec<String> = current
+                        .keys()
+                        .filter(|key| in_range(range, key.as_bytes()))
+                        .cloned()
+                        .collect();
+                    let keys = doomed.len() as u64;
+                    changes.extend(doomed.into_iter().map(|key| (key, None)));
+                    self.history.truncate(begun);
+                    let so_far: Vec<_> = changes
+                        .iter()
+                        .map(|(key, value)| (key.as_str(), value.clone()))
+                        .collect();
+                    self.change(&so_far);
+                    Acted::RangeDeleted { keys }
+                }
                 change => {
                     let (key, value) = match change {
                         Act::Put(put) => (text(&put.key), Some(put.value.clone())),
                         Act::Delete(delete) => (text(&delete.key), None),
-                        Act::Get(_) | Act::Scan(_) => unreachable!("matched above"),
+                        _ => unreachable!("matched above"),
                     };
                     let previous = current.get(&key).cloned();
                     changes.push((key, value));
@@ -414,6 +482,8 @@ impl Model {
         let pair = self.now().get(&text(&compare.key));
         let ordering = match compare.operand.as_ref().unwrap() {
             Operand::Exists(exists) => pair.is_some().cmp(exists),
+            // No lease is ever granted here.
+            Operand::Lease(lease) => 0.cmp(lease),
             Operand::Version(version) => pair.map_or(0, |pair| pair.version).cmp(version),
             Operand::CreateRevision(revision) => pair.map_or(0, |pair| pair.create_revision).cmp(revision),
             Operand::ModRevision(revision) => pair.map_or(0, |pair| pair.mod_revision).cmp(revision),
@@ -466,6 +536,10 @@ impl Model {
             self.history.push(next);
         }
     }
+}
+
+fn in_range(range: &DeleteRange, key: &[u8]) -> bool {
+    key >= &range.start[..] && (range.end.is_empty() || key < &range.end[..])
 }
 
 fn check_key(key: &str) -> Result<(), OutcomeKind> {

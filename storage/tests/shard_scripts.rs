@@ -2,7 +2,8 @@
 //!
 //! Commands: `open`, `put KEY VALUE`, `delete KEY`, `cas KEY VALUE absent|value=V|revision=N`,
 //! `compact KEY REVISION`, `transaction [if/PROPERTY/KEY/RELATION/OPERAND]... [then/ACT]... [else/ACT]...` with
-//! `put/KEY/VALUE`, `delete/KEY`, `get/KEY` and `scan/START/END/LIMIT` as acts (a capital asks for the value before),
+//! `put/KEY/VALUE`, `delete/KEY`, `delete_range/START/END`, `get/KEY` and `scan/START/END/LIMIT` as acts (a capital asks
+//! for the value before),
 //! each with `session=`, `seq=`, `low=` and `gen=`; `get KEY`, `history KEY`,
 //! `versions KEY` with `limit=`, `bytes=` and `before=`, `scan START END` with `limit=`, `bytes=` and `at=`,
 //! `time MS`, `checkpoint`, `reopen`, `stats`. Regenerate with UPDATE_GOLDENFILES=1 and read the diff.
@@ -21,8 +22,8 @@ use goldenscript::{ArgumentConsumer, Command, Context};
 use shard_support::*;
 use storage::disk::RealDisk;
 use storage::shard::command::{
-    Act, Action, Compare, Delete, Expectation, Get, Mutation, Operand, Operation, Put, Relation, Scan,
-    Transaction,
+    Act, Action, Compare, Delete, DeleteRange, Expectation, Get, Mutation, Operand, Operation, Put, Relation,
+    Scan, Transaction,
 };
 use storage::shard::{KeyValue, ShardStore};
 
@@ -222,6 +223,7 @@ fn parse_compare(text: &str) -> Result<Compare, Box<dyn Error>> {
         "created" => Operand::CreateRevision(operand.parse()?),
         "changed" => Operand::ModRevision(operand.parse()?),
         "exists" => Operand::Exists(operand.parse()?),
+        "lease" => Operand::Lease(operand.parse()?),
         other => return Err(format!("unknown property {other}").into()),
     };
     Ok(Compare {
@@ -253,6 +255,10 @@ fn parse_act(text: &str) -> Result<Action, Box<dyn Error>> {
             end: end.to_owned().into(),
             limit: limit.parse()?,
             revision: 0,
+        }),
+        ["delete_range", start, end] => Act::DeleteRange(DeleteRange {
+            start: start.to_owned().into(),
+            end: end.to_owned().into(),
         }),
         ["nothing"] => return Ok(Action::default()),
         _ => return Err(format!("not an act: {text}").into()),

@@ -11,8 +11,9 @@ use client::{
         ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply,
         InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
-        MoveHomeRequest, MoveReplicaRequest, ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply,
-        SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
+        MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
+        ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest,
+        SplitShardRequest, StatusReply, StatusRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -116,6 +117,16 @@ impl Admin for Host {
         self.answer(MigrationReply {
             migration_id: 7,
             ..MigrationReply::default()
+        })
+        .await
+    }
+    async fn recover_shard(
+        &self,
+        _: Request<RecoverShardRequest>,
+    ) -> Result<Response<RecoverShardReply>, Status> {
+        self.answer(RecoverShardReply {
+            migration_id: 7,
+            ..RecoverShardReply::default()
         })
         .await
     }
@@ -229,12 +240,17 @@ async fn calls_reach_the_service_and_bring_its_answer() {
 }
 
 #[tokio::test]
-async fn a_host_is_drained_and_followed() {
+async fn a_host_is_drained_and_followed_and_a_shard_recovered() {
     let (host, _) = start(Manner::Answers).await;
     let drained = admin(&[&host])
         .change_admission(ChangeAdmissionRequest::default())
         .await;
     assert_eq!(drained.unwrap().refused, "");
+    let (host, _) = start(Manner::Answers).await;
+    let recovered = admin(&[&host])
+        .recover_shard(RecoverShardRequest::default())
+        .await;
+    assert_eq!(recovered.unwrap().migration_id, 7);
     let (host, _) = start(Manner::Answers).await;
     let departure = admin(&[&host]).departure(DepartureRequest { host_id: 4 }).await;
     assert_eq!(departure.unwrap().host.unwrap().host_id, 4);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::edges::followers;
+use super::edges::follows;
 use super::lines::{MigrationKind, Placed, PlacementLine, Showing};
 use crate::events::MigrationState;
 use crate::verdict::{Anomaly, Verdict, Violation};
@@ -185,6 +185,8 @@ impl Picture {
             Some(migration) if migration.kind == MigrationKind::Remove => {
                 migration.voters_before.saturating_sub(1)
             }
+            // It begins the group anew, with one voter.
+            Some(migration) if migration.kind == MigrationKind::Recover => 1,
             Some(migration) => migration.voters_before,
             None => had,
         };
@@ -276,7 +278,7 @@ impl Picture {
                 (entered.src, entered.dst) = (entered.src.or(before.src), entered.dst.or(before.dst));
                 if changed {
                     self.broken(6, shard, format!("migration {id} changed its shard or kind"));
-                } else if !followers(kind, from).contains(&to) {
+                } else if !follows(kind, from, to) {
                     self.broken(
                         6,
                         shard,

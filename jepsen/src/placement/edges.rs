@@ -3,8 +3,15 @@
 use super::lines::MigrationKind;
 use crate::events::MigrationState::{self, *};
 
+/// Whether `to` may follow `from`. A forced recovery takes the place of what waits for a majority.
+pub(super) fn follows(kind: MigrationKind, from: MigrationState, to: MigrationState) -> bool {
+    let waits = !matches!(kind, MigrationKind::Recover | MigrationKind::Split);
+    let superseded = to == Superseded && waits && !from.is_terminal();
+    superseded || followers(kind, from).contains(&to)
+}
+
 /// What may follow `from`. A table a kind, so that it can be held beside the design.
-pub(super) fn followers(kind: MigrationKind, from: MigrationState) -> &'static [MigrationState] {
+fn followers(kind: MigrationKind, from: MigrationState) -> &'static [MigrationState] {
     match kind {
         MigrationKind::Move => match from {
             Proposed => &[Adding, Rejected],
@@ -17,7 +24,7 @@ pub(super) fn followers(kind: MigrationKind, from: MigrationState) -> &'static [
             // A switch that committed after it was given up is carried out.
             Aborting => &[Removing, CleaningDst],
             CleaningDst => &[Aborted],
-            Splitting | Settling | Done | Aborted | Rejected => &[],
+            _ => &[],
         },
         MigrationKind::Add => match from {
             Proposed => &[Adding, Rejected],
@@ -45,6 +52,14 @@ pub(super) fn followers(kind: MigrationKind, from: MigrationState) -> &'static [
             Proposed => &[Splitting, Rejected],
             Splitting => &[Settling],
             Settling => &[Done],
+            _ => &[],
+        },
+        MigrationKind::Recover => match from {
+            Proposed => &[Collecting],
+            Collecting => &[Collecting, Reopening],
+            // The chosen survivor may die before its data is opened.
+            Reopening => &[Collecting, Cleaning],
+            Cleaning => &[Cleaning, Done],
             _ => &[],
         },
     }

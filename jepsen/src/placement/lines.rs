@@ -111,4 +111,6 @@ pub enum MigrationKind {
     Home,
     /// The upper part of the range becomes a new shard.
     Split,
+    /// A shard that lost its majority goes on from one survivor.
+    Recover,
 }

@@ -223,6 +223,11 @@ impl Chronicle {
                 if migration.shard == ShardId::PLACEMENT {
                     continue;
                 }
+                if migration.kind == placement::MigrationKind::Recover && state == MigrationState::Cleaning {
+                    self.show(Showing::ForcedRecovery {
+                        shard: migration.shard.0,
+                    });
+                }
                 self.show(Showing::Step {
                     migration: migration.id.0,
                     shard: migration.shard.0,

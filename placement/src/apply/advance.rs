@@ -63,6 +63,9 @@ impl Placement {
         evidence: Evidence,
     ) -> Result<Effect, Refusal> {
         use MigrationState::*;
+        if migration.kind == MigrationKind::Recover {
+            return self.judge_recovery(migration, shard, next, evidence);
+        }
         match (migration.state, next, evidence) {
             (Proposed, Rejected, Evidence::GiveUp { .. }) => Ok(Effect::None),
             (Proposed, _, Evidence::Start) => self
@@ -349,10 +352,10 @@ fn check_give_up(migration: &Migration, shard: &Shard, conf_ver: Option<u64>) ->
     Ok(Effect::None)
 }
 
-fn weak(what: String) -> Refusal {
+pub(super) fn weak(what: String) -> Refusal {
     Refusal::WeakEvidence(what)
 }
 
-fn broken(invariant: Invariant, detail: String) -> Refusal {
+pub(super) fn broken(invariant: Invariant, detail: String) -> Refusal {
     Refusal::Breaks { invariant, detail }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here judges: `advance` has done so before it calls, and nothing here can refuse.
 
+use super::recover::RecoveryEffect;
 use crate::history::EventKind;
 use crate::ids::{ControllerTerm, MigrationId, ReplicaId, ShardId};
 use crate::migration::{
@@ -35,6 +36,8 @@ pub(super) enum Effect {
     Owed(Placed),
     /// The upper part of the range is a new shard's.
     Split,
+    /// A recovery made a step.
+    Recovery(RecoveryEffect),
 }
 
 impl Placement {
@@ -68,6 +71,7 @@ impl Placement {
                     .or_default()
                     .insert(doomed.replica, migration.shard);
             }
+            Effect::Recovery(effect) => self.take_recovery_effect(stamp, &migration, effect),
         }
     }
 

@@ -222,9 +222,7 @@ impl Placement {
             .values()
             .filter(|shard| shard.replica_on(host).is_some())
             .count();
-        let ends_here =
-            |m: &&crate::Migration| m.src.into_iter().chain(m.dst).any(|placed| placed.host == host);
-        let moving = self.active_migrations().filter(ends_here).count();
+        let moving = self.active_migrations().filter(|m| m.touches(host)).count();
         match u32::try_from(members.max(moving)).unwrap_or(u32::MAX) {
             0 => Ok(()),
             replicas => Err(Refusal::HostHoldsReplicas { host, replicas }),

@@ -8,6 +8,7 @@ mod advance;
 mod effects;
 mod hosts;
 mod propose;
+mod recover;
 mod settings;
 mod shards;
 mod splits;
@@ -103,6 +104,12 @@ impl Placement {
             Command::RemoveHost {
                 host, origin, reason, ..
             } => self.remove_host(stamp, host, &Cause { origin, reason }),
+            Command::RecoverShard {
+                shard,
+                origin,
+                reason,
+                ..
+            } => self.recover_shard(stamp, shard, Cause { origin, reason }),
         }
     }
 

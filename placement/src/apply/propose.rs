@@ -254,6 +254,7 @@ impl Placement {
             abort_reason: None,
             steps: Vec::new(),
             split: target.split_at.and_then(|at| self.plan_split(shard, at)),
+            recovery: None,
         };
         migration.enter(stamp, MigrationState::Proposed, None, None);
         let detail = format!("{:?} by {origin:?}: {}", migration.kind, migration.reasons.text);

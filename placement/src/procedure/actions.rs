@@ -5,6 +5,7 @@
 
 use super::evidence::{caught_up, heirs, lag_now};
 use super::observation::{LeaderView, Observation};
+use super::recovery;
 use crate::command::{Advance, Command};
 use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId};
 use crate::migration::{AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed, SplitPlan};
@@ -86,6 +87,34 @@ pub enum Action {
         /// The new one.
         made: Placed,
     },
+    /// The host takes the replica out of its group for good and tells where its log ends, durably; where there is
+    /// nothing of it, it writes a tombstone.
+    FenceReplica {
+        /// Where.
+        host: HostId,
+        /// The replica.
+        replica: ReplicaId,
+        /// The recovery.
+        migration: MigrationId,
+    },
+    /// The host opens a fenced replica's data, with its whole log, as a group of one. Refused there unless the replica
+    /// is fenced for this recovery.
+    ReopenReplica {
+        /// Where.
+        host: HostId,
+        /// The fenced replica.
+        from: ReplicaId,
+        /// The new one.
+        replica: ReplicaId,
+        /// The version of the range.
+        generation: u64,
+        /// The version of the voters.
+        conf_ver: u64,
+        /// The term of the new group's first entry.
+        raft_term: u64,
+        /// The recovery.
+        migration: MigrationId,
+    },
     /// Write this into the placement log.
     Propose(Box<Command>),
     /// Nothing to do before this time, unless something changes.
@@ -109,6 +138,10 @@ pub fn next_actions(
     };
     if term != placement.controller_term() || migration.state.is_terminal() {
         return Vec::new();
+    }
+    if migration.kind == MigrationKind::Recover {
+        let next = recovery::next_action(placement, migration, observation, term, now_ms);
+        return Vec::from_iter(next);
     }
     let leader = observation.current_leader(shard);
     Look {
@@ -148,7 +181,12 @@ impl Look<'_> {
             MigrationState::CleaningDst => self.destroy(self.migration.dst, MigrationState::Aborted),
             MigrationState::Splitting => self.split(),
             MigrationState::Settling => self.settle(),
-            MigrationState::Done | MigrationState::Aborted | MigrationState::Rejected => return Vec::new(),
+            MigrationState::Collecting
+            | MigrationState::Reopening
+            | MigrationState::Done
+            | MigrationState::Aborted
+            | MigrationState::Rejected
+            | MigrationState::Superseded => return Vec::new(),
         };
         vec![action]
     }
@@ -158,6 +196,7 @@ impl Look<'_> {
             MigrationKind::Move | MigrationKind::Add => MigrationState::Adding,
             MigrationKind::Remove | MigrationKind::Home => MigrationState::Transferring,
             MigrationKind::Split => MigrationState::Splitting,
+            MigrationKind::Recover => MigrationState::Collecting,
         };
         match self.placement.start_refusal(self.migration, self.now_ms) {
             None if self.must_yield() => self.wait(),

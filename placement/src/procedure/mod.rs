@@ -9,9 +9,10 @@ mod actions;
 mod evidence;
 mod observation;
 mod pacer;
+mod recovery;
 mod strays;
 
 pub use actions::{Action, next_actions};
-pub use observation::{HostView, LeaderView, Membership, Observation, ReplicaProgress};
+pub use observation::{Fenced, HostView, LeaderView, Membership, Observation, ReplicaProgress};
 pub use pacer::Pacer;
 pub use strays::strays;

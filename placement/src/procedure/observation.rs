@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{HostId, MigrationId, ReplicaId, ShardId};
 use crate::migration::{LagSample, Migration, Placed};
 use crate::model::{ObservedHome, Shard};
+use crate::recovery::LogEnd;
 
 /// One look at a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +73,17 @@ pub struct HostView {
     pub replicas: BTreeSet<ReplicaId>,
     /// Replicas that are durably marked as destroyed, and whose files are gone.
     pub tombstones: BTreeSet<ReplicaId>,
+    /// Replicas that a recovery has durably taken out of their group; they exist.
+    pub fenced: BTreeMap<ReplicaId, Fenced>,
+}
+
+/// A replica that never votes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fenced {
+    /// The recovery it was fenced for.
+    pub migration: MigrationId,
+    /// Its last entry.
+    pub end: LogEnd,
 }
 
 impl Membership {
@@ -127,7 +139,9 @@ impl Observation {
         let leader = self
             .leader
             .as_ref()
-            .filter(|leader| Some((leader.raft_term, leader.replica)) >= known);
+            .filter(|leader| Some((leader.raft_term, leader.replica)) >= known)
+            // A part of a group that was recovered without it may still have a leader.
+            .filter(|leader| shard.replicas.contains_key(&leader.replica));
         leader.filter(|leader| leader.membership.log_index >= shard.membership_index)
     }
 

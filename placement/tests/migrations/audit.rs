@@ -47,7 +47,7 @@ impl Audit {
             let removal = old
                 .active
                 .and_then(|id| before.migration(id))
-                .is_some_and(|m| m.kind == MigrationKind::Remove);
+                .is_some_and(|m| matches!(m.kind, MigrationKind::Remove | MigrationKind::Recover));
             assert!(!fewer || removal, "I3: {} lost a voter by {command:?}", shard.id);
         }
         assert!(after.version() >= before.version() && after.now_ms() >= before.now_ms());

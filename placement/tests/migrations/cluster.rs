@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
-    Accepted, Action, Bootstrap, Command, ControllerTerm, HostId, HostState, Limits, NewHost, Partition,
-    Placement, Refusal, Region, ReplicaId, Response, Rules, ShardId, Zone, decode, encode,
+    Accepted, Action, Bootstrap, Command, ControllerTerm, HostId, HostState, Limits, MigrationId, NewHost,
+    Partition, Placement, Refusal, Region, ReplicaId, Response, Rules, ShardId, Zone, decode, encode,
 };
 
 use crate::audit::Audit;
@@ -17,6 +17,7 @@ use crate::splits::Birth;
 pub(crate) struct Disk {
     pub(crate) replicas: BTreeMap<ReplicaId, ShardId>,
     pub(crate) tombstones: BTreeSet<ReplicaId>,
+    pub(crate) fenced: BTreeMap<ReplicaId, MigrationId>,
     pub(crate) controller_term: ControllerTerm,
 }
 
@@ -231,6 +232,12 @@ impl Cluster {
             Action::DestroyReplica { host, replica } => self.destroy_replica(*host, *replica, order.term),
             Action::CreateSuccessor { of, made } => self.create_successor(*of, *made, order.term),
             Action::Split { plan, .. } => self.split(order, plan),
+            Action::FenceReplica {
+                host,
+                replica,
+                migration,
+            } => self.fence_replica(*host, *replica, *migration, order),
+            Action::ReopenReplica { .. } => self.reopen_replica(order),
             _ => match self.groups.get_mut(&order.shard) {
                 Some(group) => group.obey(order, &self.up),
                 None => Err("no group"),
@@ -267,10 +274,59 @@ impl Cluster {
     ) -> Result<&'static str, &'static str> {
         let disk = self.open_disk(host, term)?;
         disk.tombstones.insert(id);
+        disk.fenced.remove(&id);
         if let Some(shard) = disk.replicas.remove(&id) {
             self.groups.get_mut(&shard).ok_or("no group")?.copies.remove(&id);
         }
         Ok("destroyed")
+    }
+
+    fn fence_replica(
+        &mut self,
+        host: HostId,
+        id: ReplicaId,
+        migration: MigrationId,
+        order: &Order,
+    ) -> Result<&'static str, &'static str> {
+        let disk = self.open_disk(host, order.term)?;
+        if !disk.replicas.contains_key(&id) {
+            disk.tombstones.insert(id);
+            return Ok("nothing there");
+        }
+        if disk.fenced.get(&id).is_some_and(|fenced| *fenced > migration) {
+            return Err("fenced for a later recovery");
+        }
+        disk.fenced.insert(id, migration);
+        let group = self.groups.get_mut(&order.shard).ok_or("no group")?;
+        group.fenced.insert(id);
+        Ok("fenced")
+    }
+
+    fn reopen_replica(&mut self, order: &Order) -> Result<&'static str, &'static str> {
+        let Action::ReopenReplica {
+            host,
+            from,
+            replica,
+            migration,
+            ..
+        } = order.action
+        else {
+            return Err("no such order");
+        };
+        let disk = self.open_disk(host, order.term)?;
+        if disk.tombstones.contains(&replica) {
+            return Err("refused, tombstone");
+        }
+        if disk.replicas.contains_key(&replica) {
+            return Ok("is open already");
+        }
+        if disk.fenced.get(&from) != Some(&migration) {
+            return Err("is not fenced for this");
+        }
+        disk.replicas.insert(replica, order.shard);
+        let group = self.groups.get_mut(&order.shard).ok_or("no group")?;
+        group.begin_anew(order, &self.up);
+        Ok("opened as a group of one")
     }
 
     pub(crate) fn open_disk(
@@ -401,6 +457,15 @@ pub(crate) fn name(action: &Action) -> String {
         Action::CreateSuccessor { made, .. } => format!("create successor {} on {}", made.replica, made.host),
         Action::RemoveReplica { replica } => format!("remove {replica}"),
         Action::DestroyReplica { host, replica } => format!("destroy {replica} on {host}"),
+        Action::FenceReplica { host, replica, .. } => format!("fence {replica} on {host}"),
+        Action::ReopenReplica {
+            host,
+            from,
+            replica,
+            generation,
+            conf_ver,
+            ..
+        } => format!("open {from} on {host} as {replica}, gen {generation}, conf_ver {conf_ver}"),
         Action::Propose(command) => format!("write {command:?}"),
         Action::Wait { .. } => "wait".to_owned(),
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use placement::{
-    Accepted, Action, Advance, Command, ControllerTerm, Evidence, HostId, HostState, HostView, LagSample,
-    LeaderView, Migration, Observation, Origin, Pacer, ReplicaId, ReplicaProgress, Response, ShardId,
-    emptied_hosts, next_actions, overdue_hosts, placement_group_target, repairs, strays,
+    Accepted, Action, Advance, Command, ControllerTerm, Evidence, Fenced, HostId, HostState, HostView,
+    LagSample, LeaderView, LogEnd, Migration, Observation, Origin, Pacer, ReplicaId, ReplicaProgress,
+    Response, ShardId, emptied_hosts, next_actions, overdue_hosts, placement_group_target, repairs, strays,
 };
 
-use crate::cluster::{Cluster, Order};
+use crate::cluster::{Cluster, Disk, Order};
 
 /// How often an order is repeated.
 const REPEAT_MS: u64 = 2_000;
@@ -230,6 +230,7 @@ impl Cluster {
                 HostView {
                     replicas,
                     tombstones: disk.tombstones.clone(),
+                    fenced: self.observe_fenced(disk, shard),
                 },
             )
         });
@@ -239,6 +240,29 @@ impl Cluster {
             leader: self.observe_leader(controller, shard),
             hosts: hosts.collect(),
         }
+    }
+
+    /// Logs are counted here, and each is a beginning of the longest: no term is needed to compare them.
+    fn observe_fenced(&self, disk: &Disk, shard: ShardId) -> BTreeMap<ReplicaId, Fenced> {
+        let Some(group) = self.groups.get(&shard) else {
+            return BTreeMap::new();
+        };
+        let end = |replica: &ReplicaId| LogEnd {
+            index: group.copies.get(replica).map_or(0, |copy| copy.matched),
+            ..LogEnd::default()
+        };
+        let of_shard = disk
+            .fenced
+            .iter()
+            .filter(|(id, _)| disk.replicas.get(id) == Some(&shard));
+        let fenced = of_shard.map(|(replica, migration)| {
+            let fenced = Fenced {
+                migration: *migration,
+                end: end(replica),
+            };
+            (*replica, fenced)
+        });
+        fenced.collect()
     }
 
     fn observe_leader(&self, controller: &mut Controller, shard: ShardId) -> Option<LeaderView> {
@@ -318,5 +342,12 @@ fn words_of(evidence: &Evidence) -> String {
         Evidence::Settled => "the new replicas exist".to_owned(),
         Evidence::HostDead { host } => format!("{host} is dead"),
         Evidence::GiveUp { reason, .. } => format!("{reason:?}"),
+        Evidence::Fenced { host, replica, end } => {
+            format!(
+                "{replica} on {host} is fenced, its log ends with entry {}",
+                end.index
+            )
+        }
+        Evidence::Chosen { replica } => format!("{replica} has the most"),
     }
 }

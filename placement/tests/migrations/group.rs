@@ -12,6 +12,8 @@ use placement::{Action, ControllerTerm, HostId, Membership, MigrationId, Replica
 const LEARNER_ENTRIES_PER_TICK: u64 = 400;
 /// Entries that a voter receives in one tick.
 const VOTER_ENTRIES_PER_TICK: u64 = 4_000;
+/// Indexes that a recovered group leaves out.
+const ENTRIES_SKIPPED: u64 = 500;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Copy {
@@ -30,6 +32,10 @@ pub(crate) struct Group {
     /// The version of its range.
     pub(crate) generation: u64,
     controller_term: ControllerTerm,
+    /// Copies that never vote again.
+    pub(crate) fenced: BTreeSet<ReplicaId>,
+    /// Acknowledged entries that a recovery lost.
+    pub(crate) entries_lost: u64,
     /// Obeys late orders to change the membership as well: a fault that the tests must find.
     pub(crate) unfenced: bool,
     /// The joint change that the present leader will finish by itself.
@@ -83,9 +89,8 @@ impl Group {
     }
 
     fn is_live(&self, replica: ReplicaId, up: &BTreeSet<HostId>) -> bool {
-        self.copies
-            .get(&replica)
-            .is_some_and(|copy| up.contains(&copy.host))
+        let runs = |copy: &Copy| up.contains(&copy.host) && !self.fenced.contains(&replica);
+        self.copies.get(&replica).is_some_and(runs)
     }
 
     pub(crate) fn has_quorum(&self, up: &BTreeSet<HostId>) -> bool {
@@ -155,7 +160,7 @@ impl Group {
         for (id, copy) in &mut self.copies {
             if Some(*id) == leader {
                 copy.matched = last;
-            } else if self.membership.has(*id) && up.contains(&copy.host) {
+            } else if self.membership.has(*id) && up.contains(&copy.host) && !self.fenced.contains(id) {
                 let voter = self.membership.votes(*id);
                 let entries = if voter {
                     VOTER_ENTRIES_PER_TICK
@@ -197,6 +202,57 @@ impl Group {
         }
         self.generation += 1;
         Ok("split")
+    }
+
+    /// One copy goes on alone, as another replica. No survivor has more than it, and with a majority of the old group
+    /// among the survivors nothing is lost.
+    pub(crate) fn begin_anew(&mut self, order: &Order, up: &BTreeSet<HostId>) {
+        let Action::ReopenReplica {
+            host,
+            from,
+            replica,
+            generation,
+            conf_ver,
+            raft_term,
+            migration,
+            ..
+        } = order.action
+        else {
+            return;
+        };
+        let matched = self.copies[&from].matched;
+        let asked = |id: &ReplicaId| self.fenced.contains(id) && up.contains(&self.copies[id].host);
+        for (id, copy) in self.copies.iter().filter(|(id, _)| asked(id)) {
+            assert!(
+                copy.matched <= matched,
+                "{id} has {} entries, {from} {matched}",
+                copy.matched
+            );
+        }
+        let present = |id: ReplicaId| self.copies.contains_key(&id) && asked(&id);
+        let mut configs = self.membership.voters.iter();
+        let loses_nothing = configs.any(|voters| self.has_majority(voters, present));
+        let lost = self.committed.saturating_sub(matched);
+        assert!(
+            !loses_nothing || lost == 0,
+            "I9: {lost} entries that a majority has are lost"
+        );
+        self.entries_lost += lost;
+        self.last = matched + ENTRIES_SKIPPED;
+        self.committed = self.last;
+        self.membership = Membership {
+            log_index: self.last,
+            voters: vec![BTreeSet::from([replica])],
+            conf_ver,
+            migration: Some(migration),
+            ..Membership::default()
+        };
+        let matched = self.last;
+        self.copies.insert(replica, Copy { host, matched });
+        self.leader = Some(replica);
+        self.finishing = None;
+        self.raft_term = raft_term;
+        self.generation = generation;
     }
 
     /// Carries an order out, or says why not. A leader remembers the highest controller term and refuses older ones,

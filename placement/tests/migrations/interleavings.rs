@@ -17,6 +17,8 @@ use crate::scripts::describe_shard;
 const HOSTS: u64 = 6;
 const SHARDS: u64 = 3;
 const TICK_MS: u64 = 500;
+/// Ticks in which a host that is down is declared dead.
+const DEAD_TICKS: u32 = 70;
 /// Ticks in which everything must come to rest once the faults have stopped.
 const REST_TICKS: u32 = 2_000;
 
@@ -63,6 +65,13 @@ enum Event {
     Burst {
         writes: u64,
     },
+    /// Most of a shard's voters die, are declared dead, and the shard is recovered by force.
+    Lose {
+        shard: u64,
+    },
+    Recover {
+        shard: u64,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -83,6 +92,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => host().prop_map(|host| Event::Decommission { host }),
         1 => (3u32..5).prop_map(|replication_factor| Event::Ask { replication_factor }),
         1 => (1u64..3_000).prop_map(|writes| Event::Burst { writes }),
+        1 => shard().prop_map(|shard| Event::Lose { shard }),
+        1 => shard().prop_map(|shard| Event::Recover { shard }),
     ]
 }
 
@@ -162,7 +173,37 @@ impl Cluster {
                 let up = self.up.clone();
                 self.groups.values_mut().for_each(|group| group.tick(writes, &up));
             }
+            Event::Lose { shard } => self.lose(ShardId(shard)),
+            Event::Recover { shard } => self.recover(ShardId(shard)),
         }
+    }
+
+    /// Not where the placement group would be lost as well: nobody could declare anything.
+    fn lose(&mut self, shard: ShardId) {
+        let known = self.placement.shard(shard).expect("a shard");
+        let voters: Vec<HostId> = known.voters().map(|(_, host)| host).collect();
+        let doomed = &voters[..voters.len() / 2 + 1];
+        let rest = self
+            .up
+            .iter()
+            .copied()
+            .filter(|up| !doomed.contains(up))
+            .collect();
+        if !self.groups[&ShardId::PLACEMENT].has_quorum(&rest) {
+            return;
+        }
+        doomed.iter().for_each(|host| self.crash(*host));
+        (0..DEAD_TICKS).for_each(|_| self.tick());
+        self.recover(shard);
+    }
+
+    fn recover(&mut self, shard: ShardId) {
+        self.write(Command::RecoverShard {
+            shard,
+            origin: Origin::Manual,
+            reason: String::new(),
+            now_ms: self.now_ms,
+        });
     }
 
     fn wish(&self, kind: u8, shard: ShardId, replica: usize, to: HostId, urgent: bool) -> Proposal {
@@ -413,6 +454,9 @@ fn the_interleavings_reach_every_state() {
         CleaningDst,
         Aborted,
         Rejected,
+        Collecting,
+        Reopening,
+        Superseded,
     ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
 }

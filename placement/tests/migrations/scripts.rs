@@ -8,6 +8,7 @@
 //!         [origin=Manual] [ttl_ms=N] [take_home=yes] [window=N] [conf_ver=N]
 //! run [until=STATE of=MIGRATION] [for_ms=N] [kill=each-state] [house=yes]
 //!         ticks of 500 ms, a round of the controller in each; house: health, repairs and debris too
+//! recover SHARD
 //! advance MIGRATION EXPECT NEXT EVIDENCE [term=N] [index=N] [conf_ver=N] [replica=R]    an entry written by hand
 //! crash | restart | down | dead | join | cordon | open | drain | decommission | remove HOST, kill, crash_leader SHARD,
 //! cancel MIGRATION
@@ -23,7 +24,7 @@ use std::path::Path;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use placement::{
     AbortReason, Accepted, Admission, Advance, Command, ControllerTerm, Evidence, HostId, HostState,
-    LagSample, Limits, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, Remnant,
+    LagSample, Limits, LogEnd, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, Remnant,
     ReplicaId, Response, Rules, ShardId, WindowId, remnants,
 };
 
@@ -103,6 +104,12 @@ impl Story {
         let now_ms = cluster.now_ms;
         let command = match name {
             "propose" => Command::Propose(parse_proposal(cluster, args)?),
+            "recover" => Command::RecoverShard {
+                shard: ShardId(id(args)?),
+                origin: Origin::Manual,
+                reason: REASON.to_owned(),
+                now_ms,
+            },
             "advance" => Command::Advance(parse_advance(cluster, args)?),
             "cancel" => Command::Cancel {
                 migration: MigrationId(id(args)?),
@@ -337,8 +344,12 @@ fn describe_group(cluster: &Cluster, shard: ShardId) -> String {
         .leader
         .map_or("none".to_owned(), |leader| leader.to_string());
     let learners = set(&group.membership.learners);
+    let lost = match group.entries_lost {
+        0 => String::new(),
+        lost => format!("; {lost} acknowledged entries lost"),
+    };
     format!(
-        "{shard} voters {} learners {learners}; leader {leader}",
+        "{shard} voters {} learners {learners}; leader {leader}{lost}",
         voters.join(" and ")
     )
 }
@@ -469,6 +480,15 @@ fn parse_advance(cluster: &Cluster, args: &mut ArgumentConsumer<'_>) -> Result<A
         "host_dead" => Evidence::HostDead {
             host: HostId(number("host", 1)?),
         },
+        "fenced" => Evidence::Fenced {
+            host: HostId(number("host", 1)?),
+            replica,
+            end: LogEnd {
+                index: membership_index,
+                ..LogEnd::default()
+            },
+        },
+        "chosen" => Evidence::Chosen { replica },
         _ => Evidence::GiveUp {
             reason: AbortReason::Deadline,
             conf_ver: None,
@@ -502,6 +522,9 @@ fn parse_state(name: &str) -> Result<MigrationState, Box<dyn Error>> {
         CleaningDst,
         Aborted,
         Rejected,
+        Collecting,
+        Reopening,
+        Superseded,
     ];
     all.into_iter()
         .find(|state| format!("{state:?}") == name)
@@ -560,6 +583,13 @@ stories!(
     orders_lost,
     placement_group_grows,
     placement_group_keeps_three,
+    recover,
+    recover_chosen_dies,
+    recover_controller_crashes,
+    recover_half_switched,
+    recover_refused,
+    recover_returns,
+    recover_supersedes,
     refused_steps,
     repairs,
     source_dies,

@@ -42,6 +42,21 @@ pub enum AdminVerb {
     Drain(LeaveArgs),
     /// Take a host out of the cluster for good, once what it holds is elsewhere; one that is down counts as dead
     Decommission(LeaveArgs),
+    /// What is left of a shard whose majority is on dead hosts; with --unsafe, have it go on from that
+    Recover(RecoverArgs),
+}
+
+/// Flags of `admin recover`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct RecoverArgs {
+    /// Shard id
+    pub shard: u64,
+    /// Do it: what only the dead hosts had is lost, though it was acknowledged
+    #[arg(long = "unsafe")]
+    pub accept_loss: bool,
+    /// Why, kept in the history
+    #[arg(long, default_value = "", requires = "accept_loss")]
+    pub reason: String,
 }
 
 /// Flags of `admin hosts`.
@@ -252,6 +267,27 @@ mod tests {
         assert_eq!(
             verb(&["hosts", "--all"]),
             Ok(AdminVerb::Hosts(HostsArgs { all: true }))
+        );
+    }
+
+    #[test]
+    fn a_shard_is_recovered_by_force_only_where_the_loss_is_accepted() {
+        let verb = |line: &[&str]| admin(line).map(|args| args.verb);
+        let recover = |accept_loss, reason: &str| {
+            Ok(AdminVerb::Recover(RecoverArgs {
+                shard: 7,
+                accept_loss,
+                reason: reason.into(),
+            }))
+        };
+        assert_eq!(verb(&["recover", "7"]), recover(false, ""));
+        assert_eq!(
+            verb(&["recover", "7", "--unsafe", "--reason", "fire"]),
+            recover(true, "fire")
+        );
+        assert_eq!(
+            verb(&["recover", "7", "--reason", "fire"]),
+            Err(ErrorKind::MissingRequiredArgument)
         );
     }
 

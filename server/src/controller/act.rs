@@ -148,6 +148,12 @@ impl Controller {
                 };
                 self.change(wish(Some(conf_ver)), Change::Switch(switch)).await
             }
+            Action::FenceReplica {
+                host,
+                replica,
+                migration,
+            } => self.fence(shard, host, replica, migration).await,
+            Action::ReopenReplica { .. } => self.reopen(shard, action).await,
             Action::Propose(_) | Action::Wait { .. } => Ok(()),
         }
     }
@@ -383,8 +389,17 @@ fn points_of(state: MigrationState) -> (&'static str, &'static str) {
             "controller.leave_cleaning_dst.before",
             "controller.leave_cleaning_dst.after",
         ),
-        MigrationState::Done | MigrationState::Aborted | MigrationState::Rejected => {
-            ("controller.ended.before", "controller.ended.after")
-        }
+        MigrationState::Collecting => (
+            "controller.leave_collecting.before",
+            "controller.leave_collecting.after",
+        ),
+        MigrationState::Reopening => (
+            "controller.leave_reopening.before",
+            "controller.leave_reopening.after",
+        ),
+        MigrationState::Done
+        | MigrationState::Aborted
+        | MigrationState::Rejected
+        | MigrationState::Superseded => ("controller.ended.before", "controller.ended.after"),
     }
 }

@@ -13,6 +13,7 @@ mod clock;
 mod forecast;
 mod geography;
 mod observe;
+mod recover;
 mod splits;
 mod tend;
 

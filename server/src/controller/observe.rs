@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use placement::{
-    HostId, HostState, HostView, LagSample, LeaderView, Membership, MigrationId, Observation, ReplicaId,
-    ReplicaProgress, ShardId,
+    Fenced, HostId, HostState, HostView, LagSample, LeaderView, LogEnd, Membership, MigrationId, Observation,
+    ReplicaId, ReplicaProgress, ShardId,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Controller;
 use super::clock::LogClock;
-use crate::control::{GroupView, ObserveReply, ObserveRequest};
+use crate::control::{FencedReplica, GroupView, ObserveReply, ObserveRequest};
 use crate::host::Host;
 
 /// Pause between two looks at all hosts.
@@ -45,6 +45,7 @@ struct Seen {
 struct HostSeen {
     groups: BTreeMap<ShardId, (u64, GroupView)>,
     tombstones: BTreeSet<ReplicaId>,
+    fenced: Vec<FencedReplica>,
     answered: Option<Instant>,
     asked_since: Option<Instant>,
     looked: bool,
@@ -117,7 +118,15 @@ impl Observer {
         let mut seen = self.lock();
         let known = seen.hosts.entry(host).or_default();
         known.tombstones.insert(replica);
-        known.groups.remove(&shard);
+        known.fenced.retain(|fenced| fenced.replica_id != replica.0);
+        // The host may have another replica of the shard by now.
+        if known
+            .groups
+            .get(&shard)
+            .is_some_and(|(_, view)| view.replica_id == replica.0)
+        {
+            known.groups.remove(&shard);
+        }
     }
 
     /// The picture of one shard.
@@ -125,14 +134,17 @@ impl Observer {
         let seen = self.lock();
         let leader = seen.leader(shard);
         let hosts = seen.hosts.iter().filter(|(_, host)| host.looked);
-        let view_of = |host: &HostSeen| HostView {
-            replicas: host
+        let view_of = |host: &HostSeen| {
+            let fenced = host.fenced_of(shard);
+            let running = host
                 .groups
                 .get(&shard)
-                .map(|(_, view)| ReplicaId(view.replica_id))
-                .into_iter()
-                .collect(),
-            tombstones: host.tombstones.clone(),
+                .map(|(_, view)| ReplicaId(view.replica_id));
+            HostView {
+                replicas: running.into_iter().chain(fenced.keys().copied()).collect(),
+                tombstones: host.tombstones.clone(),
+                fenced,
+            }
         };
         Observation {
             shard,
@@ -189,6 +201,7 @@ impl Observer {
             .map(|view| (ShardId(view.shard_id), (now_ms, view)))
             .collect();
         known.tombstones = reply.tombstones.into_iter().map(ReplicaId).collect();
+        known.fenced = reply.fenced;
         (known.answered, known.looked) = (Some(Instant::now()), true);
         drop(seen);
         self.looks.send_modify(|look| *look += 1);
@@ -196,6 +209,23 @@ impl Observer {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().expect("no panic under this lock")
+    }
+}
+
+impl HostSeen {
+    fn fenced_of(&self, shard: ShardId) -> BTreeMap<ReplicaId, Fenced> {
+        let of_shard = self.fenced.iter().filter(|fenced| fenced.shard_id == shard.0);
+        let as_seen = |fenced: &FencedReplica| Fenced {
+            migration: MigrationId(fenced.migration),
+            end: LogEnd {
+                raft_term: fenced.last_term,
+                leader: ReplicaId(fenced.last_leader),
+                index: fenced.last_index,
+            },
+        };
+        of_shard
+            .map(|fenced| (ReplicaId(fenced.replica_id), as_seen(fenced)))
+            .collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! lock                 held while a process uses the folder
 //! identity             which cluster and host this is; written once, when it joins
-//! orders               the highest controller term obeyed, and the replicas destroyed here
+//! orders               the highest controller term obeyed, and the replicas destroyed or fenced here
 //! peers                the newest shard map seen: how to find the others after a restart
 //! log/                 the Raft log of all groups
 //! replicas/s7-r21      the state of replica 21 of shard 7; s0-* is the placement group's
@@ -12,7 +12,7 @@
 //! The small files are JSON with a checksum, replaced atomically and durably. A folder of a newer format, or one whose
 //! files do not agree with their checksums, is refused and left as it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +81,18 @@ pub struct Orders {
     pub controller_term: u64,
     /// Replicas destroyed here; they are never created again.
     pub tombstones: BTreeSet<u64>,
+    /// Replicas that were taken out of their groups for good, and wait to be destroyed.
+    #[serde(default)]
+    pub fenced: BTreeMap<u64, FencedBy>,
+}
+
+/// What a replica was fenced for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencedBy {
+    /// Its shard.
+    pub shard: u64,
+    /// The recovery.
+    pub migration: u64,
 }
 
 /// A locked data folder.
@@ -280,6 +292,13 @@ mod tests {
         let orders = Orders {
             controller_term: 4,
             tombstones: BTreeSet::from([7, 9]),
+            fenced: BTreeMap::from([(
+                8,
+                FencedBy {
+                    shard: 2,
+                    migration: 5,
+                },
+            )]),
         };
         folder.write_orders(&orders).unwrap();
         assert_eq!(folder.orders().unwrap(), orders);

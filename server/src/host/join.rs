@@ -57,6 +57,28 @@ pub struct OtherCluster {
     theirs: String,
 }
 
+/// Where a refusal to let a host join names the id under which it was decommissioned.
+pub(crate) const DECOMMISSIONED: &str = "godwit-decommissioned";
+
+/// Why a host has no identity.
+enum NotJoined {
+    /// It may have one later.
+    Yet(String),
+    /// It had one: it joined, did not hear of it, and was decommissioned.
+    Decommissioned(HostId),
+}
+
+impl NotJoined {
+    fn of(status: &tonic::Status) -> Self {
+        let named = status.metadata().get(DECOMMISSIONED);
+        let id = named.and_then(|id| id.to_str().ok()?.parse().ok());
+        match id {
+            Some(id) => Self::Decommissioned(HostId(id)),
+            None => Self::Yet(status.message().to_owned()),
+        }
+    }
+}
+
 /// How long a seed may take to say which cluster it belongs to.
 const SEED_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -146,25 +168,39 @@ impl Host {
         Ok(())
     }
 
-    /// Asks the cluster for an identity, until it has one.
+    /// Asks the cluster for an identity, until it has one, or hears that it had one and was let go.
     pub(crate) async fn join(&self) -> Result<(), FolderError> {
         loop {
             for seed in &self.config().join {
                 match self.ask_to_join(seed).await {
                     Ok(identity) => {
+                        self.pass_identity_failpoint()?;
                         self.shared.folder.write_identity(&identity)?;
                         self.adopt(identity);
                         return Ok(());
                     }
-                    Err(reason) => tracing::info!(seed, reason, "cannot join yet"),
+                    Err(NotJoined::Decommissioned(id)) => {
+                        self.fail(HostFailure::Decommissioned(id));
+                        return std::future::pending().await;
+                    }
+                    Err(NotJoined::Yet(reason)) => tracing::info!(seed, reason, "cannot join yet"),
                 }
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
-    async fn ask_to_join(&self, seed: &str) -> Result<Identity, String> {
-        let channel = self.channels().channel(seed).map_err(|e| e.to_string())?;
+    fn pass_identity_failpoint(&self) -> Result<(), FolderError> {
+        let passed = storage::failpoint!(self.failpoints(), "host.join.before_identity");
+        passed.map_err(|source| FolderError::Io {
+            path: "identity".into(),
+            source,
+        })
+    }
+
+    async fn ask_to_join(&self, seed: &str) -> Result<Identity, NotJoined> {
+        let channel = self.channels().channel(seed);
+        let channel = channel.map_err(|e| NotJoined::Yet(e.to_string()))?;
         let description = self.description();
         let request = JoinRequest {
             cluster_id: String::new(),
@@ -179,7 +215,7 @@ impl Host {
         let reply = admin
             .join(request)
             .await
-            .map_err(|status| status.message().to_owned())?
+            .map_err(|status| NotJoined::of(&status))?
             .into_inner();
         self.learn_peers(&reply.peers);
         Ok(Identity {

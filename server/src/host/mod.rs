@@ -13,6 +13,7 @@ mod maintenance;
 mod map;
 mod orders;
 mod propose;
+mod recovery;
 mod replicas;
 mod run;
 #[cfg(feature = "seeded-bugs")]
@@ -25,6 +26,7 @@ pub(crate) mod testing;
 pub(crate) use accesses::AccessOf;
 pub use channels::{Channels, ControlError};
 pub use folder::{DataFolder, FolderError, Identity};
+pub(crate) use join::DECOMMISSIONED;
 pub use map::{MapHost, ShardMap};
 pub use propose::ProposeFailure;
 pub use replicas::{LocalShard, ReplicaError};

@@ -12,7 +12,7 @@ use placement::{KeyRange, ReplicaId, ShardId};
 use raft::{Group, Machine, MachineFault, OpenGroupError, StartGroup};
 use storage::shard::{CreateShardError, Limits, OpenShardError, ShardIdentity, ShardOptions, ShardStore};
 
-use super::folder::FolderError;
+use super::folder::{FolderError, Orders};
 use super::leases::LeaseClock;
 use super::state::{Host, LocalPlacement};
 use crate::machine::{KvMachine, OpenPlacementError, PlacementMachine};
@@ -28,6 +28,9 @@ pub enum ReplicaError {
     /// The replica of the shard that was split may still make it.
     #[error("replica {0} is to come from the shard that was split")]
     ToCome(ReplicaId),
+    /// It was taken out of its group for good.
+    #[error("replica {0} was fenced on this host")]
+    Fenced(ReplicaId),
     /// The host belongs to no cluster yet.
     #[error("this host belongs to no cluster")]
     NoCluster,
@@ -73,12 +76,13 @@ impl Host {
     /// Opens every replica of the data folder. Orders are served meanwhile; those that change replicas wait.
     pub(crate) async fn open_replicas(&self) -> Result<(), ReplicaError> {
         let _changing = self.shared.changing.lock().await;
-        let tombstones = self
+        let Orders {
+            tombstones, fenced, ..
+        } = self
             .shared
             .orders
             .lock()
             .expect("no panic under this lock")
-            .tombstones
             .clone();
         let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
         tombstones
@@ -88,6 +92,8 @@ impl Host {
             if tombstones.contains(&replica.0) {
                 // A crash came between the tombstone and the deletion.
                 self.delete_replica(shard, replica).await?;
+            } else if fenced.contains_key(&replica.0) {
+                // It never votes again; its data waits for a recovery.
             } else if shard == ShardId::PLACEMENT {
                 self.open_placement(replica).await?;
             } else {
@@ -108,6 +114,9 @@ impl Host {
         let _changing = self.shared.changing.lock().await;
         if self.has_tombstone(replica) {
             return Err(ReplicaError::Destroyed(replica));
+        }
+        if self.fenced_by(replica).is_some() {
+            return Err(ReplicaError::Fenced(replica));
         }
         let raft = self.raft().ok_or(ReplicaError::NoCluster)?;
         if raft.group(shard).is_some_and(|open| open.replica() == replica) {
@@ -179,7 +188,7 @@ impl Host {
             .remove_replica(shard, replica, self.failpoints())?)
     }
 
-    fn pass_failpoint(
+    pub(super) fn pass_failpoint(
         &self,
         passed: io::Result<()>,
         shard: ShardId,
@@ -191,13 +200,14 @@ impl Host {
         })
     }
 
-    fn write_tombstone(&self, replica: ReplicaId) -> Result<(), FolderError> {
+    pub(super) fn write_tombstone(&self, replica: ReplicaId) -> Result<(), FolderError> {
         let mut orders = self.shared.orders.lock().expect("no panic under this lock");
         if orders.tombstones.contains(&replica.0) {
             return Ok(());
         }
         let mut changed = orders.clone();
         changed.tombstones.insert(replica.0);
+        changed.fenced.remove(&replica.0);
         self.shared.folder.write_orders(&changed)?;
         *orders = changed;
         Ok(())

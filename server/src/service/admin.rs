@@ -12,19 +12,18 @@ use client::proto::{
     ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
     DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
     InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
-    MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, Replica, ReplicaState, ReplicaStatesReply,
-    ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest,
-    SplitShardRequest, StatusReply, StatusRequest,
+    MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, Replica,
+    ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply,
+    ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
     Region, Response as Applied, Role, ShardId, WindowId, Zone,
 };
-use raft::Group;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::hosts;
+use super::{hosts, replica_states};
 use crate::config::UnknownPolicy;
 use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -221,7 +220,7 @@ impl Admin for AdminService {
                 peers: self.newest_map().encode().into(),
             })),
             Applied::Accepted(other) => Err(Status::internal(format!("an unexpected answer: {other:?}"))),
-            Applied::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+            Applied::Refused(refusal) => Err(hosts::not_joined(&refusal)),
         }
     }
 
@@ -277,10 +276,14 @@ impl Admin for AdminService {
 
     async fn replica_states(
         &self,
-        _request: Request<ReplicaStatesRequest>,
+        request: Request<ReplicaStatesRequest>,
     ) -> Result<Response<ReplicaStatesReply>, Status> {
+        let request = request.into_inner();
         let host = self.host.clone();
-        let replicas = self.host.blocking(move || replica_states(&host)).await;
+        let replicas = self
+            .host
+            .blocking(move || replica_states::of(&host, &request))
+            .await;
         Ok(Response::new(ReplicaStatesReply { replicas }))
     }
 
@@ -395,6 +398,39 @@ impl Admin for AdminService {
         Ok(Response::new(ChangeAdmissionReply { refused }))
     }
 
+    async fn recover_shard(
+        &self,
+        request: Request<RecoverShardRequest>,
+    ) -> Result<Response<RecoverShardReply>, Status> {
+        answer_or_forward!(self, request, recover_shard);
+        let request = request.into_inner();
+        let shard = ShardId(request.shard_id);
+        if !request.accept_loss {
+            let refusal = self.look(|state| placement::recovery_refusal(state, shard))?;
+            return Ok(Response::new(RecoverShardReply {
+                refused: refusal.map(|refusal| refusal.to_string()).unwrap_or_default(),
+                migration_id: 0,
+            }));
+        }
+        let command = Command::RecoverShard {
+            shard,
+            origin: Origin::Manual,
+            reason: request.reason,
+            now_ms: self.host.now_ms(),
+        };
+        let (migration_id, refused) = match self.write(command).await? {
+            Applied::Accepted(Accepted::Proposed(migration)) => (migration.0, String::new()),
+            Applied::Accepted(other) => {
+                return Err(Status::internal(format!("an unexpected answer: {other:?}")));
+            }
+            Applied::Refused(refusal) => (0, refusal.to_string()),
+        };
+        Ok(Response::new(RecoverShardReply {
+            refused,
+            migration_id,
+        }))
+    }
+
     async fn departure(
         &self,
         request: Request<DepartureRequest>,
@@ -476,36 +512,6 @@ impl AdminService {
 fn limit(asked: u32) -> usize {
     let limit = if asked == 0 { LIMIT_DEFAULT } else { asked };
     usize::try_from(limit).unwrap_or(usize::MAX)
-}
-
-/// The states of this host's replicas.
-fn replica_states(host: &Host) -> Vec<ReplicaState> {
-    let placement = host.placement().map(|local| {
-        let (applied_index, hash) = local.machine.state_hash_at();
-        replica_state(host, &local.group, applied_index, hash)
-    });
-    let shards = host.shards().into_iter().map(|local| {
-        let (applied, hash) = local.store.state_hash_at();
-        replica_state(host, &local.group, applied.map_or(0, |at| at.index), hash)
-    });
-    placement.into_iter().chain(shards).collect()
-}
-
-fn replica_state(host: &Host, group: &Group, applied_index: u64, state_hash: u64) -> ReplicaState {
-    let role = match (group.is_leader(), group.is_voter()) {
-        (true, _) => "leader",
-        (false, true) => "voter",
-        (false, false) => "learner",
-    };
-    ReplicaState {
-        shard_id: group.id().0,
-        replica_id: group.replica().0,
-        host_id: host.id().0,
-        term: group.status().term,
-        applied_index,
-        state_hash,
-        role: role.to_owned(),
-    }
 }
 
 fn shard_status(state: &Placement, shard: &placement::Shard) -> ShardStatus {

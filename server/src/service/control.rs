@@ -13,10 +13,10 @@ use tonic::{Request, Response, Status};
 use crate::control::change_members_order::Change;
 use crate::control::control_server::{Control, ControlServer};
 use crate::control::{
-    ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, GroupView, InitializeGroupOrder, MapUpdate,
-    MiddleKeyReply, MiddleKeyRequest, ObserveReply, ObserveRequest, Order, OrderReply, Progress,
-    ProposeReply, ProposeRequest, SplitShardOrder, TakeWindowReply, TakeWindowRequest, TransferHomeOrder,
-    Voters, WatchMapRequest,
+    ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, FenceReplicaOrder, GroupView,
+    InitializeGroupOrder, MapUpdate, MiddleKeyReply, MiddleKeyRequest, ObserveReply, ObserveRequest, Order,
+    OrderReply, Progress, ProposeReply, ProposeRequest, ReopenReplicaOrder, SplitShardOrder, TakeWindowReply,
+    TakeWindowRequest, TransferHomeOrder, Voters, WatchMapRequest,
 };
 use crate::host::{Host, Predecessor};
 
@@ -180,6 +180,23 @@ impl ControlService {
             .map_err(|e| e.to_string())
     }
 
+    async fn fence(&self, order: FenceReplicaOrder) -> Result<(), String> {
+        self.host.admit(order.order.as_ref()).map_err(|e| e.to_string())?;
+        let (shard, replica) = (ShardId(order.shard_id), ReplicaId(order.replica_id));
+        self.host
+            .fence_replica(shard, replica, order.migration)
+            .await
+            .map_err(|e| e.to_string())
+    }
+
+    async fn reopen(&self, order: ReopenReplicaOrder) -> Result<(), String> {
+        let term = self.host.admit(order.order.as_ref()).map_err(|e| e.to_string())?;
+        self.host
+            .reopen_replica(&order, term)
+            .await
+            .map_err(|e| e.to_string())
+    }
+
     async fn destroy(&self, order: DestroyReplicaOrder) -> Result<(), String> {
         self.host.admit(order.order.as_ref()).map_err(|e| e.to_string())?;
         let (shard, replica) = (ShardId(order.shard_id), ReplicaId(order.replica_id));
@@ -256,6 +273,7 @@ impl Control for ControlService {
         Ok(Response::new(ObserveReply {
             groups: groups.iter().map(|group| view(&self.host, group)).collect(),
             tombstones: tombstones.into_iter().collect(),
+            fenced: self.host.fenced_replicas(),
         }))
     }
 
@@ -323,6 +341,24 @@ impl Control for ControlService {
         Ok(Response::new(MiddleKeyReply {
             key: key.unwrap_or_default(),
         }))
+    }
+
+    async fn fence_replica(
+        &self,
+        request: Request<FenceReplicaOrder>,
+    ) -> Result<Response<OrderReply>, Status> {
+        let order = request.into_inner();
+        let shard = order.shard_id;
+        Ok(self.reply(shard, self.fence(order).await.err()))
+    }
+
+    async fn reopen_replica(
+        &self,
+        request: Request<ReopenReplicaOrder>,
+    ) -> Result<Response<OrderReply>, Status> {
+        let order = request.into_inner();
+        let shard = order.shard_id;
+        Ok(self.reply(shard, self.reopen(order).await.err()))
     }
 
     async fn take_window(

@@ -1,7 +1,10 @@
 //! Hosts as operators see them: their state, what they take on, and what one that leaves still holds.
 
 use client::proto::{Affinity, DepartureReply, HostStatus, Remnant};
-use placement::{Admission, Host, HostId, HostState, Placement, ShardId};
+use placement::{Admission, Host, HostId, HostState, Placement, Refusal, ShardId};
+use tonic::Status;
+
+use crate::host::DECOMMISSIONED;
 
 /// Affinities shown for each host.
 const AFFINITIES_MAX: usize = 8;
@@ -32,6 +35,15 @@ pub(super) fn hosts(state: &Placement, decommissioned: bool) -> Vec<HostStatus> 
         .filter(|host| decommissioned || host.state != HostState::Removed)
         .map(|host| host_status(state, host))
         .collect()
+}
+
+/// A refusal to let a host join; one that has left for good is told so in a word for programs.
+pub(super) fn not_joined(refusal: &Refusal) -> Status {
+    let mut status = Status::failed_precondition(refusal.to_string());
+    if let Refusal::HostRemoved(id) = refusal {
+        status.metadata_mut().insert(DECOMMISSIONED, id.0.into());
+    }
+    status
 }
 
 /// What a host still holds.

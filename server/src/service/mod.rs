@@ -9,6 +9,7 @@ mod hosts;
 mod kv;
 mod lane;
 mod record;
+mod replica_states;
 mod replies;
 mod reply;
 mod spread;

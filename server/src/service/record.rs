@@ -68,6 +68,7 @@ fn record_transaction(
             Act::Delete(delete) => (profiler::Op::Delete, &delete.key, delete.key.len()),
             Act::Get(get) => (profiler::Op::Get, &get.key, get.key.len()),
             Act::Scan(scan) => (profiler::Op::Scan, &scan.start, scan.start.len()),
+            Act::DeleteRange(range) => (profiler::Op::Delete, &range.start, range.start.len()),
         };
         record(host, local, caller, request, op, key, bytes);
     }

@@ -1,8 +1,8 @@
 //! Answers to clients, from what the store says.
 
 use client::proto::{
-    ActionResult, Code, Error, GetResult, HistoryResult, HostAddress, KeyValue, LeaseResult, MutationResult,
-    Reply, ScanResult, TransactionResult, action_result, reply,
+    ActionResult, Code, DeleteRangeResult, Error, GetResult, HistoryResult, HostAddress, KeyValue,
+    LeaseResult, MutationResult, Reply, ScanResult, TransactionResult, action_result, reply,
 };
 use storage::shard::{Acted, History, Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
 
@@ -137,6 +137,7 @@ fn acted_result(acted: Acted) -> ActionResult {
             previous: previous.map(key_value),
             existed,
         }),
+        Acted::RangeDeleted { keys } => action_result::Result::DeleteRange(DeleteRangeResult { keys }),
         Acted::Read(pair) => action_result::Result::Get(GetResult {
             pair: pair.map(key_value),
         }),

@@ -45,7 +45,7 @@ pub async fn admin(connect: &ConnectArgs, args: AdminArgs, out: &mut dyn Write) 
 }
 
 pub(super) struct Operator<'a> {
-    connect: &'a ConnectArgs,
+    pub(super) connect: &'a ConnectArgs,
     pub(super) calls: AdminClient,
 }
 
@@ -58,6 +58,7 @@ impl Operator<'_> {
             AdminVerb::Uncordon(args) => self.change_admission(Wish::uncordon(args), progress).await,
             AdminVerb::Drain(args) => self.change_admission(Wish::drain(args), progress).await,
             AdminVerb::Decommission(args) => self.change_admission(Wish::decommission(args), progress).await,
+            AdminVerb::Recover(args) => self.recover(args).await,
             AdminVerb::Shards(args) => self.shards(args).await,
             AdminVerb::Replicas(args) => self.replicas(args).await,
             AdminVerb::Migrations(args) => self.migrations(args).await,
@@ -172,7 +173,7 @@ impl Operator<'_> {
         Ok(Listing::History(reply.map_err(self.failed())?.events))
     }
 
-    fn failed(&self) -> impl FnOnce(client::AdminError) -> VerbError {
+    pub(super) fn failed(&self) -> impl FnOnce(client::AdminError) -> VerbError {
         connect::failed(self.connect, LOOK)
     }
 

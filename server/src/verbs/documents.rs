@@ -93,6 +93,9 @@ pub(super) fn replica_state(replica: &ReplicaState) -> Value {
         "term": replica.term,
         "applied_index": replica.applied_index,
         "state_hash": hash(replica.state_hash),
+        "last_term": replica.last_term,
+        "last_index": replica.last_index,
+        "revision": replica.revision,
     })
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     departure::{counts, host_state},
     documents,
+    recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},
 };
 
@@ -37,6 +38,8 @@ pub(super) enum Listing {
     Accepted(u64),
     /// A host whose admission was changed, and what it holds.
     Departure(DepartureReply),
+    /// What is left of a shard.
+    Survey(Survey),
 }
 
 /// A host that was asked and did not answer.
@@ -61,6 +64,7 @@ impl Listing {
             Self::History(events) if events.is_empty() => "no events".to_owned(),
             Self::History(events) => history_text(events),
             Self::Departure(departure) => counts(departure),
+            Self::Survey(survey) => survey.text(),
             Self::Accepted(migration) => {
                 format!(
                     "migration {migration} is in the log; `godwit admin history --migration {migration}` follows it"
@@ -85,6 +89,7 @@ impl Listing {
             Self::History(events) => json!({ "events": documents::each(events, documents::event) }),
             Self::Accepted(migration) => json!({ "migration_id": migration }),
             Self::Departure(departure) => documents::departure(departure),
+            Self::Survey(survey) => survey.document(),
         }
     }
 }
@@ -442,6 +447,7 @@ r"    1  a:7420   n1    north   up            4      2   64.0 GB  7: 81.2 %, 3: 
             applied_index: 1_234,
             state_hash: 0xbeef,
             role: role.into(),
+            ..ReplicaState::default()
         };
         let silent = SilentHost {
             host_id: 3,

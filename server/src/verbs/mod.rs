@@ -17,6 +17,7 @@ mod leaving;
 mod listing;
 mod outcome;
 mod pairs;
+mod recover;
 mod text;
 mod transaction;
 mod watch;

@@ -159,6 +159,7 @@ pub(super) fn transacted_text(transacted: &Transacted) -> String {
         match result {
             ActionResult::Changed { existed: true, .. } => text.push_str("changed\n"),
             ActionResult::Changed { existed: false, .. } => text.push_str("changed, was absent\n"),
+            ActionResult::RangeDeleted { keys } => text.push_str(&format!("{keys} deleted\n")),
             ActionResult::Read(None) => text.push_str("absent\n"),
             ActionResult::Read(Some(pair)) => text.push_str(&pair_line(pair)),
             ActionResult::Scanned { pairs, next } => {
@@ -183,6 +184,7 @@ pub(super) fn transacted_document(transacted: &Transacted) -> Value {
             "existed": existed,
             "previous": previous.as_ref().map(pair_document),
         }),
+        ActionResult::RangeDeleted { keys } => json!({ "deleted": keys }),
         ActionResult::Read(pair) => json!({ "pair": pair.as_ref().map(pair_document) }),
         ActionResult::Scanned { pairs, next } => json!({
             "pairs": pairs.iter().map(pair_document).collect::<Vec<Value>>(),

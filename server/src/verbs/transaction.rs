@@ -4,7 +4,7 @@
 //! {
 //!   "if":   [{"key": "a", "exists": true}, {"key": "a", "is": ">", "version": 2}],
 //!   "then": [{"put": "a", "value": "1"}, {"delete": "b"}, {"get": "c"}, {"scan": "p/", "end": "p0", "limit": 10}],
-//!   "else": [{"get": "a"}]
+//!   "else": [{"get": "a"}, {"delete_range": "q/", "end": "q0"}]
 //! }
 //! ```
 
@@ -34,6 +34,7 @@ struct CompareDocument {
     create_revision: Option<u64>,
     mod_revision: Option<u64>,
     exists: Option<bool>,
+    lease: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -60,6 +61,11 @@ enum ActionDocument {
     },
     Delete {
         delete: String,
+    },
+    DeleteRange {
+        delete_range: String,
+        #[serde(default)]
+        end: String,
     },
     Get {
         get: String,
@@ -100,10 +106,11 @@ impl CompareDocument {
             self.create_revision.map(Property::CreateRevision),
             self.mod_revision.map(Property::ModRevision),
             self.exists.map(Property::Exists),
+            self.lease.map(Property::Lease),
         ];
         let mut given = properties.into_iter().flatten();
         let (Some(property), None) = (given.next(), given.next()) else {
-            return Err("one of value, version, create_revision, mod_revision and exists".to_owned());
+            return Err("one of value, version, create_revision, mod_revision, exists and lease".to_owned());
         };
         let relation = match self.is {
             RelationDocument::Equal => Relation::Equal,
@@ -120,6 +127,10 @@ impl From<ActionDocument> for Action {
         match action {
             ActionDocument::Put { put, value, lease } => Self::put_leased(put, value, lease),
             ActionDocument::Delete { delete } => Self::delete(delete),
+            ActionDocument::DeleteRange { delete_range, end } => Self::delete_range(KeyRange {
+                start: delete_range.into(),
+                end: end.into(),
+            }),
             ActionDocument::Get { get } => Self::get(get),
             ActionDocument::Scan { scan, end, limit } => {
                 let range = KeyRange {
@@ -139,17 +150,19 @@ mod tests {
     #[test]
     fn a_document_says_what_the_builder_does() {
         let text = br#"{
-            "if": [{"key": "a", "exists": true}, {"key": "a", "is": ">", "version": 2}],
+            "if": [{"key": "a", "exists": true}, {"key": "a", "is": ">", "version": 2}, {"key": "b", "lease": 7}],
             "then": [{"put": "a", "value": "1"}, {"delete": "b"}, {"scan": "p/", "end": "p0", "limit": 10}],
-            "else": [{"get": "a"}]
+            "else": [{"get": "a"}, {"delete_range": "q/", "end": "q0"}]
         }"#;
         let built = Transaction::new()
             .when(Compare::exists("a"))
             .when(Compare::new("a", Relation::Greater, Property::Version(2)))
+            .when(Compare::lease("b", 7))
             .then(Action::put("a", "1"))
             .then(Action::delete("b"))
             .then(Action::scan(KeyRange::of("p/".."p0"), 10))
-            .otherwise(Action::get("a"));
+            .otherwise(Action::get("a"))
+            .otherwise(Action::delete_range(KeyRange::of("q/".."q0")));
         assert_eq!(parse(text), Ok(built));
     }
 

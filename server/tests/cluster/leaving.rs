@@ -199,6 +199,30 @@ async fn a_dead_host_is_decommissioned_once_what_it_held_is_rebuilt() {
     let log = std::fs::read_to_string(cluster.hosts[dead].folder.join("host.log")).unwrap();
     assert!(log.contains("was decommissioned"), "{log}");
     check_all(&without_it, &acknowledged).await;
+
+    // A new process with an empty folder takes its place, under an id of its own.
+    std::fs::remove_dir_all(cluster.hosts[dead].folder.join("data")).unwrap();
+    let seed = usize::from(dead == 0);
+    cluster.hosts[dead].join = Some(cluster.hosts[seed].address.clone());
+    cluster.hosts[dead].start("");
+    eventually("the new host joins", || async {
+        match hosts(&cluster, dead).await.get(&5) {
+            Some(host) if host.state == "up" && host.address == cluster.hosts[dead].address => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let away = live.first().unwrap().to_string();
+    let (code, _, error) = admin(&cluster, dead, &["drain", &away, "--wait", "--timeout", "60"]).await;
+    assert_eq!(
+        code,
+        Some(0),
+        "the new host takes what another one holds: {error}"
+    );
+    for set in replica_sets(&cluster).await {
+        assert!(set.contains(&5), "{set:?}");
+    }
+    check_all(&cluster.client().await, &acknowledged).await;
 }
 
 /// A client that knows the other hosts alone.
@@ -212,6 +236,40 @@ async fn cluster_without(cluster: &Cluster, host: usize) -> Client {
         Client::connect(config.clone()).await.map_err(|e| e.to_string())
     })
     .await
+}
+
+/// The cluster knows it by the token in its folder, and it knows nothing of the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_never_heard_its_id_hears_that_it_was_decommissioned() {
+    let mut cluster = Cluster::start(3, 2).await;
+    let fourth = cluster.add_host();
+    cluster.hosts[fourth].start("host.join.before_identity");
+    assert!(!cluster.hosts[fourth].wait_for_end().success());
+    eventually("it is a member all the same", || async {
+        match hosts(&cluster, fourth).await.contains_key(&4) {
+            true => Ok(()),
+            false => Err("it is not".to_owned()),
+        }
+    })
+    .await;
+    let decommission = ["decommission", "4", "--wait", "--timeout", "60"];
+    let (code, _, error) = admin(&cluster, fourth, &decommission).await;
+    assert_eq!(code, Some(0), "{error}");
+    cluster.hosts[fourth].start("");
+    assert!(!cluster.hosts[fourth].wait_for_end().success());
+    let log = std::fs::read_to_string(cluster.hosts[fourth].folder.join("host.log")).unwrap();
+    assert!(log.contains("this host (h4) was decommissioned"), "{log}");
+
+    // With an empty folder it is another host.
+    std::fs::remove_dir_all(cluster.hosts[fourth].folder.join("data")).unwrap();
+    cluster.hosts[fourth].start("");
+    eventually("the new host joins", || async {
+        match hosts(&cluster, fourth).await.get(&5) {
+            Some(host) if host.state == "up" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ mod leaving;
 mod membership;
 mod migrations;
 mod power_cut;
+mod recovery;
 mod replica_states;
 mod simulated;
 mod splits;

@@ -1,8 +1,10 @@
 //! Transactions: all of it or nothing, whoever leads, once however often it is sent, within one shard.
 
-use client::{Action, ActionResult, Client, Compare, KeyRange, MutationError, Transaction};
+use client::{
+    Action, ActionResult, Client, Compare, KeyRange, MutationError, Transaction, WatchFrom, WatchOptions,
+};
 
-use super::harness::{Cluster, godwit};
+use super::harness::{Cluster, PATIENCE, godwit};
 
 fn account(number: usize) -> String {
     format!("account/{number}")
@@ -143,7 +145,61 @@ async fn the_verb_takes_a_document() {
         (code, out.as_str()),
         (Some(2), "the comparisons did not hold, at revision 1\na\t1\n")
     );
+    let range =
+        r#"{"if": [{"key": "a", "lease": 0}], "then": [{"delete_range": "a", "end": "b"}, {"get": "a"}]}"#;
+    let (code, out, error) = txn(range);
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            Some(0),
+            "the comparisons held, at revision 2\n1 deleted\nabsent\n"
+        ),
+        "{error}"
+    );
     let (code, _, error) = txn(r#"{"then": [{"put": "a"}]}"#);
     assert_eq!(code, Some(1));
     assert!(error.contains("txn.json"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_that_hangs_on_a_lease_is_deleted_and_told_key_by_key() {
+    let cluster = Cluster::start(1, 1).await;
+    let client = cluster.client().await;
+    let lease = client.lease(std::time::Duration::from_secs(600));
+    for number in 0..3 {
+        lease.put(account(number), "1").await.unwrap();
+    }
+    let options = WatchOptions {
+        from: WatchFrom::Now,
+        previous: true,
+    };
+    let mut watch = client.watch(KeyRange::prefix("account/"), options).await.unwrap();
+    let clear = |lease: u64| {
+        Transaction::new()
+            .when(Compare::lease(account(0), lease))
+            .then(Action::delete_range(KeyRange::prefix("account/")))
+    };
+    let missed = client.transact(clear(lease.id() + 1)).await.unwrap();
+    assert!(!missed.succeeded);
+    let cleared = client.transact(clear(lease.id())).await.unwrap();
+    let results = cleared.results.as_deref();
+    assert_eq!(results, Some(&[ActionResult::RangeDeleted { keys: 3 }][..]));
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let update = tokio::time::timeout(PATIENCE, watch.next()).await;
+        told.extend(update.expect("it is told").unwrap().events);
+    }
+    for (number, event) in told.iter().enumerate() {
+        assert!(event.is_deletion(), "{event:?}");
+        assert_eq!(event.pair.key, account(number));
+        assert_eq!(event.pair.mod_revision, cleared.revision);
+        assert_eq!(event.previous.as_ref().unwrap().value, "1");
+    }
+    // Not more than a transaction's scan may give, and across two shards none.
+    for number in 0..1_001 {
+        client.put(account(number), "1").await.unwrap();
+    }
+    let all = Transaction::new().then(Action::delete_range(KeyRange::prefix("account/")));
+    let refused = client.transact(all).await.unwrap_err();
+    assert!(matches!(refused, MutationError::TooLarge { .. }), "{refused}");
 }

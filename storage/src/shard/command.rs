@@ -203,7 +203,7 @@ pub struct Compare {
     #[prost(enumeration = "Relation", tag = "2")]
     pub relation: i32,
     /// The property, with the operand. `None`: one that this program does not know.
-    #[prost(oneof = "Operand", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "Operand", tags = "3, 4, 5, 6, 7, 8")]
     pub operand: Option<Operand>,
 }
 
@@ -239,13 +239,16 @@ pub enum Operand {
     /// With whether it exists.
     #[prost(bool, tag = "7")]
     Exists(bool),
+    /// With the lease that it hangs on; 0: on none.
+    #[prost(uint64, tag = "8")]
+    Lease(u64),
 }
 
 /// One action of a [`Transaction`].
 #[derive(Clone, PartialEq, Message)]
 pub struct Action {
     /// What to do. `None`: something that this program does not know.
-    #[prost(oneof = "Act", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Act", tags = "1, 2, 3, 4, 5")]
     pub act: Option<Act>,
 }
 
@@ -264,6 +267,20 @@ pub enum Act {
     /// Reads keys, as the actions before it left them.
     #[prost(message, tag = "4")]
     Scan(Scan),
+    /// Removes all keys of a range.
+    #[prost(message, tag = "5")]
+    DeleteRange(DeleteRange),
+}
+
+/// Removes the keys in `[start, end)`.
+#[derive(Clone, PartialEq, Message)]
+pub struct DeleteRange {
+    /// The first key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub start: Bytes,
+    /// The first key beyond; empty: to the end of the shard.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub end: Bytes,
 }
 
 /// Reads a key.
@@ -306,6 +323,25 @@ pub struct Batch {
     pub ended_leases: Vec<EndedLease>,
     /// The shard is split. Such an entry has nothing else.
     pub split: Option<Split>,
+    /// The shard's group was begun anew from one replica. An entry has this alone.
+    pub new_group: Option<NewGroup>,
+}
+
+/// The first entry of a group that was begun anew from what one replica had.
+///
+/// What the old group had beyond that is lost, and its revisions may have been seen: none of them may come again with
+/// another meaning, and whoever follows changes has to read anew instead of going on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+pub struct NewGroup {
+    /// The leader's time, in milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub stamped_ms: u64,
+    /// The version of the shard's range from here on; greater than before.
+    #[prost(uint64, tag = "2")]
+    pub r#gen: u64,
+    /// Revisions that are left out: more than the old group can have given out unseen.
+    #[prost(uint64, tag = "3")]
+    pub revisions_skipped: u64,
 }
 
 /// A lease that came to its end, as its leader saw it.
@@ -345,6 +381,11 @@ pub fn encode_split(stamped_ms: u64, split: Split) -> Bytes {
     seal(Kind::Split, b"", &SplitBody { stamped_ms, split })
 }
 
+/// A log payload that begins a group anew.
+pub fn encode_new_group(new_group: NewGroup) -> Bytes {
+    seal(Kind::NewGroup, b"", &new_group)
+}
+
 /// The batch in a log payload.
 pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
     let kind = kind_of(&payload);
@@ -362,6 +403,13 @@ pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
             ..Batch::empty(body.stamped_ms)
         });
     }
+    if kind == Some(Kind::NewGroup as u8) {
+        let new_group: NewGroup = unseal(Kind::NewGroup, b"", payload)?;
+        return Ok(Batch {
+            new_group: Some(new_group),
+            ..Batch::empty(new_group.stamped_ms)
+        });
+    }
     let body: BatchBody = unseal(Kind::Batch, b"", payload)?;
     let decode = |encoded: Bytes| Mutation::decode(encoded).ok();
     Ok(Batch {
@@ -377,6 +425,7 @@ impl Batch {
             mutations: Vec::new(),
             ended_leases: Vec::new(),
             split: None,
+            new_group: None,
         }
     }
 }
@@ -462,11 +511,30 @@ mod tests {
                 key: key.clone(),
                 return_previous: false,
             }))],
-            otherwise: vec![act(Act::Get(Get { key, revision: 0 }))],
+            otherwise: vec![act(Act::Get(Get {
+                key: key.clone(),
+                revision: 0,
+            }))],
         };
         assert_eq!(
             golden(Operation::Transaction(transaction)),
             format!("{header}52170a070a016b10023009120512030a016b1a051a030a016b")
+        );
+        let transaction = Transaction {
+            compares: vec![Compare {
+                key: key.clone(),
+                relation: Relation::Equal.into(),
+                operand: Some(Operand::Lease(9)),
+            }],
+            then: vec![act(Act::DeleteRange(DeleteRange {
+                start: key.clone(),
+                end: key,
+            }))],
+            otherwise: Vec::new(),
+        };
+        assert_eq!(
+            golden(Operation::Transaction(transaction)),
+            format!("{header}52110a050a016b400912082a060a016b12016b")
         );
     }
 
@@ -506,6 +574,20 @@ mod tests {
         let batch = decode_batch(payload).unwrap();
         assert_eq!((batch.stamped_ms, batch.mutations.len()), (12, 0));
         assert_eq!(batch.ended_leases, ended);
+    }
+
+    #[test]
+    fn a_new_group_is_an_entry_of_its_own_kind() {
+        let new_group = NewGroup {
+            stamped_ms: 12,
+            r#gen: 3,
+            revisions_skipped: 1_000,
+        };
+        let payload = encode_new_group(new_group);
+        assert_eq!(payload[1], 16);
+        let batch = decode_batch(payload).unwrap();
+        assert_eq!((batch.stamped_ms, batch.mutations.len()), (12, 0));
+        assert_eq!(batch.new_group, Some(new_group));
     }
 
     #[test]

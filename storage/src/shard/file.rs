@@ -199,7 +199,7 @@ fn read_meta<M: prost::Message + Default>(
     })
 }
 
-fn check_owner(found: &IdentityBody, expected: &IdentityBody) -> Result<(), OpenShardError> {
+pub(crate) fn check_owner(found: &IdentityBody, expected: &IdentityBody) -> Result<(), OpenShardError> {
     if found.cluster_id != expected.cluster_id {
         return Err(OpenShardError::WrongCluster {
             found: found.cluster_id.clone(),

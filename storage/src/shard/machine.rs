@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::command::{
-    Batch, Compact, CompareAndSet, Delete, EndedLease, Expectation, GrantLease, Mutation, Operation, Put,
-    Transaction,
+    Batch, Compact, CompareAndSet, Delete, EndedLease, Expectation, GrantLease, Mutation, NewGroup,
+    Operation, Put, Transaction,
 };
 use super::fingerprint::Fingerprint;
 use super::fresh::{FreshRow, FreshRows};
@@ -234,6 +234,9 @@ pub(crate) fn apply_batch(
             Err(refusal) => state.refused(refusal),
         });
     }
+    if let Some(new_group) = &batch.new_group {
+        outcomes.push(state.begin_group(new_group));
+    }
     state.retention.observe(state.clock_ms, state.revision);
     state.applied = Some(at);
     outcomes
@@ -249,7 +252,9 @@ pub(crate) fn values_needed(state: &State, batch: &Batch) -> Vec<(Key, Head)> {
             .filter_map(|mutation| mutation.operation.as_ref())
     };
     let live = |key: &Bytes| state.keys.live(key).map(|head| (Key::from(&key[..]), *head));
-    let removals = operations().map(removals_max).sum();
+    let removals = operations()
+        .map(|operation| removals_max(operation, &state.limits))
+        .sum();
     let values = operations().flat_map(|operation| match operation {
         Operation::Transaction(transaction) => state.values_of_transaction(transaction, removals),
         other => looks_at(other).and_then(live).into_iter().collect(),
@@ -258,10 +263,10 @@ pub(crate) fn values_needed(state: &State, batch: &Batch) -> Vec<(Key, Head)> {
 }
 
 /// How many keys an operation may remove at most.
-fn removals_max(operation: &Operation) -> usize {
+fn removals_max(operation: &Operation, limits: &Limits) -> usize {
     match operation {
         Operation::Delete(_) => 1,
-        Operation::Transaction(transaction) => transaction.removals_max(),
+        Operation::Transaction(transaction) => transaction.removals_max(limits),
         _ => 0,
     }
 }
@@ -536,6 +541,17 @@ impl State {
             any |= self.end_lease(*id, Some(*renewals));
         }
         self.executed(done(any))
+    }
+
+    /// A group is begun anew. Unless the range has the new version already, which is refused.
+    fn begin_group(&mut self, new_group: &NewGroup) -> Outcome {
+        if new_group.r#gen <= self.range.r#gen {
+            return self.refused(Refusal::StaleRange);
+        }
+        self.range.r#gen = new_group.r#gen;
+        self.revision = self.revision.saturating_add(new_group.revisions_skipped);
+        self.retention.forget(self.revision);
+        self.executed(done(true))
     }
 
     /// Ends a lease: all keys that hang on it go at one revision. False if it goes on.

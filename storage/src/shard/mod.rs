@@ -14,6 +14,7 @@
 //! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
 //! - [`split`]: the upper part of the range becomes another shard's.
 //! - [`rewrite`]: a file that is mostly empty gives its space back.
+//! - [`survivor`]: what is left of a shard that lost its majority, as a fresh replica's state.
 //!
 //! It does not know who proposes, what a host is, or what the caller's mark means.
 
@@ -39,12 +40,14 @@ mod row_cache;
 mod session;
 mod split;
 pub mod store;
+pub mod survivor;
 mod transaction;
 
 pub use changes::{ChangePage, ChangeQuery};
 pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
 pub use command::{
-    Batch, DecodeError, EndedLease, decode_batch, encode_batch, encode_ended_leases, encode_split,
+    Batch, DecodeError, EndedLease, NewGroup, decode_batch, encode_batch, encode_ended_leases,
+    encode_new_group, encode_split,
 };
 pub use export::{Export, ExportError};
 pub use file::OpenShardError;
@@ -59,4 +62,5 @@ pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
 pub use row_cache::RowCache;
 pub use split::{Heir, SPLIT_BASE, Split, Successor};
 pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};
+pub use survivor::SurvivorError;
 pub use transaction::Acted;

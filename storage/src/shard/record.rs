@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     EndedLeases = 6,
     /// A log payload: [`SplitBody`].
     Split = 7,
+    /// A log payload: [`NewGroup`](super::command::NewGroup).
+    NewGroup = 16,
 }
 
 /// Why a sealed record was not accepted.

@@ -280,7 +280,7 @@ impl Drop for Target {
 }
 
 /// Copies the wanted records of one table in pieces, each a transaction. Every record is verified before it is written.
-fn copy_table(
+pub(super) fn copy_table(
     source: &ReadView,
     target: &Engine,
     table: &str,

@@ -405,7 +405,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Removes what interrupted creations, imports and rewrites left behind.
 fn remove_leftovers(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    let mut suffixes = ["new", "import", "rewrite"].into_iter();
+    let mut suffixes = ["new", "import", "rewrite", "survivor"].into_iter();
     suffixes.try_for_each(|suffix| remove_leftover(disk, &beside(path, suffix)))
 }
 

@@ -4,17 +4,21 @@
 //! transaction that changes nothing gets none. Its actions see what those before them did. A key is changed at most once
 //! in a list, or two versions of it would have one revision.
 //!
+//! A range is deleted as it was before the transaction: no other action of its list changes a key in it.
+//!
 //! What must hold: a transaction is refused as a whole, before any of it is done, and equally on every replica; what it
 //! answers with is not remembered, only which list was taken. An answer is bounded: a transaction whose gets would give
-//! more bytes is refused, and its scans end where the bytes left for them end.
+//! more bytes is refused, and its scans end where the bytes left for them end. So is one whose ranges hold more keys than
+//! a scan may give: they leave at one revision, which watchers are told whole.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::command::{Act, Action, Compare, Operand, Relation, Scan, Transaction};
+use super::command::{Act, Action, Compare, DeleteRange, Operand, Relation, Scan, Transaction};
 use super::index::Head;
 use super::key::Key;
+use super::limits::Limits;
 use super::machine::{KeyValue, OutcomeKind, Refusal, State, StoredValues};
 use crate::seeded_bug;
 
@@ -27,6 +31,11 @@ pub enum Acted {
         existed: bool,
         /// What it held, if the action asked.
         previous: Option<KeyValue>,
+    },
+    /// The keys of a range were removed.
+    RangeDeleted {
+        /// How many there were.
+        keys: u64,
     },
     /// What a key held.
     Read(Option<KeyValue>),
@@ -51,10 +60,14 @@ impl Transaction {
     }
 
     /// How many keys a transaction may remove at most.
-    pub(crate) fn removals_max(&self) -> usize {
+    pub(crate) fn removals_max(&self, limits: &Limits) -> usize {
         let removes = |list: &[Action]| {
-            let acts = list.iter().filter_map(|action| action.act.as_ref());
-            acts.filter(|act| matches!(act, Act::Delete(_))).count()
+            let acts = || list.iter().filter_map(|action| action.act.as_ref());
+            let single = acts().filter(|act| matches!(act, Act::Delete(_))).count();
+            match ranges_deleted(list).next() {
+                Some(_) => single.saturating_add(number(limits.transaction_pairs_max)),
+                None => single,
+            }
         };
         removes(&self.then).max(removes(&self.otherwise))
     }
@@ -66,8 +79,49 @@ fn value_given(act: &Act) -> Option<&Bytes> {
         Act::Put(put) => put.return_previous.then_some(&put.key),
         Act::Delete(delete) => delete.return_previous.then_some(&delete.key),
         Act::Get(get) => Some(&get.key),
-        Act::Scan(_) => None,
+        Act::Scan(_) | Act::DeleteRange(_) => None,
     }
+}
+
+/// The ranges that a list deletes.
+fn ranges_deleted(list: &[Action]) -> impl Iterator<Item = &DeleteRange> {
+    list.iter().filter_map(|action| match action.act.as_ref()? {
+        Act::DeleteRange(range) => Some(range),
+        _ => None,
+    })
+}
+
+impl DeleteRange {
+    fn end(&self) -> Option<&[u8]> {
+        (!self.end.is_empty()).then_some(&self.end[..])
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        &self.start[..] <= key && self.end().is_none_or(|end| key < end)
+    }
+
+    fn overlaps(&self, other: &DeleteRange) -> bool {
+        let begins_before_end =
+            |a: &DeleteRange, b: &DeleteRange| b.end().is_none_or(|end| &a.start[..] < end);
+        begins_before_end(self, other) && begins_before_end(other, self)
+    }
+}
+
+fn number(of: u64) -> usize {
+    usize::try_from(of).unwrap_or(usize::MAX)
+}
+
+/// A list changes a key at most once: no range that it deletes holds a key that it changes, or meets another.
+fn check_ranges(list: &[Action], changed: &BTreeSet<&Bytes>) -> Result<(), Refusal> {
+    let mut seen: Vec<&DeleteRange> = Vec::new();
+    for range in ranges_deleted(list) {
+        let holds_changed = changed.iter().any(|key| range.contains(key));
+        if holds_changed || seen.iter().any(|other| other.overlaps(range)) {
+            return Err(Refusal::Invalid);
+        }
+        seen.push(range);
+    }
+    Ok(())
 }
 
 impl State {
@@ -91,6 +145,7 @@ impl State {
                     return Err(Refusal::Invalid);
                 }
             }
+            check_ranges(list, &changed)?;
         }
         Ok(())
     }
@@ -110,20 +165,27 @@ impl State {
             Act::Get(get) if get.revision > 0 => Err(Refusal::Invalid),
             Act::Get(get) => self.check_pair(&get.key, None).map(|()| None),
             Act::Scan(scan) if scan.revision > 0 => Err(Refusal::Invalid),
-            Act::Scan(scan) => match self.holds_range(scan) {
+            Act::Scan(scan) => match self.holds_range(&scan.start, &scan.end) {
+                true => Ok(None),
+                false => Err(Refusal::OutOfRange),
+            },
+            Act::DeleteRange(range) if range.end().is_some_and(|end| end <= &range.start[..]) => {
+                Err(Refusal::Invalid)
+            }
+            Act::DeleteRange(range) => match self.holds_range(&range.start, &range.end) {
                 true => Ok(None),
                 false => Err(Refusal::OutOfRange),
             },
         }
     }
 
-    fn holds_range(&self, scan: &Scan) -> bool {
+    fn holds_range(&self, start: &Bytes, end: &Bytes) -> bool {
         let ends_here = match &self.range.end {
             // An empty end means the shard's.
-            Some(end) => scan.end <= *end,
+            Some(last) => end <= last,
             None => true,
         };
-        self.range.start <= scan.start && ends_here
+        self.range.start <= *start && ends_here
     }
 
     /// Does what a transaction says that was checked.
@@ -135,6 +197,9 @@ impl State {
             true => &transaction.then,
             false => &transaction.otherwise,
         };
+        if self.range_keys(actions) > number(self.limits.transaction_pairs_max) {
+            return OutcomeKind::Refused(Refusal::TooLarge);
+        }
         let bytes_max = self.limits.transaction_bytes_max;
         let Some(mut scan_bytes) = bytes_max.checked_sub(self.bytes_given(actions)) else {
             return OutcomeKind::Refused(Refusal::TooLarge);
@@ -156,6 +221,29 @@ impl State {
         heads.map(|head| u64::from(head.value_len)).sum()
     }
 
+    /// The keys in the ranges that a list deletes: no more than one above what it may delete is counted of each.
+    fn range_keys(&self, actions: &[Action]) -> usize {
+        let enough = number(self.limits.transaction_pairs_max).saturating_add(1);
+        let keys = ranges_deleted(actions).map(|range| {
+            self.keys
+                .live_range(&range.start, range.end())
+                .take(enough)
+                .count()
+        });
+        keys.fold(0, usize::saturating_add)
+    }
+
+    fn delete_range(&mut self, range: &DeleteRange, revision: u64) -> Acted {
+        let keys = self.keys.live_range(&range.start, range.end());
+        let keys: Vec<Key> = keys.map(|(key, _)| key.clone()).collect();
+        for key in &keys {
+            self.remove_at(revision, key);
+        }
+        Acted::RangeDeleted {
+            keys: keys.len() as u64,
+        }
+    }
+
     fn act(&mut self, act: &Act, revision: u64, stored: &StoredValues, scan_bytes: &mut u64) -> Acted {
         match act {
             Act::Put(put) => {
@@ -170,6 +258,7 @@ impl State {
             }
             Act::Get(get) => Acted::Read(self.pair(&get.key, stored)),
             Act::Scan(scan) => self.scan_pairs(scan, stored, scan_bytes),
+            Act::DeleteRange(range) => self.delete_range(range, revision),
         }
     }
 
@@ -195,7 +284,7 @@ impl State {
             0 => most,
             limit => limit.min(most),
         };
-        usize::try_from(limit).unwrap_or(usize::MAX)
+        number(limit)
     }
 
     fn compare(&self, compare: &Compare, stored: &StoredValues) -> bool {
@@ -206,6 +295,7 @@ impl State {
             Some(Operand::CreateRevision(revision)) => number(|head| head.create_revision).cmp(revision),
             Some(Operand::ModRevision(revision)) => number(|head| head.mod_revision).cmp(revision),
             Some(Operand::Exists(exists)) => head.is_some().cmp(exists),
+            Some(Operand::Lease(lease)) => head.map_or(0, |_| self.leases.of(&compare.key)).cmp(lease),
             Some(Operand::Value(value)) => match self.pair(&compare.key, stored) {
                 Some(pair) => pair.value.cmp(value),
                 // What does not exist is neither equal to a value nor different from it.

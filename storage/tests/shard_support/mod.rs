@@ -189,6 +189,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
                 Acted::Changed { existed, previous } => {
                     format!("\n  changed, existed {existed}, previous {}", pair(previous))
                 }
+                Acted::RangeDeleted { keys } => format!("\n  range deleted, {keys} keys"),
                 Acted::Read(found) => format!("\n  read {}", pair(found)),
                 Acted::Scanned { pairs, next } => {
                     let pairs = pairs.iter().map(|found| pair(&Some(found.clone())));
