@@ -64,6 +64,9 @@ pub trait Disk: Send + Sync + Debug {
     /// another process has it. Guards a data folder against a second process.
     fn lock_exclusive(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 
+    /// The bytes that a file takes on the disk, roughly, as [`BlockFile::taken_bytes`]. A missing file is `NotFound`.
+    fn taken_bytes(&self, path: &Path) -> io::Result<u64>;
+
     /// Bytes that can still be written below `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
@@ -188,6 +191,10 @@ impl Disk for RealDisk {
         }
     }
 
+    fn taken_bytes(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.blocks() * STAT_BLOCK_BYTES)
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -295,6 +302,9 @@ mod tests {
         file.sync_data().unwrap();
         file.set_len(1 << 30).unwrap();
         assert!(file.taken_bytes().unwrap() < 1 << 20, "a hole takes no space");
+        assert_eq!(RealDisk.taken_bytes(&path).unwrap(), file.taken_bytes().unwrap());
+        let missing = RealDisk.taken_bytes(&nested.join("none")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         file.set_len(6).unwrap();
         file.allocate(4).unwrap();
         assert_eq!(file.len().unwrap(), 6);

@@ -419,7 +419,7 @@ pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
 }
 
 impl Batch {
-    fn empty(stamped_ms: u64) -> Batch {
+    pub(crate) fn empty(stamped_ms: u64) -> Batch {
         Batch {
             stamped_ms,
             mutations: Vec::new(),

@@ -248,6 +248,11 @@ impl KeyIndex {
         gone
     }
 
+    /// Whether [`KeyIndex::reclaim`] would drop any.
+    pub(crate) fn has_dead(&self, floor: u64) -> bool {
+        self.dying.front().is_some_and(|dying| dying.died_at <= floor)
+    }
+
     /// How many versions are recorded: as many rows as a checkpoint's file holds.
     pub(crate) fn versions(&self) -> u64 {
         self.versions
@@ -260,6 +265,17 @@ impl KeyIndex {
     /// Bytes of the keys that exist and their values.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// The sum over the live versions of [`head_fingerprint`].
+    pub(crate) fn rows_sum(&self) -> u64 {
+        self.print_sum
+    }
+
+    /// The index's own copy of a key.
+    #[cfg(debug_assertions)]
+    pub(crate) fn own_key(&self, key: &[u8]) -> Option<Key> {
+        Some(self.keys.get_key_value(key)?.0.clone())
     }
 
     pub(crate) fn fingerprint(&self, print: Fingerprint) -> Fingerprint {
@@ -322,7 +338,8 @@ fn weight_of(key: &[u8], head: &Head) -> (u64, u64) {
     }
 }
 
-fn head_fingerprint(key: &[u8], head: &Head) -> u64 {
+/// A fingerprint of a key and its newest version.
+pub(crate) fn head_fingerprint(key: &[u8], head: &Head) -> u64 {
     Fingerprint::new()
         .bytes(key)
         .number(head.mod_revision)
@@ -377,7 +394,9 @@ mod tests {
     fn the_dead_leave_in_order_and_the_visible_stay() {
         let mut index = index(&[("a", 1), ("a", 2), ("b", 1), ("a", 0), ("a", 1), ("b", 0)]);
         assert_eq!(names(index.reclaim(1)), []);
+        assert!(!index.has_dead(1) && index.has_dead(2));
         assert_eq!(names(index.reclaim(2)), [1]);
+        assert!(!index.has_dead(2));
         assert_eq!(names(index.reclaim(5)), [2, 4]);
         assert_eq!(index.revision_at(b"a", 5), Some(5));
         let mut gone = names(index.reclaim(6));

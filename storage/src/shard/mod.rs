@@ -12,6 +12,7 @@
 //! - [`checkpoint`]: writing the state down while entries are still applied.
 //! - [`changes`]: changes by revision, as watchers are told of them.
 //! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
+//! - [`scrub`]: everything that a replica holds in one number, to be compared with that of its peers.
 //! - [`split`]: the upper part of the range becomes another shard's.
 //! - [`rewrite`]: a file that is mostly empty gives its space back.
 //! - [`survivor`]: what is left of a shard that lost its majority, as a fresh replica's state.
@@ -37,6 +38,7 @@ mod record;
 mod retention;
 pub mod rewrite;
 mod row_cache;
+pub mod scrub;
 mod session;
 mod split;
 pub mod store;
@@ -60,6 +62,7 @@ pub use read::{Found, History, ReadError, ScanPage, ShardStats};
 pub use record::UnsealError;
 pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
 pub use row_cache::RowCache;
+pub use scrub::{ScrubError, ScrubPoint, Scrubbed, encode_scrub};
 pub use split::{Heir, SPLIT_BASE, Split, Successor};
 pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};
 pub use survivor::SurvivorError;

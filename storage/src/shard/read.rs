@@ -282,6 +282,13 @@ impl ShardStore {
         (found, inner.state.revision)
     }
 
+    /// Whether a checkpoint would take rows out of the file that nobody can see any more.
+    pub fn has_forgotten_rows(&self) -> bool {
+        let inner = self.shared.read();
+        let floor = inner.state.retention.floor();
+        !inner.unremoved.is_empty() || inner.state.keys.has_dead(floor)
+    }
+
     /// How much the shard holds.
     pub fn stats(&self) -> ShardStats {
         let inner = self.shared.read();
@@ -341,7 +348,7 @@ impl Inner {
         (located, None)
     }
 
-    fn check_readable(&self, revision: u64) -> Result<(), ReadError> {
+    pub(crate) fn check_readable(&self, revision: u64) -> Result<(), ReadError> {
         let (oldest, newest) = (self.state.retention.floor(), self.state.revision);
         if revision < oldest {
             return Err(ReadError::Compacted { revision, oldest });
@@ -364,13 +371,17 @@ impl Located {
         if let Some(row) = cache.get(replica, self.revision, &self.key) {
             return Ok(row);
         }
-        let row_key = row_key(self.revision, &self.key);
-        let record = view
-            .get(&row_key)?
-            .ok_or_else(|| ReadError::Corrupt(format!("the row of revision {} is missing", self.revision)))?;
-        let row: Row = unseal(Kind::Row, &row_key, record)?;
+        let row = read_row(&view, self.revision, &self.key)?;
         cache.insert(replica, self.revision, &self.key, &row);
         Ok(row)
+    }
+
+    /// The same without the cache of rows: what lies in the file comes from there.
+    pub(crate) fn read_stored(self) -> Result<Row, ReadError> {
+        match self.place {
+            Place::Memory(row) => Ok(row),
+            Place::File(view) => read_row(&view, self.revision, &self.key),
+        }
     }
 
     /// The version as its reader gets it; `None`: a deletion.
@@ -392,6 +403,14 @@ impl Located {
             lease: row.lease,
         })
     }
+}
+
+fn read_row(view: &TableView, revision: u64, key: &[u8]) -> Result<Row, ReadError> {
+    let row_key = row_key(revision, key);
+    let record = view
+        .get(&row_key)?
+        .ok_or_else(|| ReadError::Corrupt(format!("the row of revision {revision} is missing")))?;
+    Ok(unseal(Kind::Row, &row_key, record)?)
 }
 
 impl From<ReadEngineError> for ReadError {

@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Split = 7,
     /// A log payload: [`NewGroup`](super::command::NewGroup).
     NewGroup = 16,
+    /// A log payload: [`ScrubBody`].
+    Scrub = 17,
 }
 
 /// Why a sealed record was not accepted.
@@ -156,6 +158,15 @@ pub(crate) struct SplitBody {
     pub(crate) stamped_ms: u64,
     #[prost(message, required, tag = "2")]
     pub(crate) split: Split,
+}
+
+/// A scrub, as a log entry carries it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ScrubBody {
+    #[prost(uint64, tag = "1")]
+    pub(crate) stamped_ms: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) id: u64,
 }
 
 /// Whose file this is. Never changes.

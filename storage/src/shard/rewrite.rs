@@ -127,6 +127,11 @@ impl ShardStore {
     /// pages (a value just above a power of two takes twice its bytes), is rewritten again only when it
     /// has doubled, when half of what was live is gone, or after it was opened anew.
     pub fn rewrite_if_sparse(&self) -> Result<Option<RewriteReport>, RewriteError> {
+        self.rewrite_if_sparser(self.shared.rewrite)
+    }
+
+    /// The same, by other limits than the store's own.
+    pub fn rewrite_if_sparser(&self, limits: RewriteLimits) -> Result<Option<RewriteReport>, RewriteError> {
         let file = self.shared.try_file().ok_or(CaptureError::InProgress)?;
         let (engine, before) = {
             let inner = self.shared.read();
@@ -136,7 +141,7 @@ impl ShardStore {
                 inner.file_size().map_err(RewriteError::Size)?,
             )
         };
-        if !self.is_sparse(before) {
+        if !self.is_sparse(before, limits) {
             return Ok(None);
         }
         failpoint!(self.shared.failpoints, "shard.rewrite.begin").map_err(WriteEngineError::Io)?;
@@ -156,11 +161,11 @@ impl ShardStore {
         Ok(Some(report))
     }
 
-    fn is_sparse(&self, size: FileSize) -> bool {
+    fn is_sparse(&self, size: FileSize, limits: RewriteLimits) -> bool {
         let RewriteLimits {
             file_bytes_min,
             live_percent_min,
-        } = self.shared.rewrite;
+        } = limits;
         let sparse = size.live_bytes.saturating_mul(100) < size.taken_bytes.saturating_mul(live_percent_min);
         let pays = self.shared.read().rewritten.is_none_or(|last| {
             size.taken_bytes >= last.taken_bytes.saturating_mul(2) || size.live_bytes <= last.live_bytes / 2

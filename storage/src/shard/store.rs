@@ -31,6 +31,7 @@ use super::read::ReadError;
 use super::record::IdentityBody;
 use super::rewrite::{FileSize, RewriteLimits};
 use super::row_cache::RowCache;
+use super::scrub::{ScrubPoint, decode_scrub};
 use super::split::Heir;
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
@@ -137,6 +138,8 @@ pub(crate) struct Shared {
     /// Held by whoever changes the state: entries and installations, one at a time.
     turn: Mutex<()>,
     inner: RwLock<Inner>,
+    /// Asked for by an entry, and not taken yet.
+    scrub: Mutex<Option<ScrubPoint>>,
 }
 
 /// The state and where its rows lie.
@@ -233,6 +236,7 @@ impl ShardStore {
             file: Mutex::new(()),
             turn: Mutex::new(()),
             inner: RwLock::new(Inner::new(engine, loaded)),
+            scrub: Mutex::default(),
         };
         Ok(ShardStore {
             shared: Arc::new(shared),
@@ -261,6 +265,12 @@ impl ShardStore {
             self.shared.write().state.applied = Some(at);
             return Ok(Vec::new());
         };
+        if let Some((id, batch)) = decode_scrub(payload)? {
+            let mut inner = self.shared.write();
+            let outcomes = apply_batch(&mut inner.state, at, &batch, &StoredValues::new());
+            *self.shared.scrub() = Some(inner.scrub_point(id, at));
+            return Ok(outcomes);
+        }
         let batch = decode_batch(payload.clone())?;
         let stored = self.read_values(&batch)?;
         let mut inner = self.shared.write();
@@ -350,6 +360,10 @@ impl Shared {
     /// The right to change the state.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().expect(PANICKED)
+    }
+
+    pub(crate) fn scrub(&self) -> MutexGuard<'_, Option<ScrubPoint>> {
+        self.scrub.lock().expect(PANICKED)
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Inner> {

@@ -243,6 +243,12 @@ impl Disk for SimDisk {
         }))
     }
 
+    fn taken_bytes(&self, path: &Path) -> io::Result<u64> {
+        let mut state = self.lock();
+        state.check_power()?;
+        state.with_image(path, |image| Ok(image.current.len() as u64))
+    }
+
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
         Ok(self.lock().bytes_left.unwrap_or(UNLIMITED_BYTES))
     }
