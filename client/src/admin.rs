@@ -16,8 +16,8 @@ use crate::{
         DepartureRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest,
         JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
         MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest,
-        SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
-        StatusRequest, admin_client,
+        ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest,
+        SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -160,6 +160,26 @@ impl AdminClient {
         let ask = |mut admin: Admin| async move { admin.replica_states(request).await };
         self.ask_one(address, self.shared.config.deadline, Effect::Looks, ask)
             .await
+    }
+
+    /// What one host takes of its disk, and its alarms. Asks the host at `address` and no other; it need not be among the
+    /// configured endpoints.
+    pub async fn usage_of(&self, address: &str) -> Result<UsageReply, AdminError> {
+        let ask = |mut admin: Admin| async move { admin.usage(UsageRequest {}).await };
+        self.ask_one(address, self.shared.config.deadline, Effect::Looks, ask)
+            .await
+    }
+
+    /// Has the replicas of a shard compared. Asks the host at `address`, which must be the shard's home, and no other, and
+    /// waits for at most `limit`; the scrub goes on when nobody waits for it any more.
+    pub async fn scrub_at(
+        &self,
+        address: &str,
+        shard_id: u64,
+        limit: Duration,
+    ) -> Result<ScrubReply, AdminError> {
+        let ask = |mut admin: Admin| async move { admin.scrub(ScrubRequest { shard_id }).await };
+        self.ask_one(address, limit, Effect::Looks, ask).await
     }
 
     /// The migrations under way, and those that have ended if asked for.

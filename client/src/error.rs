@@ -154,6 +154,14 @@ pub enum MutationError {
         /// Which.
         message: String,
     },
+    /// A host with a voter of the shard has no space left (alarm NOSPACE): what adds data is refused, and trying again
+    /// is no use until somebody has made room. The mutation did not take effect. Reads, deletions and revocations are
+    /// served all the same.
+    #[error("no space: {message}")]
+    NoSpace {
+        /// Which host.
+        message: String,
+    },
     /// The shard has not come to this revision. Nothing was forgotten.
     #[error("future revision: {message}")]
     FutureRevision {
@@ -251,6 +259,8 @@ impl From<Failure> for ReadError {
             End::Refused(Refusal::FutureRevision) => Self::FutureRevision { message: cause },
             // No read hangs on a lease.
             End::Refused(Refusal::NoLease) => Self::Invalid { message: cause },
+            // No read adds anything.
+            End::Refused(Refusal::NoSpace) => Self::Unavailable { attempts, cause },
         }
     }
 }
@@ -270,6 +280,7 @@ impl From<Failure> for MutationError {
             // No mutation reads the past.
             End::Refused(Refusal::Compacted) => Self::Invalid { message: cause },
             End::Refused(Refusal::NoLease) => Self::NoLease { message: cause },
+            End::Refused(Refusal::NoSpace) => Self::NoSpace { message: cause },
             End::Refused(Refusal::FutureRevision) => Self::FutureRevision { message: cause },
         }
     }

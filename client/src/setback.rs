@@ -44,6 +44,7 @@ pub(crate) enum Refusal {
     Compacted,
     FutureRevision,
     NoLease,
+    NoSpace,
 }
 
 impl Setback {
@@ -96,6 +97,7 @@ fn kind_of(code: Code, home: Option<HostAddress>) -> Kind {
         Code::Compacted => Kind::Refused(Refusal::Compacted),
         Code::FutureRevision => Kind::Refused(Refusal::FutureRevision),
         Code::NoLease => Kind::Refused(Refusal::NoLease),
+        Code::NoSpace => Kind::Refused(Refusal::NoSpace),
         Code::Unimplemented => Kind::Refused(Refusal::Incompatible),
     }
 }

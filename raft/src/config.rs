@@ -6,6 +6,8 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy};
 use storage::seeded_bug;
 
+use crate::transfers::SnapshotLimits;
+
 /// Timing and limits of every group on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftOptions {
@@ -25,10 +27,8 @@ pub struct RaftOptions {
     pub snapshot_timeout: Duration,
     /// Requests queued in front of one group; when full, callers wait.
     pub queue_max: u64,
-    /// Snapshots that leave a host at once.
-    pub snapshots_max: usize,
-    /// The rate of one outgoing snapshot, in bytes a second; 0: unlimited.
-    pub snapshot_bytes_per_s: u64,
+    /// What snapshots may take from a host.
+    pub snapshots: SnapshotLimits,
 }
 
 impl Default for RaftOptions {
@@ -42,8 +42,7 @@ impl Default for RaftOptions {
             append_entries_max: 512,
             snapshot_timeout: Duration::from_secs(600),
             queue_max: 4096,
-            snapshots_max: 2,
-            snapshot_bytes_per_s: 64 << 20,
+            snapshots: SnapshotLimits::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use placement::{HostId, ReplicaId, ShardId};
 use crate::env::Env;
 use crate::host::{RaftHost, Registered};
 use crate::machine::{MachineFault, Response};
+use crate::transfers::SnapshotProgress;
 use crate::types::{Command, ConfStamp, LeaderId, LogId, Member, Membership, Position, TypeConfig};
 
 /// A transfer is only asked for towards a voter at most this many entries behind: openraft never cancels one, so a
@@ -73,6 +74,8 @@ pub struct ReplicaProgress {
     pub matched: Option<u64>,
     /// When it last acknowledged the leader; `None` if not in this term.
     pub acknowledged_ago: Option<Duration>,
+    /// How far the snapshot has come that is on its way there.
+    pub snapshot: Option<SnapshotProgress>,
 }
 
 /// What this replica knows about its group.
@@ -339,7 +342,7 @@ impl Group {
                 .map(|voters| voters.iter().copied().map(ReplicaId).collect())
                 .collect(),
             learners: membership.learner_ids().map(ReplicaId).collect(),
-            progress: progress(&metrics),
+            progress: self.progress(&metrics),
             hosts,
             membership_index: mark.membership.log_id().map(|id| id.index()),
             stamp: mark.stamp,
@@ -351,6 +354,25 @@ impl Group {
             }),
             stopped: metrics.running_state.err().map(|e| e.to_string()),
         }
+    }
+
+    fn progress(&self, metrics: &openraft::RaftMetrics<TypeConfig>) -> BTreeMap<ReplicaId, ReplicaProgress> {
+        let Some(replication) = &metrics.replication else {
+            return BTreeMap::new();
+        };
+        let acknowledged = |replica: u64| {
+            let at = metrics.heartbeat.as_ref()?.get(&replica).copied()??;
+            Some(openraft_rt::Instant::elapsed(&*at))
+        };
+        let of = |(replica, matched): (&u64, &Option<LogId>)| {
+            let progress = ReplicaProgress {
+                matched: matched.map(|id| id.index()),
+                acknowledged_ago: acknowledged(*replica),
+                snapshot: self.host.transfers().progress(self.id.0, *replica),
+            };
+            (ReplicaId(*replica), progress)
+        };
+        replication.iter().map(of).collect()
     }
 
     /// Why this replica gave up, if it did: its log or its state could not be written or read, or its core broke down.
@@ -437,24 +459,6 @@ fn hosts_of(membership: &Membership) -> BTreeMap<ReplicaId, HostId> {
         .nodes()
         .map(|(id, member)| (ReplicaId(*id), HostId(member.host)))
         .collect()
-}
-
-fn progress(metrics: &openraft::RaftMetrics<TypeConfig>) -> BTreeMap<ReplicaId, ReplicaProgress> {
-    let Some(replication) = &metrics.replication else {
-        return BTreeMap::new();
-    };
-    let acknowledged = |replica: u64| {
-        let at = metrics.heartbeat.as_ref()?.get(&replica).copied()??;
-        Some(openraft_rt::Instant::elapsed(&*at))
-    };
-    let of = |(replica, matched): (&u64, &Option<LogId>)| {
-        let progress = ReplicaProgress {
-            matched: matched.map(|id| id.index()),
-            acknowledged_ago: acknowledged(*replica),
-        };
-        (ReplicaId(*replica), progress)
-    };
-    replication.iter().map(of).collect()
 }
 
 impl std::fmt::Debug for Group {

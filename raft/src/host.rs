@@ -25,6 +25,7 @@ use crate::machine::Machine;
 use crate::peer::{Link, NetworkFactory, Peers};
 use crate::runtime::HostInstant;
 use crate::state_machine::{Cell, FlushGate, StateMachine};
+use crate::transfers::{SnapshotCounts, Transfers};
 use crate::types::TypeConfig;
 
 pub(crate) type GodwitRaft = Raft<TypeConfig, StateMachine>;
@@ -130,7 +131,7 @@ struct Shared {
     env: Env,
     log: LogHub,
     peers: Peers,
-    snapshots: crate::peer::Throttle,
+    transfers: Transfers,
     confirmations: Arc<Confirmations>,
     groups: RwLock<BTreeMap<u64, Group>>,
     destroyed: RwLock<BTreeSet<u64>>,
@@ -145,7 +146,7 @@ pub struct RaftHost {
 impl RaftHost {
     /// A host without groups.
     pub fn new(identity: HostIdentity, options: RaftOptions, env: Env, log: LogHub) -> Self {
-        let snapshots = crate::peer::Throttle::new(options.snapshots_max, options.snapshot_bytes_per_s);
+        let transfers = Transfers::new(options.snapshots, env.context.clone());
         let peers = Peers::new(identity.clone(), env.clone());
         let shared = Shared {
             confirmations: Confirmations::new(peers.clone(), options.election_min),
@@ -154,7 +155,7 @@ impl RaftHost {
             options,
             env,
             log,
-            snapshots,
+            transfers,
             groups: RwLock::default(),
             destroyed: RwLock::default(),
         };
@@ -208,7 +209,7 @@ impl RaftHost {
             replica,
             cell: cell.clone(),
             reply_timeout: APPEND_REPLY_TIMEOUT,
-            snapshots: self.shared.snapshots.clone(),
+            transfers: self.shared.transfers.clone(),
         };
         let opening = Raft::new(replica, config, network, log, StateMachine(cell.clone()));
         let raft = self
@@ -343,6 +344,20 @@ impl RaftHost {
     /// The stream to another host.
     pub(crate) fn link(&self, host: HostId) -> Link {
         self.shared.peers.link(host.0)
+    }
+
+    /// What the snapshots of this host have come to.
+    pub fn snapshot_counts(&self) -> SnapshotCounts {
+        self.shared.transfers.counts()
+    }
+
+    /// Changes the rate of the snapshots that leave this host, in bytes a second; 0: as many as go.
+    pub fn set_snapshot_rate(&self, bytes_per_s: u64) {
+        self.shared.transfers.set_rate(bytes_per_s);
+    }
+
+    pub(crate) fn transfers(&self) -> &Transfers {
+        &self.shared.transfers
     }
 
     pub(crate) fn confirmations(&self) -> &Arc<Confirmations> {

@@ -30,6 +30,7 @@ mod read;
 mod runtime;
 mod state_machine;
 mod succession;
+mod transfers;
 mod types;
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -50,4 +51,5 @@ pub use peer::PeerService;
 pub use read::ReadError;
 pub use runtime::{ClockSkew, HostContext};
 pub use succession::{LogEnd, Succession, SuccessionError};
+pub use transfers::{SnapshotCounts, SnapshotLimits, SnapshotProgress};
 pub use types::{ConfStamp, Position};

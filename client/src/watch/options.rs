@@ -159,9 +159,11 @@ impl WatchError {
             Refusal::Compacted => Self::Compacted { message, oldest },
             Refusal::WrongCluster => Self::WrongCluster { message },
             Refusal::Incompatible => Self::Incompatible { message },
-            Refusal::Invalid | Refusal::TooLarge | Refusal::FutureRevision | Refusal::NoLease => {
-                Self::Invalid { message }
-            }
+            Refusal::Invalid
+            | Refusal::TooLarge
+            | Refusal::FutureRevision
+            | Refusal::NoLease
+            | Refusal::NoSpace => Self::Invalid { message },
         }
     }
 }

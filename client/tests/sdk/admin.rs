@@ -12,8 +12,8 @@ use client::{
         DepartureRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply,
         InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
         MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
-        ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest,
-        SplitShardRequest, StatusReply, StatusRequest,
+        ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
+        ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -95,6 +95,12 @@ impl Admin for Host {
         _: Request<ReplicaStatesRequest>,
     ) -> Result<Response<ReplicaStatesReply>, Status> {
         self.answer(ReplicaStatesReply::default()).await
+    }
+    async fn usage(&self, _: Request<UsageRequest>) -> Result<Response<UsageReply>, Status> {
+        self.answer(UsageReply::default()).await
+    }
+    async fn scrub(&self, _: Request<ScrubRequest>) -> Result<Response<ScrubReply>, Status> {
+        self.answer(ScrubReply::default()).await
     }
     async fn migrations(&self, _: Request<MigrationsRequest>) -> Result<Response<MigrationsReply>, Status> {
         self.answer(MigrationsReply::default()).await

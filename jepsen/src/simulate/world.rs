@@ -246,6 +246,8 @@ fn config(plan: &Plan, name: &str, join: Vec<String>) -> HostConfig {
     config.log.segment_bytes = plan.segment_bytes;
     config.log.live_bytes_max = plan.live_bytes_max;
     config.checkpoint.interval_ms = plan.checkpoint_ms;
+    // Disks are filled to see what comes of it.
+    config.storage.free_bytes_min = 0;
     // A watcher waits for it at the end.
     config.watch.progress_interval_ms = 500;
     config.balancer.enabled = false;

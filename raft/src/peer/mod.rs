@@ -15,7 +15,6 @@ use std::sync::{Arc, RwLock};
 pub(crate) use link::{CallError, Link};
 pub(crate) use network::NetworkFactory;
 pub use service::PeerService;
-pub(crate) use snapshot::Throttle;
 
 use crate::env::Env;
 use crate::host::HostIdentity;

@@ -27,6 +27,7 @@ use crate::convert;
 use crate::proto;
 use crate::proto::message::Body;
 use crate::state_machine::{Cell, RaftSnapshot, SnapshotContent};
+use crate::transfers::Transfers;
 use crate::types::{Member, TypeConfig, Vote};
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ pub(crate) struct NetworkFactory {
     pub(crate) cell: Arc<Cell>,
     /// How long a reply may take before its stream is given up.
     pub(crate) reply_timeout: Duration,
-    pub(crate) snapshots: snapshot::Throttle,
+    pub(crate) transfers: Transfers,
 }
 
 impl NetworkFactory {
@@ -69,7 +70,7 @@ impl NetworkFactory {
             lane,
             cell: self.cell.clone(),
             reply_timeout: self.reply_timeout,
-            snapshots: self.snapshots.clone(),
+            transfers: self.transfers.clone(),
         }
     }
 }
@@ -97,7 +98,7 @@ pub(crate) struct Sender {
     lane: Lane,
     cell: Arc<Cell>,
     reply_timeout: Duration,
-    snapshots: snapshot::Throttle,
+    transfers: Transfers,
 }
 
 impl Sender {
@@ -279,7 +280,7 @@ impl NetSnapshot<TypeConfig> for Sender {
             to: self.to,
             vote,
             cell: self.cell.clone(),
-            throttle: self.snapshots.clone(),
+            transfers: self.transfers.clone(),
         };
         tokio::select! {
             sent = transfer.send() => sent,

@@ -139,7 +139,13 @@ impl Peer for PeerService {
         let host = self.host()?;
         Self::check(&host, head.hello.take())?;
         let reply = match host.lookup(head.group, head.to_replica) {
-            Lookup::Here(replica) => snapshot::receive(host.env(), &replica, head, frames).await?,
+            Lookup::Here(replica) => match host.transfers().receive(head.group) {
+                Some(receiving) => snapshot::receive(host.env(), &replica, receiving, head, frames).await?,
+                None => proto::SnapshotReply {
+                    vote: None,
+                    refusal: Some(busy()),
+                },
+            },
             absent => proto::SnapshotReply {
                 vote: None,
                 refusal: Some(absence(&absent)),
@@ -450,6 +456,13 @@ fn refusal(kind: Kind, detail: &str) -> Body {
         kind: kind.into(),
         detail: detail.to_owned(),
     })
+}
+
+fn busy() -> proto::Refusal {
+    proto::Refusal {
+        kind: Kind::Busy.into(),
+        detail: "this host receives as many snapshots as it may".to_owned(),
+    }
 }
 
 fn absence(lookup: &Lookup) -> proto::Refusal {

@@ -2,8 +2,7 @@
 //!
 //! A transfer has a connection of its own. The sender reads its last checkpoint frame by frame on the blocking
 //! executor and never holds the whole in memory; the receiver writes the frames beside its present state, and only
-//! a complete, verified import is handed to the group. At most a few transfers leave a host at once, each at a
-//! limited rate.
+//! a complete, verified import is handed to the group. How many there are at once, and at what rate, is `transfers`' affair.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,6 @@ use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
 use storage::seeded_bug;
-use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
 use super::{FRAME_BYTES_MAX, Peers, link};
@@ -25,34 +23,13 @@ use crate::host::Registered;
 use crate::machine::{Imported, Machine, MachineFault, SnapshotSource};
 use crate::proto;
 use crate::proto::peer_client::PeerClient;
+use crate::proto::refusal::Kind;
 use crate::state_machine::{Cell, SnapshotContent, meta_of};
+use crate::transfers::{Receiving, Sending, Transfers};
 use crate::types::{TypeConfig, Vote};
 
-/// Limits what snapshots take from a host.
-#[derive(Clone)]
-pub(crate) struct Throttle {
-    slots: Arc<Semaphore>,
-    bytes_per_s: u64,
-}
-
-impl Throttle {
-    /// At most `concurrent` transfers at once, each at most `bytes_per_s` (0: unlimited).
-    pub(crate) fn new(concurrent: usize, bytes_per_s: u64) -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(concurrent)),
-            bytes_per_s,
-        }
-    }
-
-    async fn pace(&self, bytes: usize) {
-        if let Some(nanos) = (bytes as u64)
-            .saturating_mul(1_000_000_000)
-            .checked_div(self.bytes_per_s)
-        {
-            tokio::time::sleep(Duration::from_nanos(nanos)).await;
-        }
-    }
-}
+/// How long to leave a receiver alone that has its hands full.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Outgoing {
     pub(super) peers: Peers,
@@ -62,17 +39,31 @@ pub(super) struct Outgoing {
     pub(super) to: u64,
     pub(super) vote: Vote,
     pub(super) cell: Arc<Cell>,
-    pub(super) throttle: Throttle,
+    pub(super) transfers: Transfers,
 }
 
 impl Outgoing {
     pub(super) async fn send(self) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let _slot = self
-            .throttle
-            .slots
-            .acquire()
-            .await
-            .map_err(|e| Unreachable::new(&e))?;
+        let transfer = Arc::new(self.transfers.announce(self.group, self.to));
+        let reply = self.send_in_turn(transfer.begin().await).await?;
+        match (reply.vote, reply.refusal) {
+            (Some(vote), None) => Ok(SnapshotResponse::new(convert::vote_from_proto(&vote))),
+            (_, Some(refusal)) => {
+                // Its turn is over by now, and another may have it: this one waits.
+                if refusal.kind() == Kind::Busy {
+                    transfer.waits();
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Err(Unreachable::from_string(refusal.detail).into())
+            }
+            (None, None) => Err(NetworkError::from_string("an empty snapshot reply").into()),
+        }
+    }
+
+    async fn send_in_turn(
+        &self,
+        sending: Sending,
+    ) -> Result<proto::SnapshotReply, StreamingError<TypeConfig>> {
         let address = self.peers.address(self.host);
         let address = address.ok_or_else(|| Unreachable::from_string("its address is not known"))?;
         let channel = link::connect(&self.peers, address)
@@ -88,15 +79,9 @@ impl Outgoing {
             "sending a snapshot"
         );
         let mut client = PeerClient::new(channel).max_encoding_message_size(FRAME_BYTES_MAX);
-        let reply = client.install_snapshot(self.frames(source)?).await;
-        let reply = reply
-            .map_err(|status| NetworkError::from_string(status.message()))?
-            .into_inner();
-        match (reply.vote, reply.refusal) {
-            (Some(vote), None) => Ok(SnapshotResponse::new(convert::vote_from_proto(&vote))),
-            (_, Some(refusal)) => Err(Unreachable::from_string(refusal.detail).into()),
-            (None, None) => Err(NetworkError::from_string("an empty snapshot reply").into()),
-        }
+        let reply = client.install_snapshot(self.frames(source, sending)?).await;
+        let reply = reply.map_err(|status| NetworkError::from_string(status.message()))?;
+        Ok(reply.into_inner())
     }
 
     fn head(&self, source: &dyn SnapshotSource) -> Result<proto::SnapshotFrame, NetworkError<TypeConfig>> {
@@ -123,14 +108,14 @@ impl Outgoing {
     fn frames(
         &self,
         source: Box<dyn SnapshotSource>,
+        sending: Sending,
     ) -> Result<impl Stream<Item = proto::SnapshotFrame> + Send + use<>, NetworkError<TypeConfig>> {
         let head = self.head(source.as_ref())?;
         let env = self.peers.env().clone();
-        let throttle = self.throttle.clone();
-        let rest = stream::unfold(Some(source), move |source| {
-            let (env, throttle) = (env.clone(), throttle.clone());
+        let rest = stream::unfold(Some((source, sending)), move |turn| {
+            let env = env.clone();
             async move {
-                let mut source = source?;
+                let (mut source, sending) = turn?;
                 let (source, read) = env
                     .blocking(move || {
                         let read = source.next_frame();
@@ -140,8 +125,11 @@ impl Outgoing {
                 let frame = read
                     .inspect_err(|e| tracing::error!(error = %e, "cannot read a snapshot"))
                     .ok()??;
-                throttle.pace(frame.len()).await;
-                Some((proto::SnapshotFrame { head: None, frame }, Some(source)))
+                sending.pace(frame.len()).await;
+                Some((
+                    proto::SnapshotFrame { head: None, frame },
+                    Some((source, sending)),
+                ))
             }
         });
         Ok(stream::iter([head]).chain(rest))
@@ -156,6 +144,7 @@ fn storage_source(fault: &MachineFault) -> openraft::impls::BoxedErrorSource {
 pub(super) async fn receive(
     env: &Env,
     replica: &Registered,
+    receiving: Receiving,
     head: proto::SnapshotHead,
     frames: Streaming<proto::SnapshotFrame>,
 ) -> Result<proto::SnapshotReply, Status> {
@@ -165,7 +154,7 @@ pub(super) async fn receive(
         .mark
         .ok_or_else(|| Status::invalid_argument("a snapshot without its mark"))?;
     let mark = Mark::from_proto(mark).map_err(malformed)?;
-    let imported = import(env, replica.cell.machine().clone(), frames).await?;
+    let imported = import(env, replica.cell.machine().clone(), &receiving, frames).await?;
     let content = SnapshotContent::Received {
         imported,
         stamp: mark.stamp,
@@ -185,6 +174,7 @@ pub(super) async fn receive(
 async fn import(
     env: &Env,
     machine: Arc<dyn Machine>,
+    receiving: &Receiving,
     mut frames: Streaming<proto::SnapshotFrame>,
 ) -> Result<Imported, Status> {
     let failed = |e: MachineFault| Status::data_loss(e.to_string());
@@ -193,6 +183,7 @@ async fn import(
         .await
         .map_err(failed)?;
     while let Some(message) = frames.message().await? {
+        receiving.note(message.frame.len());
         let (back, pushed) = env
             .blocking(move || {
                 let pushed = sink.push(message.frame);

@@ -101,7 +101,8 @@ pub enum CreateError {
     /// An incremental cannot be made: its changes are forgotten.
     #[error(
         "shard {shard_id} has forgotten changes after revision {after}, where the base ends; the oldest to go on from is \
-         {oldest}. Make a full backup; to make incrementals, make them more often than shards forget (5 minutes)"
+         {oldest}. Make a full backup; to make incrementals, make them more often than shards forget \
+         (limits.retention_ms, 5 minutes unless set)"
     )]
     Forgotten {
         /// Which.
@@ -114,7 +115,8 @@ pub enum CreateError {
     /// A shard forgot what was being read, again and again.
     #[error(
         "shard {shard_id} forgot what was being read, {ATTEMPTS_MAX} times; the last: {cause}. Shards keep old versions \
-         for 5 minutes, or until `kv compact`: lower --piece-ms, and do not compact during a backup"
+         for limits.retention_ms (5 minutes unless set), or until `kv compact`: lower --piece-ms, and do not compact \
+         during a backup"
     )]
     Overtaken {
         /// Which.

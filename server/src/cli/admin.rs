@@ -18,12 +18,16 @@ pub struct AdminArgs {
 pub enum AdminVerb {
     /// The cluster as the host reached sees it
     Status,
-    /// Hosts: locality, state, load and the shards with the highest host affinity
+    /// Hosts: locality, state, load, space, alarms and the shards with the highest host affinity
     Hosts(HostsArgs),
     /// Shards: range, epoch, home, replicas and host affinity scores
     Shards(ShardsArgs),
     /// Replicas: what each has applied, and a fingerprint of its state, asked of every host
     Replicas(ReplicasArgs),
+    /// What needs an operator: hosts without space (NOSPACE) and replicas that differ (CORRUPT), asked of every host
+    Alarms,
+    /// Compare what all replicas of a shard hold, at one entry of its log; reads everything, and raises CORRUPT
+    Scrub(ScrubArgs),
     /// Migrations under way, with the reasons given for each
     Migrations(MigrationsArgs),
     /// Move one replica of a shard to another host; answers once the migration is in the log
@@ -104,6 +108,18 @@ pub struct ShardsArgs {
 pub struct ReplicasArgs {
     /// This shard alone; 0 is the placement group
     pub shard: Option<u64>,
+}
+
+/// Flags of `admin scrub`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ScrubArgs {
+    /// This shard alone
+    #[arg(long, value_name = "ID")]
+    pub shard: Option<u64>,
+    /// How long to wait for each shard; it is scrubbed to the end all the same
+    #[arg(long, value_name = "SECONDS", default_value_t = 600,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
 }
 
 /// Flags of `admin migrations`.
@@ -293,6 +309,18 @@ mod tests {
 
     #[test]
     fn listings_are_narrowed_and_bounded() {
+        let scrub = ScrubArgs {
+            shard: Some(3),
+            timeout: 600,
+        };
+        assert_eq!(
+            admin(&["scrub", "--shard", "3"]).unwrap().verb,
+            AdminVerb::Scrub(scrub)
+        );
+        assert_eq!(
+            admin(&["scrub", "--timeout", "0"]),
+            Err(ErrorKind::ValueValidation)
+        );
         assert_eq!(
             admin(&["shards", "3"]).unwrap().verb,
             AdminVerb::Shards(ShardsArgs { shard: Some(3) })

@@ -37,7 +37,8 @@ pub struct BackupCreateArgs {
     /// Write only what has changed since this backup, which may be an incremental itself
     #[arg(long, value_name = "DIR")]
     pub incremental_from: Option<PathBuf>,
-    /// How long a shard is read at one revision before it goes on at a newer one; shards keep old versions for 5 minutes
+    /// How long a shard is read at one revision before it goes on at a newer one; shards keep old versions for
+    /// limits.retention_ms, 5 minutes unless set
     #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
     pub piece_ms: u64,
 }

@@ -12,7 +12,7 @@ mod serve;
 
 pub use admin::{
     AdminArgs, AdminVerb, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, MigrationsArgs, MoveArgs,
-    MoveHomeArgs, RecoverArgs, ReplicasArgs, ShardsArgs, SplitArgs,
+    MoveHomeArgs, RecoverArgs, ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
 };
 pub use backup::{BackupArgs, BackupCreateArgs, BackupRestoreArgs, BackupVerb, BackupVerifyArgs};
 pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};

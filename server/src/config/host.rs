@@ -41,10 +41,16 @@ pub struct HostConfig {
     pub watch: WatchConfig,
     /// The clocks of the Raft groups.
     pub raft: RaftTimings,
+    /// What snapshots may take from the host.
+    pub snapshot: SnapshotConfig,
     /// The host's shared Raft log.
     pub log: LogConfig,
+    /// How much of the disk the host may take.
+    pub storage: StorageConfig,
     /// When shard state is made durable.
     pub checkpoint: CheckpointConfig,
+    /// When replicas are compared.
+    pub scrub: ScrubConfig,
     /// How accesses are counted and sampled.
     pub profiler: ProfilerConfig,
     /// How placements are proposed.
@@ -69,8 +75,11 @@ impl Default for HostConfig {
             shards: ShardsConfig::default(),
             watch: WatchConfig::default(),
             raft: RaftTimings::default(),
+            snapshot: SnapshotConfig::default(),
             log: LogConfig::default(),
+            storage: StorageConfig::default(),
             checkpoint: CheckpointConfig::default(),
+            scrub: ScrubConfig::default(),
             profiler: ProfilerConfig::default(),
             balancer: BalancerConfig::default(),
             emulation: EmulationConfig::default(),
@@ -105,6 +114,10 @@ pub struct Limits {
     pub leases_max: u64,
     /// Most keys that hang on one lease. For shards made from then on.
     pub lease_keys_max: u64,
+    /// How long superseded versions and deletions stay readable, in the leaders' time: how far back a read at a revision, a
+    /// watch or an incremental backup can begin, and what a full backup may take for one piece of a minute. For shards made
+    /// from then on.
+    pub retention_ms: u64,
     /// Most bytes of requests accepted and not yet answered, over all connections of the host.
     pub in_flight_bytes_max: u64,
     /// Most connections (clients and peers together); further ones wait in the kernel's backlog.
@@ -124,6 +137,7 @@ impl Default for Limits {
             transaction_bytes_max: 4 * MIB,
             leases_max: 10_000,
             lease_keys_max: 10_000,
+            retention_ms: 300_000,
             in_flight_bytes_max: 64 * MIB,
             connections_max: 1_024,
         }
@@ -206,6 +220,29 @@ impl Default for RaftTimings {
     }
 }
 
+/// What snapshots may take from the host: the states of whole shards, on their way to new replicas and to those that were
+/// away for long. The placement group's is small and not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnapshotConfig {
+    /// Bytes a second of all snapshots that leave the host, together; 0: as many as go.
+    pub bytes_per_s: u64,
+    /// Snapshots that leave the host at once; further ones wait.
+    pub sends_max: u32,
+    /// Snapshots that the host receives at once; further ones come again until there is room.
+    pub receives_max: u32,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        SnapshotConfig {
+            bytes_per_s: 64 * MIB,
+            sends_max: 2,
+            receives_max: 2,
+        }
+    }
+}
+
 /// The host's shared Raft log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -224,6 +261,28 @@ impl Default for LogConfig {
             segment_bytes: 32 * MIB,
             live_bytes_max: 256 * MIB,
             tail_bytes: 32 * MIB,
+        }
+    }
+}
+
+/// How much of the disk the host may take. Beyond it the host raises the alarm NOSPACE, and what adds data to a shard of
+/// which it has a voter is refused, wherever the shard's home is. Reads, deletions, compaction and moves away go on; the
+/// alarm ends by itself a twentieth below the limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Bytes that the shards' files and the log may take; 0: no limit.
+    pub quota_bytes: u64,
+    /// Bytes that are to stay free on the disk; 0: no limit. Enough for what may still be written before the alarm is
+    /// heard, and for the file of a shard that is rewritten: a log that meets a full disk stops the host.
+    pub free_bytes_min: u64,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        StorageConfig {
+            quota_bytes: 0,
+            free_bytes_min: 256 * MIB,
         }
     }
 }
@@ -251,6 +310,14 @@ impl Default for CheckpointConfig {
             row_cache_bytes: 256 * MIB,
         }
     }
+}
+
+/// When replicas are compared. A scrub reads everything that a shard holds, on each of its hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScrubConfig {
+    /// Pause between two scrubs of the shards that the host leads; 0: only when an operator asks.
+    pub interval_s: u64,
 }
 
 /// How accesses are counted and sampled.

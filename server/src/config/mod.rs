@@ -12,7 +12,8 @@ mod validate;
 
 pub use host::{
     BalancerConfig, CheckpointConfig, EmulationConfig, HostConfig, Limits, LogConfig, ProfilerConfig,
-    RaftTimings, ShardsConfig, TracingConfig, TracingFormat, WatchConfig,
+    RaftTimings, ScrubConfig, ShardsConfig, SnapshotConfig, StorageConfig, TracingConfig, TracingFormat,
+    WatchConfig,
 };
 pub use load::{ConfigError, Fault, Setting, load};
 pub use policy::{PolicyName, UnknownPolicy};

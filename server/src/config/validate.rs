@@ -32,6 +32,9 @@ impl HostConfig {
         self.check_shards(&mut checks);
         self.check_watch(&mut checks);
         self.check_raft(&mut checks);
+        self.check_snapshot(&mut checks);
+        self.check_storage(&mut checks);
+        self.check_scrub(&mut checks);
         self.check_durability(&mut checks);
         self.check_profiling(&mut checks);
         self.check_emulation(&mut checks);
@@ -153,6 +156,9 @@ impl HostConfig {
         within(checks, "watch.page_bytes_max", watch.page_bytes_max, bytes);
         let interval_ms = watch.progress_interval_ms;
         within(checks, "watch.progress_interval_ms", interval_ms, 100..=DAY_MS);
+        // A watch without events keeps its place by its notes of progress alone.
+        let retention = interval_ms.saturating_mul(2)..=30 * DAY_MS;
+        within(checks, "limits.retention_ms", self.limits.retention_ms, retention);
     }
 
     fn check_raft(&self, checks: &mut Checks) {
@@ -180,6 +186,46 @@ impl HostConfig {
             raft.keep_entries,
             0..=raft.snapshot_entries,
         );
+    }
+
+    fn check_snapshot(&self, checks: &mut Checks) {
+        let snapshot = &self.snapshot;
+        // A frame is a mebibyte: one that takes longer than a minute would pass for a transfer that stands still.
+        if snapshot.bytes_per_s > 0 {
+            within(
+                checks,
+                "snapshot.bytes_per_s",
+                snapshot.bytes_per_s,
+                64 * 1024..=u64::MAX >> 1,
+            );
+        }
+        within(
+            checks,
+            "snapshot.sends_max",
+            u64::from(snapshot.sends_max),
+            1..=64,
+        );
+        let receives_max = u64::from(snapshot.receives_max);
+        within(checks, "snapshot.receives_max", receives_max, 1..=64);
+    }
+
+    fn check_storage(&self, checks: &mut Checks) {
+        let storage = &self.storage;
+        let most = u64::MAX >> 1;
+        within(checks, "storage.free_bytes_min", storage.free_bytes_min, 0..=most);
+        // A log of its ordinary length must not raise the alarm by itself.
+        if storage.quota_bytes > 0 {
+            let log = &self.log;
+            let least = log
+                .live_bytes_max
+                .saturating_add(log.segment_bytes.saturating_mul(4));
+            within(checks, "storage.quota_bytes", storage.quota_bytes, least..=most);
+        }
+    }
+
+    fn check_scrub(&self, checks: &mut Checks) {
+        let interval_s = self.scrub.interval_s;
+        within(checks, "scrub.interval_s", interval_s, 0..=365 * DAY_MS / 1_000);
     }
 
     fn check_durability(&self, checks: &mut Checks) {

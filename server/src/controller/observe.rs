@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Controller;
 use super::clock::LogClock;
-use crate::control::{FencedReplica, GroupView, ObserveReply, ObserveRequest};
+use crate::control::{FencedReplica, GroupView, ObserveReply, ObserveRequest, SnapshotOnItsWay};
 use crate::host::Host;
 
 /// Pause between two looks at all hosts.
@@ -59,6 +59,8 @@ struct Progress {
     advanced_ms: u64,
     samples: VecDeque<LagSample>,
     snapshot_in_flight: bool,
+    /// What was said last of the snapshot on its way there.
+    snapshot: Option<SnapshotOnItsWay>,
 }
 
 impl Observer {
@@ -283,9 +285,10 @@ impl Seen {
                     ..Progress::default()
                 };
             }
-            if member.matched > known.matched {
+            if member.matched > known.matched || moves(known.snapshot, member.snapshot) {
                 known.advanced_ms = now_ms;
             }
+            known.snapshot = member.snapshot;
             known.matched = member.matched;
             known.snapshot_in_flight = member.matched < view.purged;
             known.samples.push_back(LagSample {
@@ -298,6 +301,12 @@ impl Seen {
             }
         }
     }
+}
+
+/// Whether a snapshot has come further, or rightly has not: its rate is limited, and so is how many there are at once. One
+/// that takes a long time would be given up, and begun again from nothing, for ever.
+fn moves(before: Option<SnapshotOnItsWay>, now: Option<SnapshotOnItsWay>) -> bool {
+    now.is_some_and(|now| now.waits || before.is_none_or(|before| before.sent_bytes < now.sent_bytes))
 }
 
 impl Progress {
@@ -331,5 +340,62 @@ impl Controller {
             .await;
             tokio::time::sleep(LOOK_PAUSE).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_waits_or_grows_is_progress_and_one_that_stands_still_is_not() {
+        let sending = |sent_bytes| {
+            Some(SnapshotOnItsWay {
+                waits: false,
+                sent_bytes,
+            })
+        };
+        let waiting = Some(SnapshotOnItsWay {
+            waits: true,
+            sent_bytes: 0,
+        });
+        assert!(moves(None, waiting) && moves(waiting, waiting));
+        assert!(moves(None, sending(0)) && moves(sending(0), sending(1)));
+        assert!(!moves(sending(1), sending(1)));
+        assert!(!moves(sending(1), None));
+        assert!(!moves(sending(5), sending(2)), "begun again");
+    }
+
+    /// As a leader tells of a learner that has nothing yet.
+    fn view(snapshot: Option<SnapshotOnItsWay>) -> GroupView {
+        GroupView {
+            shard_id: 3,
+            replica_id: 1,
+            leader: 1,
+            progress: vec![crate::control::Progress {
+                replica_id: 2,
+                matched: 0,
+                acknowledged_ms_ago: None,
+                snapshot,
+            }],
+            ..GroupView::default()
+        }
+    }
+
+    #[test]
+    fn a_slow_snapshot_counts_as_an_advance_of_its_learner() {
+        let mut seen = Seen::default();
+        let sending = |sent_bytes| {
+            Some(SnapshotOnItsWay {
+                waits: false,
+                sent_bytes,
+            })
+        };
+        let advanced = |seen: &Seen| seen.progress[&(ShardId(3), ReplicaId(2))].advanced_ms;
+        seen.note_progress(&view(sending(1)), 1_000);
+        seen.note_progress(&view(sending(2)), 61_000);
+        assert_eq!(advanced(&seen), 61_000);
+        seen.note_progress(&view(sending(2)), 100_000);
+        assert_eq!(advanced(&seen), 61_000);
     }
 }

@@ -134,6 +134,27 @@ impl DataFolder {
         self.path.join("access")
     }
 
+    /// Bytes that the replicas' files and the log take on the disk, with what lies beside them for a while.
+    pub fn taken_bytes(&self) -> io::Result<u64> {
+        let mut taken = 0;
+        for folder in [self.log(), self.path.join("replicas")] {
+            for file in self.disk.list(&folder)? {
+                match self.disk.taken_bytes(&file) {
+                    Ok(bytes) => taken += bytes,
+                    // Removed since it was listed.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Bytes that the disk still takes.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes(&self.path)
+    }
+
     /// The file of a replica's state.
     pub fn replica(&self, shard: ShardId, replica: ReplicaId) -> PathBuf {
         self.path

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use placement::{
     Accepted, Bootstrap, Command, HostId, Limits, Partition, Refusal, ReplicaId, Response, Rules, ShardId,
 };
-use raft::{HostIdentity, RaftHost, RaftOptions};
+use raft::{HostIdentity, RaftHost, RaftOptions, SnapshotLimits};
 
 use super::folder::{FORMAT, FolderError, Identity};
 use super::map::ShardMap;
@@ -289,7 +289,17 @@ impl Host {
             election_max: Duration::from_millis(timings.election_max_ms),
             snapshot_entries: timings.snapshot_entries,
             keep_entries: timings.keep_entries,
+            snapshots: self.snapshot_limits(),
             ..RaftOptions::default()
+        }
+    }
+
+    fn snapshot_limits(&self) -> SnapshotLimits {
+        let limits = &self.config().snapshot;
+        SnapshotLimits {
+            sends_max: limits.sends_max as usize,
+            receives_max: limits.receives_max as usize,
+            bytes_per_s: limits.bytes_per_s,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use placement::ShardId;
 use raft::Group;
-use storage::shard::RewriteError;
+use storage::shard::{RewriteError, RewriteLimits};
 use tokio::time::Instant;
 
 use super::state::{Host, HostFailure};
@@ -14,6 +14,13 @@ use super::state::{Host, HostFailure};
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How often shard files are looked at that may be mostly empty.
 const REWRITE_PAUSE: Duration = Duration::from_secs(30);
+/// The same while there is no space left.
+const REWRITE_PAUSE_SHORT: Duration = Duration::from_secs(2);
+/// What is rewritten then: nothing that is removed gives its space back otherwise.
+const REWRITE_SHORT: RewriteLimits = RewriteLimits {
+    file_bytes_min: 1 << 20,
+    live_percent_min: 75,
+};
 
 impl Host {
     /// Checkpoints each replica that changed, one at a time: at its interval, or sooner when much is unsaved. A replica
@@ -52,11 +59,22 @@ impl Host {
 
     /// Rewrites shard files of which little is live.
     pub(crate) async fn keep_files_dense(self) {
+        let mut waited = Duration::ZERO;
         loop {
-            tokio::time::sleep(REWRITE_PAUSE).await;
+            tokio::time::sleep(REWRITE_PAUSE_SHORT).await;
+            waited += REWRITE_PAUSE_SHORT;
+            let is_short = self.space().own().1.is_some();
+            if !is_short && waited < REWRITE_PAUSE {
+                continue;
+            }
+            waited = Duration::ZERO;
             for local in self.shards() {
                 let (shard, store) = (local.group.id(), local.store.clone());
-                match self.blocking(move || store.rewrite_if_sparse()).await {
+                let rewriting = self.blocking(move || match is_short {
+                    true => store.rewrite_if_sparser(REWRITE_SHORT),
+                    false => store.rewrite_if_sparse(),
+                });
+                match rewriting.await {
                     Ok(Some(report)) => tracing::info!(%shard, ?report, "rewrote a sparse shard file"),
                     Ok(None) | Err(RewriteError::Busy(_)) => {}
                     Err(e) => tracing::error!(%shard, error = %e, "a sparse shard file was not rewritten"),

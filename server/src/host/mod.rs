@@ -16,8 +16,10 @@ mod propose;
 mod recovery;
 mod replicas;
 mod run;
+pub(crate) mod scrub;
 #[cfg(feature = "seeded-bugs")]
 mod seeded_bug;
+mod space;
 mod state;
 mod successors;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub use map::{MapHost, ShardMap};
 pub use propose::ProposeFailure;
 pub use replicas::{LocalShard, ReplicaError};
 pub use run::{RunError, run};
+pub(crate) use space::adds_data;
 pub(crate) use state::LocalPlacement;
 pub use state::{Host, HostEnv, HostFailure};
 pub(crate) use successors::Predecessor;

@@ -341,6 +341,7 @@ impl Host {
             transaction_bytes_max: limits.transaction_bytes_max,
             leases_max: limits.leases_max,
             lease_keys_max: limits.lease_keys_max,
+            retention_ms: limits.retention_ms,
             ..Limits::default()
         };
         ShardOptions {

@@ -19,6 +19,8 @@ use super::folder::{DataFolder, FORMAT, FolderError, Identity};
 use super::join::{InitError, OtherCluster};
 use super::map::ShardMap;
 use super::replicas::ReplicaError;
+use super::scrub::Scrubs;
+use super::space::Space;
 use super::state::{Host, HostEnv, HostFailure, Shared};
 use crate::config::HostConfig;
 use crate::net::{AcceptOptions, Listener, incoming};
@@ -140,6 +142,8 @@ fn open(
         identity: watch::Sender::new(identity),
         log,
         row_cache,
+        space: Space::default(),
+        scrubs: Scrubs::default(),
         raft: Arc::new(OnceLock::new()),
         placement: RwLock::default(),
         shards: RwLock::new(BTreeMap::new()),
@@ -235,6 +239,9 @@ async fn live(host: &Host, past: Past) -> Result<(), RunError> {
     host.spawn(host.clone().keep_checkpoints());
     host.spawn(host.clone().keep_files_dense());
     host.spawn(host.clone().keep_log_short());
+    host.spawn(host.clone().watch_space());
+    host.spawn(host.clone().run_scrubs());
+    host.spawn(host.clone().scrub_by_the_clock());
     host.spawn(host.clone().announce_homes());
     host.spawn(host.clone().end_leases());
     host.start_access_log();

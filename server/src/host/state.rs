@@ -20,6 +20,8 @@ use super::channels::Channels;
 use super::folder::{DataFolder, Identity, Orders};
 use super::map::ShardMap;
 use super::replicas::LocalShard;
+use super::scrub::Scrubs;
+use super::space::Space;
 use crate::config::HostConfig;
 use crate::controller::Controller;
 use crate::machine::PlacementMachine;
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) orders: Mutex<Orders>,
     pub(crate) log: LogHub,
     pub(crate) row_cache: RowCache,
+    pub(crate) space: Space,
+    pub(crate) scrubs: Scrubs,
     pub(crate) raft: Arc<OnceLock<RaftHost>>,
     pub(crate) placement: RwLock<Option<LocalPlacement>>,
     pub(crate) shards: RwLock<BTreeMap<ShardId, LocalShard>>,
@@ -178,6 +182,16 @@ impl Host {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// What is known of the space on this host's disk and on others'.
+    pub(crate) fn space(&self) -> &Space {
+        &self.shared.space
+    }
+
+    /// What is known of scrubs.
+    pub(crate) fn scrubs(&self) -> &Scrubs {
+        &self.shared.scrubs
     }
 
     /// The access counters, once the host has an id.

@@ -13,8 +13,9 @@ use client::proto::{
     DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
     InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
     MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, Replica,
-    ReplicaStatesReply, ReplicaStatesRequest, SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply,
-    ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
+    ReplicaState, ReplicaStatesReply, ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply,
+    SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
+    StatusRequest, UsageReply, UsageRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -285,6 +286,24 @@ impl Admin for AdminService {
             .blocking(move || replica_states::of(&host, &request))
             .await;
         Ok(Response::new(ReplicaStatesReply { replicas }))
+    }
+
+    async fn usage(&self, _request: Request<UsageRequest>) -> Result<Response<UsageReply>, Status> {
+        Ok(Response::new(super::usage::usage(&self.host)))
+    }
+
+    async fn scrub(&self, request: Request<ScrubRequest>) -> Result<Response<ScrubReply>, Status> {
+        let shard = ShardId(request.into_inner().shard_id);
+        let local = self
+            .host
+            .shard(shard)
+            .ok_or_else(|| Status::failed_precondition(format!("this host has no replica of {shard}")))?;
+        // It goes on though its caller goes away: what it finds raises alarms.
+        let host = self.host.clone();
+        let scrubbing = tokio::spawn(async move { host.scrub_shard(&local).await });
+        let scrubbed = scrubbing.await.map_err(|e| Status::internal(e.to_string()))?;
+        let report = scrubbed.map_err(|e| Status::failed_precondition(e.to_string()))?;
+        Ok(Response::new(super::usage::scrub_reply(shard, report)))
     }
 
     async fn migrations(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use placement::{HostId, KeyRange, ReplicaId, ShardId, WindowId};
-use raft::{ChangeError, ConfStamp, Group, MemberChange, founding_mark};
+use raft::{ChangeError, ConfStamp, Group, MemberChange, SnapshotProgress, founding_mark};
 use storage::shard::{Outcome, OutcomeKind, Split, encode_split};
 use tonic::{Request, Response, Status};
 
@@ -15,8 +15,9 @@ use crate::control::control_server::{Control, ControlServer};
 use crate::control::{
     ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, FenceReplicaOrder, GroupView,
     InitializeGroupOrder, MapUpdate, MiddleKeyReply, MiddleKeyRequest, ObserveReply, ObserveRequest, Order,
-    OrderReply, Progress, ProposeReply, ProposeRequest, ReopenReplicaOrder, SplitShardOrder, TakeWindowReply,
-    TakeWindowRequest, TransferHomeOrder, Voters, WatchMapRequest,
+    OrderReply, Progress, ProposeReply, ProposeRequest, ReopenReplicaOrder, ScrubOutcome, ScrubQuery,
+    SnapshotOnItsWay, SpaceNotice, SpaceNoticeReply, SplitShardOrder, TakeWindowReply, TakeWindowRequest,
+    TransferHomeOrder, Voters, WatchMapRequest,
 };
 use crate::host::{Host, Predecessor};
 
@@ -361,6 +362,24 @@ impl Control for ControlService {
         Ok(self.reply(shard, self.reopen(order).await.err()))
     }
 
+    async fn tell_space(&self, request: Request<SpaceNotice>) -> Result<Response<SpaceNoticeReply>, Status> {
+        let notice = request.into_inner();
+        self.check_cluster(&notice.cluster_id)?;
+        self.check_host(notice.to_host)?;
+        let from = HostId(notice.from_host);
+        self.host
+            .space()
+            .note_other(from, notice.is_short, self.host.uptime());
+        Ok(Response::new(SpaceNoticeReply {}))
+    }
+
+    async fn scrub_outcome(&self, request: Request<ScrubQuery>) -> Result<Response<ScrubOutcome>, Status> {
+        let query = request.into_inner();
+        self.check_cluster(&query.cluster_id)?;
+        self.check_host(query.to_host)?;
+        Ok(Response::new(self.host.scrub_finding(&query).into()))
+    }
+
     async fn take_window(
         &self,
         request: Request<TakeWindowRequest>,
@@ -380,6 +399,19 @@ impl Control for ControlService {
     }
 }
 
+fn snapshot_on_its_way(progress: SnapshotProgress) -> SnapshotOnItsWay {
+    match progress {
+        SnapshotProgress::Waiting => SnapshotOnItsWay {
+            waits: true,
+            sent_bytes: 0,
+        },
+        SnapshotProgress::Sending { bytes } => SnapshotOnItsWay {
+            waits: false,
+            sent_bytes: bytes,
+        },
+    }
+}
+
 /// What this host knows of a group. Counts of entries, so that an empty log is 0.
 fn view(host: &Host, group: &Group) -> GroupView {
     let (status, local) = (group.status(), host.shard(group.id()));
@@ -390,6 +422,7 @@ fn view(host: &Host, group: &Group) -> GroupView {
         acknowledged_ms_ago: progress
             .acknowledged_ago
             .map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+        snapshot: progress.snapshot.map(snapshot_on_its_way),
     });
     GroupView {
         shard_id: group.id().0,

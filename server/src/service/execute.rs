@@ -21,7 +21,7 @@ use super::lane::{Lane, Turn};
 use super::record::{record, record_mutation};
 use super::reply;
 use super::spread::Part;
-use crate::host::{Host, LocalShard};
+use crate::host::{Host, LocalShard, adds_data};
 use crate::profiler;
 
 /// How long requests wait here for the end of an election before they are sent on.
@@ -102,6 +102,12 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
     } else {
         usize::MAX
     };
+    if let Some(full) = host.short_of_space(part.shard) {
+        let (adding, others) = mutations.into_iter().partition(adds);
+        mutations = others;
+        part.of(adding)
+            .answer(|request| reply::no_space(request.id, full));
+    }
     let lanes = local.lanes.clone();
     if !mutations.is_empty()
         && let Some(turn) = lanes.mutations.push(part.of(mutations), at_home)
@@ -120,6 +126,11 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
             host.spawn(read_in_turn(host.clone(), local.clone(), turn));
         }
     }
+}
+
+/// Whether a request adds data to its shard.
+fn adds(request: &Request) -> bool {
+    matches!(&request.op, Some(Op::Mutation(mutation)) if adds_data(mutation))
 }
 
 /// Answers and drops what is too late, and says how long the rest may take at most.

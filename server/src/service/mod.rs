@@ -14,6 +14,7 @@ mod replies;
 mod reply;
 mod spread;
 mod unary;
+mod usage;
 mod watch;
 
 pub(crate) use execute::{Lanes, home, home_in_map};

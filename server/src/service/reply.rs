@@ -4,6 +4,7 @@ use client::proto::{
     ActionResult, Code, DeleteRangeResult, Error, GetResult, HistoryResult, HostAddress, KeyValue,
     LeaseResult, MutationResult, Reply, ScanResult, TransactionResult, action_result, reply,
 };
+use placement::HostId;
 use storage::shard::{Acted, History, Outcome, OutcomeKind, ReadError, Refusal, ScanPage};
 
 pub(crate) fn error(id: u64, code: Code, message: impl Into<String>) -> Reply {
@@ -21,6 +22,15 @@ pub(crate) fn problem(code: Code, message: impl Into<String>) -> Error {
 /// The request was not executed: ask the shard's home.
 pub(crate) fn not_home(id: u64, home: Option<HostAddress>) -> Reply {
     failure(id, led_elsewhere(home))
+}
+
+/// A host with a voter of the shard has no space left.
+pub(crate) fn no_space(id: u64, full: HostId) -> Reply {
+    let message = format!(
+        "{full} has no space left: delete something and compact, or raise its storage.quota_bytes or the free space of \
+         its disk"
+    );
+    error(id, Code::NoSpace, message)
 }
 
 /// What says that a shard's home is another host.

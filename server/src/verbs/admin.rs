@@ -1,12 +1,14 @@
 //! `godwit admin`: looks at a cluster, moves shards and takes hosts out of service.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
 use client::{
     AdminClient,
     proto::{
-        HistoryRequest, MigrationReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
-        ShardsRequest, SplitShardRequest,
+        HistoryRequest, HostStatus, MigrationReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
+        ShardsRequest, SplitShardRequest, UsageReply,
     },
 };
 
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::cli::{
     AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, HostsArgs, MigrationsArgs, MoveArgs, MoveHomeArgs,
-    ReplicasArgs, ShardsArgs, SplitArgs,
+    ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
 };
 
 /// Shows what a change that was not confirmed came to.
@@ -61,6 +63,8 @@ impl Operator<'_> {
             AdminVerb::Recover(args) => self.recover(args).await,
             AdminVerb::Shards(args) => self.shards(args).await,
             AdminVerb::Replicas(args) => self.replicas(args).await,
+            AdminVerb::Alarms => self.alarms().await,
+            AdminVerb::Scrub(args) => self.scrub(args).await,
             AdminVerb::Migrations(args) => self.migrations(args).await,
             AdminVerb::Move(args) => self.move_replica(args).await,
             AdminVerb::Home(args) => self.move_home(args).await,
@@ -79,7 +83,9 @@ impl Operator<'_> {
             true => self.calls.hosts_and_decommissioned().await,
             false => self.calls.hosts().await,
         };
-        Ok(Listing::Hosts(reply.map_err(self.failed())?.hosts))
+        let hosts = reply.map_err(self.failed())?.hosts;
+        let (usage, _) = self.usage_of(&hosts).await;
+        Ok(Listing::Hosts { hosts, usage })
     }
 
     async fn shards(&self, args: ShardsArgs) -> Result<Listing, VerbError> {
@@ -120,6 +126,58 @@ impl Operator<'_> {
             Some(shard) if replicas.is_empty() && silent.is_empty() => Err(VerbError::NoShard(shard)),
             _ => Ok(Listing::Replicas { replicas, silent }),
         }
+    }
+
+    async fn alarms(&self) -> Result<Listing, VerbError> {
+        let hosts = self.calls.hosts().await.map_err(self.failed())?.hosts;
+        let (usage, silent) = self.usage_of(&hosts).await;
+        let alarms = usage.into_values().flat_map(|usage| usage.alarms).collect();
+        Ok(Listing::Alarms { alarms, silent })
+    }
+
+    /// Has each shard scrubbed by its home, one after another: they would be in each other's way.
+    async fn scrub(&self, args: ScrubArgs) -> Result<Listing, VerbError> {
+        let request = ShardsRequest {
+            shard_id: id_or_all("shard", args.shard)?,
+            placement_group: false,
+        };
+        let shards = self.calls.shards(request).await.map_err(self.failed())?.shards;
+        if let Some(shard) = args.shard.filter(|_| shards.is_empty()) {
+            return Err(VerbError::NoShard(shard));
+        }
+        let hosts = self.calls.hosts().await.map_err(self.failed())?.hosts;
+        let mut scrubbed = Vec::new();
+        for shard in shards {
+            let home = hosts.iter().find(|host| host.host_id == shard.home);
+            let reply = match home {
+                Some(home) => {
+                    let limit = Duration::from_secs(args.timeout);
+                    let scrubbing = self.calls.scrub_at(&home.address, shard.shard_id, limit);
+                    scrubbing.await.map_err(|error| error.to_string())
+                }
+                None => Err("it has no home".to_owned()),
+            };
+            scrubbed.push((shard.shard_id, reply));
+        }
+        Ok(Listing::Scrubbed(scrubbed))
+    }
+
+    /// Asks each of these hosts that has not left for good what it uses: what they said, and who did not answer.
+    async fn usage_of(&self, hosts: &[HostStatus]) -> (BTreeMap<u64, UsageReply>, Vec<SilentHost>) {
+        let present = hosts.iter().filter(|host| host.state != "decommissioned");
+        let asking =
+            present.map(|host| async move { (host.host_id, self.calls.usage_of(&host.address).await) });
+        let (mut usage, mut silent) = (BTreeMap::new(), Vec::new());
+        for (host_id, reply) in join_all(asking).await {
+            match reply {
+                Ok(reply) => drop(usage.insert(host_id, reply)),
+                Err(error) => silent.push(SilentHost {
+                    host_id,
+                    cause: error.to_string(),
+                }),
+            }
+        }
+        (usage, silent)
     }
 
     async fn migrations(&self, args: MigrationsArgs) -> Result<Listing, VerbError> {

@@ -4,8 +4,8 @@
 //! time that is not there, a document says null.
 
 use client::proto::{
-    Affinity, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Remnant, Replica,
-    ReplicaState, ShardStatus, StatusReply,
+    Affinity, Alarm, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Remnant,
+    Replica, ReplicaState, ScrubReply, ScrubbedReplica, ShardStatus, StatusReply, UsageReply,
 };
 use serde_json::{Value, json};
 
@@ -46,6 +46,65 @@ pub(super) fn host(host: &HostStatus) -> Value {
         "capacity_bytes": host.capacity_bytes,
         "affinities": each(&host.affinities, affinity),
         "admission": host.admission,
+    })
+}
+
+/// A host with what it uses; null where it did not answer.
+pub(super) fn used_host(status: &HostStatus, usage: Option<&UsageReply>) -> Value {
+    let mut document = host(status);
+    document["usage"] = json!(usage.map(usage_of));
+    document
+}
+
+fn usage_of(usage: &UsageReply) -> Value {
+    let snapshots = usage.snapshots.unwrap_or_default();
+    json!({
+        "used_bytes": usage.used_bytes,
+        "quota_bytes": usage.quota_bytes,
+        "free_bytes": usage.free_bytes,
+        "free_bytes_min": usage.free_bytes_min,
+        "snapshots": {
+            "sending": snapshots.sending,
+            "waiting": snapshots.waiting,
+            "receiving": snapshots.receiving,
+            "sent_bytes": snapshots.sent_bytes,
+            "received_bytes": snapshots.received_bytes,
+            "turned_away": snapshots.turned_away,
+            "held_back_ms": snapshots.held_back_ms,
+        },
+        "alarms": each(&usage.alarms, alarm),
+    })
+}
+
+/// The scrub of a shard. The checksum is text, as a hash is; null where there is none.
+pub(super) fn scrubbed((shard_id, reply): &(u64, Result<ScrubReply, String>)) -> Value {
+    let replica = |replica: &ScrubbedReplica| {
+        json!({
+            "replica_id": replica.replica_id,
+            "host_id": replica.host_id,
+            "verdict": replica.verdict,
+            "checksum": nonzero(replica.checksum).map(hash),
+            "keys": replica.keys,
+            "detail": replica.detail,
+        })
+    };
+    let reply_of = reply.as_ref().ok();
+    json!({
+        "shard_id": shard_id,
+        "index": reply_of.map(|reply| reply.index),
+        "replicas": reply_of.map(|reply| each(&reply.replicas, replica)).unwrap_or_default(),
+        "error": reply.as_ref().err(),
+    })
+}
+
+pub(super) fn alarm(alarm: &Alarm) -> Value {
+    json!({
+        "kind": alarm.kind,
+        "host_id": alarm.host_id,
+        "shard_id": nonzero(alarm.shard_id),
+        "replica_id": nonzero(alarm.replica_id),
+        "since_ms": alarm.since_ms,
+        "detail": alarm.detail,
     })
 }
 

@@ -3,17 +3,18 @@
 //! Where the protocol writes 0 for an id or a time that is not there, a table leaves the cell empty. Texts that come
 //! from operators and hosts are escaped, as keys are.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use client::proto::{
-    Affinity, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica, ReplicaState,
-    ShardStatus, StatusReply,
+    Affinity, Alarm, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica,
+    ReplicaState, ScrubReply, ShardStatus, StatusReply, UsageReply,
 };
 use serde_json::{Value, json};
 
 use super::{
     departure::{counts, host_state},
     documents,
+    health::{alarm_kinds, alarms_text, scrubbed_text, with_silent},
     recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},
 };
@@ -25,13 +26,24 @@ const SCORES_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) enum Listing {
     Status(StatusReply),
-    Hosts(Vec<HostStatus>),
+    /// The hosts, and what those that answered use.
+    Hosts {
+        hosts: Vec<HostStatus>,
+        usage: BTreeMap<u64, UsageReply>,
+    },
+    /// What the hosts that answered said, and those that did not.
+    Alarms {
+        alarms: Vec<Alarm>,
+        silent: Vec<SilentHost>,
+    },
     Shards(Vec<ShardStatus>),
     /// What the hosts that answered said, and those that did not.
     Replicas {
         replicas: Vec<ReplicaState>,
         silent: Vec<SilentHost>,
     },
+    /// What the scrub of each shard came to, or why there was none.
+    Scrubbed(Vec<(u64, Result<ScrubReply, String>)>),
     Migrations(Vec<MigrationStatus>),
     History(Vec<HistoryEvent>),
     /// The id of a migration that is in the placement log now.
@@ -54,11 +66,14 @@ impl Listing {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Status(status) => status_text(status),
-            Self::Hosts(hosts) if hosts.is_empty() => "no hosts".to_owned(),
-            Self::Hosts(hosts) => hosts_text(hosts),
+            Self::Hosts { hosts, .. } if hosts.is_empty() => "no hosts".to_owned(),
+            Self::Hosts { hosts, usage } => hosts_text(hosts, usage),
+            Self::Alarms { alarms, silent } => alarms_text(alarms, silent),
             Self::Shards(shards) if shards.is_empty() => "no shards yet".to_owned(),
             Self::Shards(shards) => shards_text(shards),
             Self::Replicas { replicas, silent } => replicas_text(replicas, silent),
+            Self::Scrubbed(shards) if shards.is_empty() => "no shards yet".to_owned(),
+            Self::Scrubbed(shards) => scrubbed_text(shards),
             Self::Migrations(migrations) if migrations.is_empty() => "no migrations".to_owned(),
             Self::Migrations(migrations) => migrations_text(migrations),
             Self::History(events) if events.is_empty() => "no events".to_owned(),
@@ -77,12 +92,22 @@ impl Listing {
     pub(super) fn document(&self) -> Value {
         match self {
             Self::Status(status) => documents::status(status),
-            Self::Hosts(hosts) => json!({ "hosts": documents::each(hosts, documents::host) }),
+            Self::Hosts { hosts, usage } => {
+                let host = |host: &HostStatus| documents::used_host(host, usage.get(&host.host_id));
+                json!({ "hosts": documents::each(hosts, host) })
+            }
+            Self::Alarms { alarms, silent } => json!({
+                "alarms": documents::each(alarms, documents::alarm),
+                "silent_hosts": documents::each(silent, documents::silent_host),
+            }),
             Self::Shards(shards) => json!({ "shards": documents::each(shards, documents::shard) }),
             Self::Replicas { replicas, silent } => json!({
                 "replicas": documents::each(replicas, documents::replica_state),
                 "silent_hosts": documents::each(silent, documents::silent_host),
             }),
+            Self::Scrubbed(shards) => {
+                json!({ "shards": documents::each(shards, documents::scrubbed) })
+            }
             Self::Migrations(migrations) => {
                 json!({ "migrations": documents::each(migrations, documents::migration) })
             }
@@ -128,7 +153,7 @@ fn status_text(status: &StatusReply) -> String {
     ])
 }
 
-fn hosts_text(hosts: &[HostStatus]) -> String {
+fn hosts_text(hosts: &[HostStatus], usage: &BTreeMap<u64, UsageReply>) -> String {
     let columns = [
         numbers("host"),
         words("address"),
@@ -138,9 +163,13 @@ fn hosts_text(hosts: &[HostStatus]) -> String {
         numbers("replicas"),
         numbers("homes"),
         numbers("capacity"),
+        numbers("used"),
+        numbers("free"),
+        words("alarms"),
         words("highest affinity (shard: score)"),
     ];
     let row = |host: &HostStatus| {
+        let used = usage.get(&host.host_id);
         [
             host.host_id.to_string(),
             escaped(host.address.as_bytes()),
@@ -150,6 +179,9 @@ fn hosts_text(hosts: &[HostStatus]) -> String {
             host.replicas.to_string(),
             host.homes.to_string(),
             text::bytes(host.capacity_bytes),
+            used.map(|used| text::bytes(used.used_bytes)).unwrap_or_default(),
+            used.map(|used| text::bytes(used.free_bytes)).unwrap_or_default(),
+            used.map(alarm_kinds).unwrap_or_default(),
             scores(
                 host.affinities
                     .iter()
@@ -160,7 +192,6 @@ fn hosts_text(hosts: &[HostStatus]) -> String {
     text::table(columns, hosts.iter().map(row))
 }
 
-/// The state, and what a host that does not answer takes on unless it is open.
 fn shards_text(shards: &[ShardStatus]) -> String {
     let columns = [
         numbers("shard"),
@@ -211,10 +242,7 @@ fn replicas_text(replicas: &[ReplicaState], silent: &[SilentHost]) -> String {
         true => "no replicas".to_owned(),
         false => text::table(columns, replicas.iter().map(row)),
     };
-    let silent = silent
-        .iter()
-        .map(|host| format!(" host {}: {}", host.host_id, escaped(host.cause.as_bytes())));
-    [table].into_iter().chain(silent).collect::<Vec<_>>().join("\n")
+    with_silent(table, silent)
 }
 
 fn migrations_text(migrations: &[MigrationStatus]) -> String {
@@ -314,6 +342,15 @@ fn took(migration: &MigrationStatus) -> String {
 mod tests {
     use super::*;
 
+    use super::super::health::tests::no_space;
+
+    fn no_hosts() -> Listing {
+        Listing::Hosts {
+            hosts: Vec::new(),
+            usage: BTreeMap::new(),
+        }
+    }
+
     fn shard() -> ShardStatus {
         let replica = |host_id, role: &str| Replica {
             replica_id: 10 + host_id,
@@ -406,12 +443,26 @@ mod tests {
             ],
         };
         let expected = [
-r" host  address  zone  region  state  replicas  homes  capacity  highest affinity (shard: score)",
-r"────────────────────────────────────────────────────────────────────────────────────────────────",
-r"    1  a:7420   n1    north   up            4      2   64.0 GB  7: 81.2 %, 3: 4.0 %"
+r" host  address  zone  region  state  replicas  homes  capacity     used     free  alarms   highest affinity (shard: score)",
+r"───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────",
+r"    1  a:7420   n1    north   up            4      2   64.0 GB  12.0 GB  30.0 GB  NOSPACE  7: 81.2 %, 3: 4.0 %"
 ]
 .join("\n");
-        assert_eq!(Listing::Hosts(vec![host]).text(), expected);
+        let usage = UsageReply {
+            host_id: 1,
+            used_bytes: 12_000_000_000,
+            free_bytes: 30_000_000_000,
+            alarms: vec![no_space(), no_space()],
+            ..UsageReply::default()
+        };
+        let listing = Listing::Hosts {
+            hosts: vec![host],
+            usage: BTreeMap::from([(1, usage)]),
+        };
+        assert_eq!(listing.text(), expected);
+        let document = &listing.document()["hosts"][0];
+        assert_eq!(document["usage"]["used_bytes"], 12_000_000_000_u64);
+        assert_eq!(document["usage"]["alarms"][0]["kind"], "NOSPACE");
     }
 
     #[test]
@@ -528,7 +579,7 @@ r"         9  7          move  Done        manual     1   4  2024-02-29 12:34:56
     #[test]
     fn nothing_to_list_is_said_in_words() {
         for (listing, text) in [
-            (Listing::Hosts(vec![]), "no hosts"),
+            (no_hosts(), "no hosts"),
             (Listing::Shards(vec![]), "no shards yet"),
             (Listing::Migrations(vec![]), "no migrations"),
             (Listing::History(vec![]), "no events"),
@@ -552,7 +603,7 @@ r"         9  7          move  Done        manual     1   4  2024-02-29 12:34:56
 
     #[test]
     fn every_list_has_its_name_in_json() {
-        assert_eq!(Listing::Hosts(vec![]).document().to_string(), r#"{"hosts":[]}"#);
+        assert_eq!(no_hosts().document().to_string(), r#"{"hosts":[]}"#);
         assert_eq!(
             Listing::History(vec![]).document().to_string(),
             r#"{"events":[]}"#

@@ -10,6 +10,7 @@ mod backup;
 mod connect;
 mod departure;
 mod documents;
+mod health;
 mod init;
 mod kv;
 mod lease;

@@ -1,11 +1,11 @@
 //! Hosts in this process over simulated disks.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::{Client, ClientConfig, TcpConnector};
-use server::config::HostConfig;
-use server::host::{self, RunError};
+use server::config::{HostConfig, StorageConfig};
+use server::host::{self, Host, RunError};
 use server::serve::env_over;
 use storage::sim_disk::SimDisk;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,8 @@ pub(crate) struct Powered {
     pub(crate) runtime: tokio::runtime::Runtime,
     /// How the host ended by itself.
     pub(crate) ended: tokio::task::JoinHandle<Result<(), RunError>>,
+    /// The host, once it serves.
+    pub(crate) host: Arc<OnceLock<Host>>,
 }
 
 /// Starts host `number` of those at `addresses`; the first one makes the cluster.
@@ -36,9 +38,15 @@ pub(crate) fn power_on(disk: &Arc<SimDisk>, number: usize, addresses: &[String],
         } else {
             vec![addresses[0].clone()]
         },
+        // Tests fill the disk to see what comes of it.
+        storage: StorageConfig {
+            free_bytes_min: 0,
+            ..StorageConfig::default()
+        },
         ..HostConfig::default()
     };
-    let disk = disk.clone();
+    let (disk, host) = (disk.clone(), Arc::new(OnceLock::new()));
+    let told = host.clone();
     let ended = runtime.spawn(async move {
         let listener = eventually("the address is free again", || async {
             tokio::net::TcpListener::bind(&address)
@@ -47,9 +55,12 @@ pub(crate) fn power_on(disk: &Arc<SimDisk>, number: usize, addresses: &[String],
         })
         .await;
         let env = env_over(Arc::new(TcpConnector), disk, seed);
-        host::run(config, address, listener, env, CancellationToken::new(), |_| {}).await
+        host::run(config, address, listener, env, CancellationToken::new(), |host| {
+            let _ = told.set(host.clone());
+        })
+        .await
     });
-    Powered { runtime, ended }
+    Powered { runtime, ended, host }
 }
 
 pub(crate) async fn connect(addresses: &[String]) -> Client {

@@ -1,0 +1,401 @@
+//! Snapshots on their way: how many at once, at what rate, and how far each has come.
+//!
+//! A host sends a few snapshots at once and shares one rate among them; whoever comes later waits. It receives a few at
+//! once and tells others to come again. Both are waited for as long as it takes: what is told of a transfer that waits or
+//! moves ([`SnapshotProgress`]) is what keeps a migration from being given up for standing still.
+//!
+//! The placement group's snapshot is small, and every migration waits for its entries, so it waits for nobody.
+//!
+//! Time is the host's own ([`HostContext::uptime`]), and a pause is one of the runtime's, so both are virtual in a
+//! simulation.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use placement::ShardId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::runtime::HostContext;
+
+/// How far the bucket may run ahead of its rate after a pause.
+const BURST: Duration = Duration::from_millis(100);
+
+/// What snapshots may take from a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotLimits {
+    /// Snapshots that leave a host at once.
+    pub sends_max: usize,
+    /// Snapshots that a host receives at once.
+    pub receives_max: usize,
+    /// Bytes a second of all snapshots that leave a host together; 0: as many as go.
+    pub bytes_per_s: u64,
+}
+
+impl Default for SnapshotLimits {
+    fn default() -> Self {
+        Self {
+            sends_max: 2,
+            receives_max: 2,
+            bytes_per_s: 64 << 20,
+        }
+    }
+}
+
+/// How far the transfer of a snapshot has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotProgress {
+    /// It waits for its turn, here or at the receiver.
+    Waiting,
+    /// It is being sent: this many bytes so far.
+    Sending {
+        /// Bytes of frames, of this attempt.
+        bytes: u64,
+    },
+}
+
+/// What a host's snapshots have come to, since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SnapshotCounts {
+    /// Under way to other hosts.
+    pub sending: u64,
+    /// Waiting to be sent.
+    pub waiting: u64,
+    /// Under way to this host.
+    pub receiving: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Transfers that were told to come again.
+    pub turned_away: u64,
+    /// For how long frames were held back by the rate.
+    pub held_back_ms: u64,
+}
+
+/// All snapshots that leave or reach one host. A cheap handle.
+#[derive(Clone)]
+pub(crate) struct Transfers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    context: HostContext,
+    sends: Arc<Semaphore>,
+    receives: Arc<Semaphore>,
+    receives_max: usize,
+    bytes_per_s: AtomicU64,
+    bucket: Mutex<Bucket>,
+    under_way: Mutex<BTreeMap<Target, SnapshotProgress>>,
+    totals: Totals,
+}
+
+#[derive(Default)]
+struct Totals {
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    turned_away: AtomicU64,
+    held_back_us: AtomicU64,
+}
+
+/// The group, and the replica that is to be brought up to date.
+type Target = (u64, u64);
+
+/// A token bucket, kept as the time at which everything that was taken so far is paid for.
+#[derive(Debug, Default, Clone, Copy)]
+struct Bucket {
+    paid_at: Duration,
+}
+
+impl Bucket {
+    /// Takes `bytes` out at `now`: how long to wait before they may be used.
+    fn take(&mut self, now: Duration, bytes: u64, bytes_per_s: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000;
+        let Some(nanos) = nanos.checked_div(u128::from(bytes_per_s)) else {
+            return Duration::ZERO;
+        };
+        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.paid_at = self.paid_at.max(now).saturating_add(cost);
+        self.paid_at.saturating_sub(now).saturating_sub(BURST)
+    }
+}
+
+impl Transfers {
+    pub(crate) fn new(limits: SnapshotLimits, context: HostContext) -> Self {
+        let shared = Shared {
+            context,
+            sends: Arc::new(Semaphore::new(limits.sends_max)),
+            receives: Arc::new(Semaphore::new(limits.receives_max)),
+            receives_max: limits.receives_max,
+            bytes_per_s: AtomicU64::new(limits.bytes_per_s),
+            bucket: Mutex::default(),
+            under_way: Mutex::default(),
+            totals: Totals::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Announces a transfer, which waits until [`Transfer::begin`].
+    pub(crate) fn announce(&self, group: u64, to: u64) -> Transfer {
+        let transfer = Transfer {
+            transfers: self.clone(),
+            target: (group, to),
+        };
+        transfer.note(SnapshotProgress::Waiting);
+        transfer
+    }
+
+    /// The right to receive a snapshot of a group; `None` while as many as may be are received.
+    pub(crate) fn receive(&self, group: u64) -> Option<Receiving> {
+        if is_placement(group) {
+            return Some(Receiving {
+                transfers: self.clone(),
+                _slot: None,
+            });
+        }
+        let slot = self.shared.receives.clone().try_acquire_owned();
+        let Ok(slot) = slot else {
+            self.shared.totals.turned_away.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        Some(Receiving {
+            transfers: self.clone(),
+            _slot: Some(slot),
+        })
+    }
+
+    /// Changes the rate, for frames that are yet to be sent.
+    pub(crate) fn set_rate(&self, bytes_per_s: u64) {
+        self.shared.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
+    }
+
+    /// How far the snapshot for this replica has come; `None` where there is none under way.
+    pub(crate) fn progress(&self, group: u64, to: u64) -> Option<SnapshotProgress> {
+        self.under_way().get(&(group, to)).copied()
+    }
+
+    pub(crate) fn counts(&self) -> SnapshotCounts {
+        let totals = &self.shared.totals;
+        let (under_way, waiting) = {
+            let known = self.under_way();
+            let waiting = known
+                .values()
+                .filter(|progress| **progress == SnapshotProgress::Waiting);
+            (known.len() as u64, waiting.count() as u64)
+        };
+        let free = self.shared.receives.available_permits();
+        SnapshotCounts {
+            sending: under_way - waiting,
+            waiting,
+            receiving: self.shared.receives_max.saturating_sub(free) as u64,
+            sent_bytes: totals.sent_bytes.load(Ordering::Relaxed),
+            received_bytes: totals.received_bytes.load(Ordering::Relaxed),
+            turned_away: totals.turned_away.load(Ordering::Relaxed),
+            held_back_ms: totals.held_back_us.load(Ordering::Relaxed) / 1_000,
+        }
+    }
+
+    /// Waits until `bytes` may be sent.
+    async fn pace(&self, bytes: u64) {
+        let rate = self.shared.bytes_per_s.load(Ordering::Relaxed);
+        let now = self.shared.context.uptime();
+        let wait = {
+            let mut bucket = self.shared.bucket.lock().expect("no panic under this lock");
+            bucket.take(now, bytes, rate)
+        };
+        if !wait.is_zero() {
+            let wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+            self.shared
+                .totals
+                .held_back_us
+                .fetch_add(wait_us, Ordering::Relaxed);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, BTreeMap<Target, SnapshotProgress>> {
+        self.shared.under_way.lock().expect("no panic under this lock")
+    }
+}
+
+fn is_placement(group: u64) -> bool {
+    group == ShardId::PLACEMENT.0
+}
+
+/// A transfer that was announced; over when it is dropped.
+pub(crate) struct Transfer {
+    transfers: Transfers,
+    target: Target,
+}
+
+impl Transfer {
+    /// Waits for its turn.
+    pub(crate) async fn begin(self: &Arc<Self>) -> Sending {
+        let slot = match is_placement(self.target.0) {
+            true => None,
+            // The semaphore is never closed.
+            false => self.transfers.shared.sends.clone().acquire_owned().await.ok(),
+        };
+        self.note(SnapshotProgress::Sending { bytes: 0 });
+        Sending {
+            transfer: self.clone(),
+            sent: AtomicU64::new(0),
+            _slot: slot,
+        }
+    }
+
+    /// It was told to come again.
+    pub(crate) fn waits(&self) {
+        self.note(SnapshotProgress::Waiting);
+    }
+
+    fn note(&self, progress: SnapshotProgress) {
+        self.transfers.under_way().insert(self.target, progress);
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.transfers.under_way().remove(&self.target);
+    }
+}
+
+/// A turn to send.
+pub(crate) struct Sending {
+    transfer: Arc<Transfer>,
+    sent: AtomicU64,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Sending {
+    /// Waits until a frame of this size may be sent, and counts it.
+    pub(crate) async fn pace(&self, bytes: usize) {
+        let (bytes, transfers) = (bytes as u64, &self.transfer.transfers);
+        if !is_placement(self.transfer.target.0) {
+            transfers.pace(bytes).await;
+        }
+        transfers
+            .shared
+            .totals
+            .sent_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+        let sent = self.sent.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.transfer.note(SnapshotProgress::Sending { bytes: sent });
+    }
+}
+
+/// The right to receive one snapshot.
+pub(crate) struct Receiving {
+    transfers: Transfers,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Receiving {
+    /// Counts a frame.
+    pub(crate) fn note(&self, bytes: usize) {
+        let received = &self.transfers.shared.totals.received_bytes;
+        received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::runtime::ClockSkew;
+
+    const MIB: usize = 1 << 20;
+
+    fn transfers(limits: SnapshotLimits) -> Transfers {
+        Transfers::new(limits, HostContext::new(1, ClockSkew::default()))
+    }
+
+    async fn send(transfers: Transfers, to: u64, frames: usize) {
+        let transfer = Arc::new(transfers.announce(7, to));
+        let sending = transfer.begin().await;
+        for _ in 0..frames {
+            sending.pace(MIB).await;
+        }
+    }
+
+    /// Two at once do not get twice the rate, and what the first leaves unused is not saved up.
+    #[tokio::test(start_paused = true)]
+    async fn all_snapshots_of_a_host_share_one_rate() {
+        let transfers = transfers(SnapshotLimits {
+            bytes_per_s: 10 << 20,
+            ..SnapshotLimits::default()
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let began = Instant::now();
+        tokio::join!(send(transfers.clone(), 1, 50), send(transfers.clone(), 2, 50));
+        let took = began.elapsed();
+        let expected = Duration::from_secs(10) - BURST;
+        assert!(took >= expected && took < expected + BURST, "{took:?}");
+        let counts = transfers.counts();
+        assert_eq!(counts.sent_bytes, 100 * MIB as u64);
+        assert_eq!((counts.sending, counts.waiting), (0, 0));
+        assert!(counts.held_back_ms > 9_000, "{counts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_nothing_waits_and_a_new_rate_counts_at_once() {
+        let transfers = transfers(SnapshotLimits {
+            bytes_per_s: 0,
+            ..SnapshotLimits::default()
+        });
+        let began = Instant::now();
+        send(transfers.clone(), 1, 1_000).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        transfers.set_rate(1 << 20);
+        send(transfers.clone(), 1, 3).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(3) - BURST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_third_snapshot_waits_for_one_of_the_first_two() {
+        let transfers = transfers(SnapshotLimits::default());
+        let first: Vec<_> = [1, 2, 3].map(|to| Arc::new(transfers.announce(7, to))).into();
+        let (one, two) = (first[0].begin().await, first[1].begin().await);
+        let early = tokio::time::timeout(Duration::from_secs(3_600), first[2].begin()).await;
+        assert!(early.is_err(), "three at once");
+        assert_eq!(transfers.progress(7, 3), Some(SnapshotProgress::Waiting));
+        assert_eq!(transfers.counts().sending, 2);
+        // The placement group's does not wait behind them.
+        let placement = Arc::new(transfers.announce(ShardId::PLACEMENT.0, 9));
+        drop(placement.begin().await);
+        drop(one);
+        let three = first[2].begin().await;
+        three.pace(10).await;
+        assert_eq!(
+            transfers.progress(7, 3),
+            Some(SnapshotProgress::Sending { bytes: 10 })
+        );
+        first[0].waits();
+        assert_eq!(transfers.progress(7, 1), Some(SnapshotProgress::Waiting));
+        drop((two, three, first, placement));
+        assert_eq!(transfers.progress(7, 3), None);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_be_received_is_told_to_come_again() {
+        let transfers = transfers(SnapshotLimits {
+            receives_max: 1,
+            ..SnapshotLimits::default()
+        });
+        let receiving = transfers.receive(7).expect("the first");
+        receiving.note(5);
+        assert!(transfers.receive(8).is_none());
+        assert!(transfers.receive(ShardId::PLACEMENT.0).is_some());
+        let counts = transfers.counts();
+        assert_eq!(
+            (counts.receiving, counts.turned_away, counts.received_bytes),
+            (1, 1, 5)
+        );
+        drop(receiving);
+        assert!(transfers.receive(8).is_some());
+    }
+}
