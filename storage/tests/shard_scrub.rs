@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use shard_support::*;
-use storage::shard::{ScrubError, ScrubPoint, Scrubbed, ShardStore, encode_scrub};
+use storage::shard::{ScrubError, ScrubPoint, Scrubbed, ShardOptions, ShardStore, encode_scrub};
 use storage::sim_disk::SimDisk;
 
 const A: &str = "/a";
@@ -127,9 +127,22 @@ fn a_spoilt_row_is_found_before_and_after_a_restart() {
 fn a_damaged_row_is_found() {
     let disk = Arc::new(SimDisk::new(1));
     let [a, _] = replicas(&disk);
+    drop(a);
+    // Pages that are cached would hide what the disk says.
+    let uncached = ShardOptions {
+        cache_bytes: 0,
+        ..options()
+    };
+    let a = ShardStore::open(disk.clone(), Path::new(A), &identity(1), uncached).unwrap();
+    scrub(&a).unwrap();
     let image = disk.image(Path::new(A)).unwrap();
-    let at = image.windows(5).position(|bytes| bytes == b"newer").unwrap();
-    disk.flip(Path::new(A), at as u64, 0).unwrap();
+    let found = image
+        .windows(5)
+        .enumerate()
+        .filter(|(_, bytes)| bytes == b"newer");
+    for (at, _) in found {
+        disk.flip(Path::new(A), at as u64, 0).unwrap();
+    }
     assert!(matches!(scrub(&a), Err(ScrubError::Unreadable(_))), "k8");
 }
 

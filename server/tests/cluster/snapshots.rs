@@ -1,71 +1,94 @@
-//! Snapshots leave a host at a limited rate and in turns, and what waits for them is not given up.
+//! Snapshots leave a host at a limited rate, are received in turns, and none that waits is given up.
 
 use std::time::{Duration, Instant};
 
-use client::proto::MoveReplicaRequest;
+use client::proto::{InitRequest, MoveReplicaRequest, UsageReply};
 
-use super::harness::{Cluster, check_all, keys, write_all};
+use super::harness::{Cluster, check_all, eventually, keys, write_all};
 
 /// What each of two shards holds, roughly.
 const SHARD_BYTES: usize = 1 << 20;
 const VALUES: u32 = 30;
-/// Both snapshots together take about four seconds.
+/// Of one snapshot after the other: about four seconds for both.
 const BYTES_PER_S: usize = SHARD_BYTES / 2;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_moves_from_one_host_end_under_a_small_limit() {
-    let mut cluster = Cluster::processes(2);
+fn settings() -> Vec<String> {
+    vec![
+        format!("snapshot.bytes_per_s={BYTES_PER_S}"),
+        "snapshot.sends_max=1".to_owned(),
+        "snapshot.receives_max=1".to_owned(),
+        // What is moved lies in snapshots, not in the log.
+        "raft.snapshot_entries=10".to_owned(),
+        "raft.keep_entries=0".to_owned(),
+        "balancer.enabled=false".to_owned(),
+    ]
+}
+
+/// Two shards on three hosts, and a fourth that has nothing yet.
+async fn start() -> Cluster {
+    let mut cluster = Cluster::processes(3);
     for host in &mut cluster.hosts {
-        host.settings = vec![
-            format!("snapshot.bytes_per_s={BYTES_PER_S}"),
-            "snapshot.sends_max=1".to_owned(),
-            "snapshot.receives_max=1".to_owned(),
-            // What is moved lies in snapshots, not in the log.
-            "raft.snapshot_entries=10".to_owned(),
-            "raft.keep_entries=0".to_owned(),
-            "balancer.enabled=false".to_owned(),
-        ];
+        host.settings = settings();
         host.start("");
     }
     let admin = cluster.admin_of(&[0]);
-    let request = client::proto::InitRequest {
+    let request = InitRequest {
         shards: 2,
-        replication_factor: 1,
-        hosts: 1,
-        ..Default::default()
+        replication_factor: 3,
+        hosts: 3,
+        ..InitRequest::default()
     };
-    super::harness::eventually("the cluster is made", || async {
-        admin
-            .init(request.clone())
-            .await
-            .map(drop)
-            .map_err(|e| e.to_string())
+    eventually("the cluster is made", || async {
+        match admin.init(request.clone()).await.map_err(|e| e.to_string()) {
+            Err(refused) if refused.contains("already") => Ok(()),
+            other => other.map(drop),
+        }
     })
     .await;
     cluster.wait_until_settled(2).await;
-    super::harness::eventually("the second host has joined", || async {
+    let fourth = cluster.add_host();
+    cluster.hosts[fourth].settings = settings();
+    cluster.hosts[fourth].start("");
+    eventually("the fourth host has joined", || async {
         let hosts = admin.hosts().await.map_err(|e| e.to_string())?.hosts;
         match hosts.len() {
-            2 => Ok(()),
+            4 => Ok(()),
             joined => Err(format!("{joined} hosts")),
         }
     })
     .await;
-    let client = cluster.client().await;
+    cluster
+}
+
+async fn usage(cluster: &Cluster, host: usize) -> UsageReply {
+    let admin = cluster.admin();
+    let address = &cluster.hosts[host].address;
+    eventually("a host tells what it uses", || async {
+        admin.usage_of(address).await.map_err(|e| e.to_string())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_moves_to_one_host_end_under_a_small_limit() {
+    let cluster = start().await;
+    let (client, admin) = (cluster.client().await, cluster.admin());
+    let to_host = usage(&cluster, 3).await.host_id;
     let value = "v".repeat(SHARD_BYTES / VALUES as usize);
     let mut names = keys(VALUES);
     names.extend(keys(VALUES).iter().map(|key| format!("\u{e9}{key}")));
     let acknowledged = write_all(&client, &names, &value).await;
-    let shards = cluster.shards().await;
-    let from = shards[0].home;
-    assert!(shards.iter().all(|shard| shard.home == from), "{shards:?}");
     let began = Instant::now();
     let mut moves = Vec::new();
-    for shard in &shards {
+    for shard in cluster.shards().await {
+        let mut others = shard
+            .replicas
+            .iter()
+            .filter(|replica| replica.host_id != shard.home);
         let request = MoveReplicaRequest {
             shard_id: shard.shard_id,
-            from_host: from,
-            to_host: 3 - from,
+            from_host: others.next().expect("three replicas").host_id,
+            to_host,
             reason: "test".into(),
         };
         let reply = admin.move_replica(request).await.unwrap();
@@ -79,4 +102,15 @@ async fn two_moves_from_one_host_end_under_a_small_limit() {
     let took = began.elapsed();
     assert!(took > Duration::from_secs(3), "{took:?} for both snapshots");
     check_all(&client, &acknowledged).await;
+    let received = usage(&cluster, 3).await.snapshots.unwrap();
+    assert!(
+        received.received_bytes >= 2 * (SHARD_BYTES as u64) * 9 / 10,
+        "{received:?}"
+    );
+    assert_eq!((received.receiving, received.sending), (0, 0));
+    let mut held_back_ms = 0;
+    for host in 0..3 {
+        held_back_ms += usage(&cluster, host).await.snapshots.unwrap().held_back_ms;
+    }
+    assert!(held_back_ms > 2_000, "{held_back_ms} ms");
 }
