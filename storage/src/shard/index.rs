@@ -2,18 +2,19 @@
 //!
 //! Rows lie in the file by revision, so that a checkpoint appends; this index is what finds a key.
 //! It is rebuilt at open by recording every row in the order of revisions, the same call as `apply`
-//! makes. A key costs about 150 bytes and what it is longer than [`Key`] holds itself: values stay
-//! out.
+//! makes. A key costs about 150 bytes and what it is longer than [`Key`] holds itself, and each older
+//! version that is retained some 40: values stay out.
 //!
 //! A version leaves when nobody can see it: superseded at or before the retention's floor, or a
 //! deletion itself that old. [`KeyIndex::reclaim`] finds those in the order in which they died
 //! without visiting any other key.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::dying::{Dying, DyingQueue};
 use super::fingerprint::Fingerprint;
 use super::key::Key;
 use super::record::Row;
@@ -62,14 +63,24 @@ impl Versions {
         let after = self.older.partition_point(|candidate| *candidate <= revision);
         after.checked_sub(1).map(|at| self.older[at])
     }
-}
 
-/// A version that nobody sees once the floor reaches `died_at`.
-#[derive(Debug, Clone)]
-struct Dying {
-    died_at: u64,
-    revision: u64,
-    key: Key,
+    /// Notes that a version is not the newest any more. Most keys have few older ones, so little room is kept for more.
+    fn supersede(&mut self, revision: u64) {
+        if self.older.len() == self.older.capacity() {
+            self.older.reserve_exact(1 + self.older.len() / 4);
+        }
+        self.older.push(revision);
+    }
+
+    /// The version that died with the change of a revision: what that superseded, or, if that has left, the deletion itself.
+    fn dead_of(&self, died_at: u64) -> Option<u64> {
+        let before = self.older.partition_point(|revision| *revision < died_at);
+        if let Some(at) = before.checked_sub(1) {
+            return Some(self.older[at]);
+        }
+        let is_living_head = self.head.mod_revision == died_at && self.head.is_live();
+        (!is_living_head).then_some(died_at)
+    }
 }
 
 /// All keys of a shard and their revisions.
@@ -77,7 +88,7 @@ struct Dying {
 pub(crate) struct KeyIndex {
     keys: BTreeMap<Key, Versions>,
     /// Ascending in `died_at`.
-    dying: VecDeque<Dying>,
+    dying: DyingQueue,
     versions: u64,
     live_keys: u64,
     live_bytes: u64,
@@ -103,7 +114,7 @@ impl KeyIndex {
         let (own, superseded) = match self.keys.range_mut::<[u8], _>(at).next() {
             Some((own, versions)) => {
                 let superseded = std::mem::replace(&mut versions.head, head);
-                versions.older.push(superseded.mod_revision);
+                versions.supersede(superseded.mod_revision);
                 (own.clone(), Some(superseded))
             }
             None => {
@@ -119,12 +130,12 @@ impl KeyIndex {
             self.count(key, &superseded, -1);
             // A deletion has been dying since it was recorded.
             if superseded.is_live() {
-                self.expect_death(head.mod_revision, superseded.mod_revision, &own);
+                self.expect_death(head.mod_revision, &own);
             }
         }
         // After what it superseded: a key leaves with the last of its versions.
         if !head.is_live() {
-            self.expect_death(head.mod_revision, head.mod_revision, &own);
+            self.expect_death(head.mod_revision, &own);
         }
         own
     }
@@ -154,8 +165,7 @@ impl KeyIndex {
         self.live_keys -= upper.live_keys;
         self.live_bytes -= upper.live_bytes;
         self.print_sum = self.print_sum.wrapping_sub(upper.print_sum);
-        let is_upper = |dying: &Dying| *dying.key >= *key;
-        (upper.dying, self.dying) = std::mem::take(&mut self.dying).into_iter().partition(is_upper);
+        upper.dying = self.dying.split_off(key);
         upper
     }
 
@@ -240,9 +250,15 @@ impl KeyIndex {
     /// Drops the versions that nobody sees at `floor` or above, and names them.
     pub(crate) fn reclaim(&mut self, floor: u64) -> Vec<(u64, Key)> {
         let mut gone = Vec::new();
-        while let Some(dying) = self.dying.pop_front_if(|dying| dying.died_at <= floor) {
-            if self.remove(&dying.key, dying.revision) {
-                gone.push((dying.revision, dying.key));
+        while let Some(Dying { died_at, key }) = self.dying.pop_dead(floor) {
+            let dead = self
+                .keys
+                .get(&key[..])
+                .and_then(|versions| versions.dead_of(died_at));
+            if let Some(revision) = dead
+                && self.remove(&key, revision)
+            {
+                gone.push((revision, key));
             }
         }
         gone
@@ -250,7 +266,7 @@ impl KeyIndex {
 
     /// Whether [`KeyIndex::reclaim`] would drop any.
     pub(crate) fn has_dead(&self, floor: u64) -> bool {
-        self.dying.front().is_some_and(|dying| dying.died_at <= floor)
+        self.dying.has_dead(floor)
     }
 
     /// How many versions are recorded: as many rows as a checkpoint's file holds.
@@ -282,13 +298,9 @@ impl KeyIndex {
         print.number(self.live_keys).number(self.print_sum)
     }
 
-    fn expect_death(&mut self, died_at: u64, revision: u64, key: &Key) {
+    fn expect_death(&mut self, died_at: u64, key: &Key) {
         let key = key.clone();
-        self.dying.push_back(Dying {
-            died_at,
-            revision,
-            key,
-        });
+        self.dying.push(Dying { died_at, key });
     }
 
     fn remove(&mut self, key: &Key, revision: u64) -> bool {

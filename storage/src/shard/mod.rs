@@ -22,6 +22,7 @@
 pub mod changes;
 pub mod checkpoint;
 pub mod command;
+mod dying;
 pub mod export;
 mod file;
 mod fingerprint;
