@@ -13,9 +13,9 @@ use client::proto::{
     DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
     InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
     MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, Replica,
-    ReplicaState, ReplicaStatesReply, ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply,
-    SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
-    StatusRequest, UsageReply, UsageRequest,
+    ReplicaStatesReply, ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest,
+    ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, UsageReply,
+    UsageRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
