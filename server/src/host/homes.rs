@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use placement::{Command, ReplicaId, ShardId};
+use placement::{Command, Refusal, ReplicaId, Response, ShardId};
+use tokio::time::Instant;
 
 use super::state::Host;
 
 /// How often leadership is looked at.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How long to wait with a shard that the placement group does not know yet: one that a split has just made.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
 /// How long a stopping host waits for one group's new leader.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -16,6 +19,7 @@ impl Host {
     /// Reports each shard that this host begins to lead, once a term.
     pub(crate) async fn announce_homes(self) {
         let mut announced: BTreeMap<ShardId, (ReplicaId, u64)> = BTreeMap::new();
+        let mut unknown_until: BTreeMap<ShardId, Instant> = BTreeMap::new();
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
             for local in self.shards() {
@@ -23,7 +27,8 @@ impl Host {
                     continue;
                 };
                 let (shard, replica) = (local.group.id(), local.group.replica());
-                if announced.get(&shard) == Some(&(replica, term)) {
+                let is_unknown = unknown_until.get(&shard).is_some_and(|until| Instant::now() < *until);
+                if is_unknown || announced.get(&shard) == Some(&(replica, term)) {
                     continue;
                 }
                 let observed = Command::ObserveHome {
@@ -32,8 +37,12 @@ impl Host {
                     raft_term: term,
                     now_ms: self.now_ms(),
                 };
-                if self.propose(&observed).await.is_ok() {
-                    announced.insert(shard, (replica, term));
+                match self.propose(&observed).await {
+                    Ok(Response::Refused(Refusal::UnknownShard(_) | Refusal::UnknownReplica(_))) => {
+                        unknown_until.insert(shard, Instant::now() + UNKNOWN_PAUSE);
+                    }
+                    Ok(_) => drop(announced.insert(shard, (replica, term))),
+                    Err(_) => {}
                 }
             }
         }
