@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Failover(FailoverArgs),
     /// Measures clusters of more and more shards and keys, and what an idle replica takes.
     Scale(ScaleArgs),
+    /// Restarts a host that holds many keys, and measures how long it takes and what a key takes of its memory.
+    Restart(RestartArgs),
     /// Moves a replica under load, and measures what clients notice.
     Migrate(MigrateArgs),
     /// Watches many keys on one host, and measures how soon changes are told.
@@ -139,9 +141,30 @@ pub(crate) struct ScaleArgs {
     /// Numbers of keys, each with 16 shards.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000, 10_000_000])]
     pub(crate) keys: Vec<u64>,
+    /// Hosts of each cluster, all with a replica of each shard.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub(crate) hosts: u8,
     /// Of each load, and of the idleness.
     #[arg(long, default_value_t = 10.0)]
     pub(crate) seconds: f64,
+    /// Of every random choice.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// Keys of the host.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) keys: u64,
+    /// Shards they lie in.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) shards: u32,
+    /// How often the host is stopped, each way.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: u32,
     /// Of every random choice.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

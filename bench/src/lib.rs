@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod peer;
 pub mod process;
 pub mod profile;
+pub mod restart;
 pub mod scale;
 pub mod watch;
 pub mod workload;

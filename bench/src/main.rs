@@ -10,12 +10,15 @@ use bench::failover::failover;
 use bench::migrate::{MigrateOptions, migrate};
 use bench::peer::{Etcd, Godwit, Peer, Route};
 use bench::profile::{ProfileOptions, profile, render};
+use bench::restart::{RestartOptions, restart};
 use bench::scale::{ScaleOptions, scale};
 use bench::watch::{WatchLoad, watch};
 use clap::Parser;
 use serde::Serialize;
 
-use cli::{Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ProfileArgs, ScaleArgs, WatchArgs};
+use cli::{
+    Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ProfileArgs, RestartArgs, ScaleArgs, WatchArgs,
+};
 
 /// Where one dimension of a scale varies, the other has this.
 const BASE_KEYS: u64 = 100_000;
@@ -48,6 +51,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Compare(args) => compared(&args).await,
         Command::Failover(args) => failed_over(&args).await,
         Command::Scale(args) => scaled(&args).await,
+        Command::Restart(args) => restarted(&args).await,
         Command::Migrate(args) => migrated(&args).await,
         Command::Watch(args) => watched(&args).await,
         Command::Profile(args) => profiled(&args).await,
@@ -106,6 +110,7 @@ async fn scaled(args: &ScaleArgs) -> anyhow::Result<()> {
         keys: args.keys.clone(),
         base_keys: BASE_KEYS,
         base_shards: BASE_SHARDS,
+        hosts: args.hosts.into(),
         seconds: args.seconds,
         folder: args.measurement.data.clone(),
         settings: args.measurement.settings.clone(),
@@ -118,6 +123,20 @@ async fn scaled(args: &ScaleArgs) -> anyhow::Result<()> {
         );
     })
     .await?;
+    print!("{report}");
+    write_json(args.measurement.json.as_deref(), &report)
+}
+
+async fn restarted(args: &RestartArgs) -> anyhow::Result<()> {
+    let options = RestartOptions {
+        keys: args.keys,
+        shards: args.shards,
+        rounds: args.rounds,
+        folder: args.measurement.data.clone(),
+        settings: args.measurement.settings.clone(),
+        seed: args.seed,
+    };
+    let report = restart(&options, |what| eprintln!("{what}")).await?;
     print!("{report}");
     write_json(args.measurement.json.as_deref(), &report)
 }

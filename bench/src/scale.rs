@@ -15,7 +15,6 @@ use crate::load::{Load, Pace, run};
 use crate::peer::{Cluster, Godwit, Peer, Route};
 use crate::workload::{Keys, Kind, Workload};
 
-const HOSTS: usize = 3;
 const CLIENTS: usize = 256;
 const CONNECTIONS: usize = 16;
 const VALUE_BYTES: usize = 256;
@@ -34,6 +33,8 @@ pub struct ScaleOptions {
     pub base_keys: u64,
     /// Shards where the keys vary.
     pub base_shards: u32,
+    /// Hosts of each cluster, each with a replica of every shard.
+    pub hosts: usize,
     /// Seconds that each load, and the idleness, is measured.
     pub seconds: f64,
     /// Where the clusters' data lies meanwhile.
@@ -49,6 +50,8 @@ pub struct ScaleOptions {
 pub struct ScaleReport {
     /// Of godwit.
     pub version: String,
+    /// Hosts of each cluster.
+    pub hosts: usize,
     /// A row a point.
     pub points: Vec<ScalePoint>,
     /// What an idle replica takes, between the two points with most shards and the same keys.
@@ -68,9 +71,9 @@ pub struct ScalePoint {
     pub put: LoadFigures,
     /// Linearizable gets by 256 clients.
     pub get: LoadFigures,
-    /// Cores that the three hosts take together when nobody asks them anything.
+    /// Cores that the hosts take together when nobody asks them anything.
     pub idle_cores: f64,
-    /// Bytes that the three hosts hold in memory together then.
+    /// Bytes that the hosts hold in memory together then.
     pub resident_bytes: u64,
 }
 
@@ -107,6 +110,7 @@ pub async fn scale(options: &ScaleOptions, mut told: impl FnMut(&ScalePoint)) ->
     let by_keys = options.keys.iter().map(|keys| (options.base_shards, *keys));
     let mut report = ScaleReport {
         version: Godwit::own(1, Route::Stream)?.version()?,
+        hosts: options.hosts,
         ..ScaleReport::default()
     };
     for (shards, keys) in by_shards.chain(by_keys) {
@@ -121,7 +125,7 @@ pub async fn scale(options: &ScaleOptions, mut told: impl FnMut(&ScalePoint)) ->
         told(&point);
         report.points.push(point);
     }
-    report.idle_replica = slope(&report.points);
+    report.idle_replica = slope(&report.points, options.hosts);
     Ok(report)
 }
 
@@ -130,7 +134,7 @@ async fn measure(options: &ScaleOptions, shards: u32, keys: u64) -> anyhow::Resu
     let folder = tempfile::tempdir_in(&options.folder).context("a folder for the cluster")?;
     let mut godwit = Godwit::own(shards, Route::Stream)?;
     godwit.settings.clone_from(&options.settings);
-    let cluster = godwit.start(folder.path(), HOSTS).await?;
+    let cluster = godwit.start(folder.path(), options.hosts).await?;
     let mut accesses = godwit.accesses(&cluster, CONNECTIONS).await?;
     let load = Load {
         access: accesses.pop().context("a peer without a way to reach it")?,
@@ -188,13 +192,13 @@ async fn figures(cluster: &Cluster, fill: &Load, kind: Kind) -> anyhow::Result<L
 }
 
 /// Between the two points with most shards among those with the keys of the point with most.
-fn slope(points: &[ScalePoint]) -> Option<IdleReplica> {
+fn slope(points: &[ScalePoint], hosts: usize) -> Option<IdleReplica> {
     let most = points.iter().max_by_key(|point| point.shards)?;
     let alike = points.iter().filter(|point| point.keys == most.keys);
     let fewer = alike
         .filter(|point| point.shards < most.shards)
         .max_by_key(|point| point.shards)?;
-    let replicas = f64::from(most.shards - fewer.shards) * HOSTS as f64;
+    let replicas = f64::from(most.shards - fewer.shards) * hosts as f64;
     Some(IdleReplica {
         cores: (most.idle_cores - fewer.idle_cores) / replicas,
         resident_bytes: (most.resident_bytes as f64 - fewer.resident_bytes as f64) / replicas,
@@ -240,8 +244,8 @@ impl fmt::Display for ScaleReport {
         }
         writeln!(
             f,
-            "{}, three hosts, 256 clients, values of 256 bytes\n{table}",
-            self.version
+            "{}, {} hosts, 256 clients, values of 256 bytes\n{table}",
+            self.version, self.hosts
         )?;
         match &self.idle_replica {
             Some(idle) => writeln!(
@@ -279,12 +283,12 @@ mod tests {
             point(256, 1_000, 0.1 + 0.576, 100 + 144),
             point(16, 5, 9.0, 9),
         ];
-        let idle = slope(&points).expect("two points");
+        let idle = slope(&points, 3).expect("two points");
         assert!((idle.cores - 0.001).abs() < 1e-9, "{idle:?}");
         assert!(
             (idle.resident_bytes - f64::from(256 << 10)).abs() < 1.0,
             "{idle:?}"
         );
-        assert_eq!(slope(&points[..1]), None);
+        assert_eq!(slope(&points[..1], 3), None);
     }
 }

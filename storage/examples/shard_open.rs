@@ -1,7 +1,7 @@
 //! Measures a shard of many keys on a real disk: checkpoints, open, memory a key, reads.
 //!
 //! ```text
-//! cargo run --release -p storage --example shard_open -- fill FILE [KEYS] [VALUE_BYTES]
+//! cargo run --release -p storage --example shard_open -- fill FILE [KEYS] [VALUE_BYTES] [VERSIONS]
 //! cargo run --release -p storage --example shard_open -- open FILE
 //! ```
 //!
@@ -29,25 +29,30 @@ fn main() {
             .map_or(default, |text| text.parse().expect("a number"))
     };
     match (args.first().map(String::as_str), args.get(1)) {
-        (Some("fill"), Some(file)) => fill(Path::new(file), number(2, 1_000_000), number(3, 256)),
+        (Some("fill"), Some(file)) => {
+            let (keys, value_bytes, versions) = (number(2, 1_000_000), number(3, 256), number(4, 1));
+            fill(Path::new(file), keys, value_bytes, versions);
+        }
         (Some("open"), Some(file)) => open(Path::new(file)),
-        _ => eprintln!("usage: shard_open fill FILE [KEYS] [VALUE_BYTES] | shard_open open FILE"),
+        _ => eprintln!("usage: shard_open fill FILE [KEYS] [VALUE_BYTES] [VERSIONS] | shard_open open FILE"),
     }
 }
 
-fn fill(path: &Path, keys: u64, value_bytes: u64) {
+/// Each key is written `versions` times, one round over all keys after another; all versions are retained.
+fn fill(path: &Path, keys: u64, value_bytes: u64, versions: u64) {
     let created = ShardStore::create(Arc::new(RealDisk), path, identity(), ShardOptions::default());
     let store = created.expect("create the shard");
     let (mut applying, mut checkpointing) = (Duration::ZERO, Duration::ZERO);
-    for first in (0..keys).step_by(BATCH as usize) {
-        let payload = batch(first, (first + BATCH).min(keys), value_bytes);
+    let puts = keys * versions;
+    for first in (0..puts).step_by(BATCH as usize) {
+        let payload = batch(first, (first + BATCH).min(puts), keys, value_bytes);
         let index = first / BATCH + 1;
         let started = Instant::now();
         store
             .apply(Position { term: 1, index }, Some(&payload))
             .expect("apply");
         applying += started.elapsed();
-        if (first + BATCH).is_multiple_of(KEYS_PER_CHECKPOINT) || first + BATCH >= keys {
+        if (first + BATCH).is_multiple_of(KEYS_PER_CHECKPOINT) || first + BATCH >= puts {
             let started = Instant::now();
             let capture = store.capture(Bytes::new()).expect("capture");
             capture.write().expect("checkpoint");
@@ -59,10 +64,10 @@ fn fill(path: &Path, keys: u64, value_bytes: u64) {
         store.stats().keys,
         store.stats().bytes
     );
-    println!("apply: {:.2?} a put", applying / keys as u32);
+    println!("apply: {:.2?} a put", applying / puts as u32);
     println!(
         "checkpoint of {KEYS_PER_CHECKPOINT} rows, synced: {:.2?} a row",
-        checkpointing / keys as u32
+        checkpointing / puts as u32
     );
 }
 
@@ -71,7 +76,7 @@ fn open(path: &Path) {
     let started = Instant::now();
     let opened = ShardStore::open(Arc::new(RealDisk), path, &identity(), ShardOptions::default());
     let (store, took) = (opened.expect("open the shard"), started.elapsed());
-    let keys = store.stats().keys;
+    let (keys, versions) = (store.stats().keys, store.stats().versions);
     let grown_bytes = (resident_kib() - before_kib) * 1024;
     let file_bytes = std::fs::metadata(path).expect("the shard's file").len();
     println!(
@@ -79,9 +84,10 @@ fn open(path: &Path) {
         file_bytes >> 20
     );
     println!(
-        "memory: {} MiB, {} bytes a key",
+        "memory: {} MiB, {} bytes a key, {} versions",
         grown_bytes >> 20,
-        grown_bytes / keys
+        grown_bytes / keys,
+        versions
     );
     let mut chance = SplitMix64::new(1);
     let started = Instant::now();
@@ -98,21 +104,22 @@ fn open(path: &Path) {
 /// Keys come in no order, as those of hashed users would.
 fn key(number: u64) -> Vec<u8> {
     let mixed = SplitMix64::new(number).next_u64();
-    format!("user/{mixed:016x}").into_bytes()
+    format!("{mixed:016x}").into_bytes()
 }
 
-fn batch(first: u64, end: u64, value_bytes: u64) -> Bytes {
+fn batch(first: u64, end: u64, keys: u64, value_bytes: u64) -> Bytes {
     let open = mutation(0, Operation::OpenSession(OpenSession {}));
     let puts = (first..end).map(|number| {
         let put = Put {
-            key: key(number).into(),
+            key: key(number % keys).into(),
             value: vec![number as u8; value_bytes as usize].into(),
             return_previous: false,
             lease: 0,
         };
         mutation(number + 1, Operation::Put(put))
     });
-    encode_batch(first, std::iter::once(open).chain(puts))
+    // All within the retention.
+    encode_batch(1, std::iter::once(open).chain(puts))
 }
 
 fn mutation(sequence: u64, operation: Operation) -> Bytes {
