@@ -29,6 +29,9 @@ use crate::types::{ConfStamp, Entry, LeaderId, LogId, Member, Position, StoredMe
 pub(crate) type RaftSnapshotMeta = SnapshotMeta<LeaderId, u64, Member>;
 pub(crate) type RaftSnapshot = Snapshot<LeaderId, u64, Member, SnapshotContent>;
 
+/// A frozen state, and the mark that it covers.
+type Frozen = (Box<dyn Captured>, Mark);
+
 /// How often a machine that must stay where it is is asked whether it still must.
 const STAY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -156,7 +159,7 @@ impl Cell {
     }
 
     /// Freezes the present state, with its mark; `None` while the machine must stay where it is.
-    fn try_capture(&self) -> Result<Option<(Box<dyn Captured>, Mark)>, MachineFault> {
+    fn try_capture(&self) -> Result<Option<Frozen>, MachineFault> {
         let mark = self.lock_mark();
         self.check_open()?;
         match self.machine.must_stay() {

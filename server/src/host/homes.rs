@@ -27,7 +27,9 @@ impl Host {
                     continue;
                 };
                 let (shard, replica) = (local.group.id(), local.group.replica());
-                let is_unknown = unknown_until.get(&shard).is_some_and(|until| Instant::now() < *until);
+                let is_unknown = unknown_until
+                    .get(&shard)
+                    .is_some_and(|until| Instant::now() < *until);
                 if is_unknown || announced.get(&shard) == Some(&(replica, term)) {
                     continue;
                 }
