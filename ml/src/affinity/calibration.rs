@@ -22,6 +22,7 @@ pub(crate) struct Calibration {
 
 /// Fits the temperature by golden-section search: the likelihood has one peak in it.
 pub(crate) fn calibrate(scorer: &Scorer, samples: &[Sample]) -> Calibration {
+    // An idle sample has no pairs and so no logits; it has no accesses to be likely either.
     let logits: Vec<Vec<f32>> = samples
         .iter()
         .map(|sample| scorer.logits(&sample.features))

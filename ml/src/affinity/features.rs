@@ -67,18 +67,20 @@ pub(crate) fn features_of(
     shard: ShardId,
     window: WindowId,
 ) -> Option<ShardFeatures> {
-    let history = profile.shards().get(&shard)?;
-    let expected = profile.expected_touches(shard, window);
-    let reader = Reader {
-        profile,
-        history,
-        window,
-        expected,
-    };
+    let reader = Reader::new(profile, shard, window)?;
     Some(ShardFeatures {
         pairs: reader.pairs(),
         rate: reader.rate(),
     })
+}
+
+/// Reads the features of a shard's rate alone.
+pub(crate) fn rate_features_of(
+    profile: &AccessProfile,
+    shard: ShardId,
+    window: WindowId,
+) -> Option<[f32; RATE_FEATURES]> {
+    Some(Reader::new(profile, shard, window)?.rate())
 }
 
 struct Reader<'a> {
@@ -88,7 +90,16 @@ struct Reader<'a> {
     expected: Counts,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(profile: &'a AccessProfile, shard: ShardId, window: WindowId) -> Option<Self> {
+        Some(Self {
+            profile,
+            history: profile.shards().get(&shard)?,
+            window,
+            expected: profile.expected_touches(shard, window),
+        })
+    }
+
     fn origins(&self) -> usize {
         self.profile.zones().len()
     }

@@ -19,10 +19,12 @@ mod sample;
 mod scorer;
 mod standard;
 mod train;
+mod train_device;
 mod trainer;
 
 pub use features::{PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, ShardFeatures};
 pub use host_affinity::HostAffinityModel;
 pub use model_file::{ModelFileError, TrainedModel, TrainingMetrics, TrainingSpan};
 pub use scorer::{Scorer, ScorerError, ScorerWeights};
-pub use train::{TrainConfig, TrainError, train};
+pub use train::{TrainConfig, TrainError, TrainingSet, train};
+pub use train_device::TrainDevice;

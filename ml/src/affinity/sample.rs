@@ -4,14 +4,14 @@ use placement::{ShardId, Zone};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::features::{ShardFeatures, features_of};
+use super::features::{ShardFeatures, features_of, rate_features_of};
 use crate::profile::{AccessProfile, WindowLength};
 use crate::window::WindowCounts;
 
 /// One shard before one window.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// What was known before it.
+    /// What was known before it; without the pairs where there were no accesses, for then there is no share to learn.
     pub(crate) features: ShardFeatures,
     /// Accesses in it by origin.
     pub(crate) counts: Vec<f32>,
@@ -76,7 +76,13 @@ fn draw(
             .map_or(0.0, |count| count.accesses() as f32)
     };
     let counts = profile.zones().zones().iter().map(accesses).collect();
-    let features = features_of(profile, shard, window.window)?;
+    let features = match idle {
+        true => ShardFeatures {
+            pairs: Vec::new(),
+            rate: rate_features_of(profile, shard, window.window)?,
+        },
+        false => features_of(profile, shard, window.window)?,
+    };
     Some(Sample {
         features,
         counts,

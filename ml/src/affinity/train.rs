@@ -16,6 +16,7 @@ use super::calibration::{Calibration, calibrate, negative_log_likelihood};
 use super::features::{PAIR_FEATURE_NAMES, PAIR_FEATURES};
 use super::model_file::{TrainedModel, TrainingMetrics, TrainingSpan};
 use super::sample::{Sample, Sampling, samples_of};
+use super::train_device::TrainDevice;
 use super::trainer::Trainer;
 use crate::profile::WindowLength;
 use crate::window::WindowCounts;
@@ -43,6 +44,8 @@ pub struct TrainConfig {
     pub without: Vec<String>,
     /// One idle (shard, window) in this many is kept for the rate, at least 1.
     pub idle_keep: u32,
+    /// Where burn computes.
+    pub device: TrainDevice,
 }
 
 impl Default for TrainConfig {
@@ -57,6 +60,7 @@ impl Default for TrainConfig {
             horizon_windows: 1,
             without: Vec::new(),
             idle_keep: 4,
+            device: TrainDevice::Cpu,
         }
     }
 }
@@ -86,6 +90,14 @@ pub enum TrainError {
         /// Its name.
         name: String,
     },
+    /// This build cannot train on the device.
+    #[error("this build of godwit has no support for {device}; build it with the feature {feature:?}")]
+    NoDevice {
+        /// The device wanted.
+        device: TrainDevice,
+        /// The cargo feature that it takes.
+        feature: &'static str,
+    },
     /// The loss left the range of numbers.
     #[error("the loss is no longer finite in epoch {epoch}; a smaller learning rate may help")]
     Diverged {
@@ -103,7 +115,63 @@ pub fn train(
     length: WindowLength,
     config: &TrainConfig,
 ) -> Result<TrainedModel, TrainError> {
-    check(config)?;
+    TrainingSet::new(windows, zones, length, config)?.train(config)
+}
+
+/// What models are trained on: read off the windows once, for any number of seeds.
+#[derive(Clone, Debug)]
+pub struct TrainingSet {
+    samples: Vec<Sample>,
+    origins: usize,
+    span: TrainingSpan,
+}
+
+impl TrainingSet {
+    /// Reads consecutive windows. Of the configuration it takes the warm-up, the horizon, how many idle samples stay,
+    /// and the seed that draws them.
+    pub fn new(
+        windows: &[WindowCounts],
+        zones: &[Zone],
+        length: WindowLength,
+        config: &TrainConfig,
+    ) -> Result<Self, TrainError> {
+        check(config)?;
+        let samples = sampled(windows, zones, length, config)?;
+        Ok(Self {
+            samples,
+            origins: zones.len(),
+            span: TrainingSpan::of(windows, length, config),
+        })
+    }
+
+    /// Trains one model. The configuration's warm-up, horizon and idle samples are those of the set.
+    pub fn train(&self, config: &TrainConfig) -> Result<TrainedModel, TrainError> {
+        check(config)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let (fit, held) = self
+            .samples
+            .split_at(self.samples.len() - self.samples.len() / CALIBRATION_PART);
+        let device = config.device.open()?;
+        let scorer = Trainer::new(fit, self.origins, config, device).run(&mut rng)?;
+        let calibration = calibrate(&scorer, held);
+        let span = TrainingSpan {
+            seed: config.seed,
+            ..self.span.clone()
+        };
+        Ok(TrainedModel::new(
+            scorer.with_temperature(calibration.temperature),
+            span,
+            metrics_of(held, calibration, fit.len()),
+        ))
+    }
+}
+
+fn sampled(
+    windows: &[WindowCounts],
+    zones: &[Zone],
+    length: WindowLength,
+    config: &TrainConfig,
+) -> Result<Vec<Sample>, TrainError> {
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     let sampling = Sampling {
         zones,
@@ -120,16 +188,7 @@ pub fn train(
             wanted: ACTIVE_SAMPLES_MIN,
         });
     }
-    let (fit, held) = samples.split_at(samples.len() - samples.len() / CALIBRATION_PART);
-    let scorer = Trainer::new(fit, zones.len(), config).run(&mut rng)?;
-    let calibration = calibrate(&scorer, held);
-    let metrics = metrics_of(held, calibration, fit.len());
-    let span = TrainingSpan::of(windows, length, config);
-    Ok(TrainedModel::new(
-        scorer.with_temperature(calibration.temperature),
-        span,
-        metrics,
-    ))
+    Ok(samples)
 }
 
 fn check(config: &TrainConfig) -> Result<(), TrainError> {

@@ -31,7 +31,13 @@ pub(crate) struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    pub(crate) fn new(samples: &'a [Sample], origins: usize, config: &'a TrainConfig) -> Self {
+    /// `device` computes without gradients; the trainer adds them.
+    pub(crate) fn new(
+        samples: &'a [Sample],
+        origins: usize,
+        config: &'a TrainConfig,
+        device: Device,
+    ) -> Self {
         let pair_rows = samples
             .iter()
             .flat_map(|sample| sample.features.pairs.chunks_exact(PAIR_FEATURES));
@@ -42,7 +48,7 @@ impl<'a> Trainer<'a> {
             pair,
             rate: Standard::of(rate_rows, RATE_FEATURES),
             weight_max: percentile_of_active(samples),
-            device: Device::flex().autodiff(),
+            device: device.autodiff(),
             samples,
             origins,
             config,
@@ -84,7 +90,12 @@ impl<'a> Trainer<'a> {
 
     fn loss(&self, network: &AffinityNetwork, batch: &[usize]) -> Tensor<1> {
         let samples: Vec<&Sample> = batch.iter().map(|at| &self.samples[*at]).collect();
-        self.share_loss(network, &samples) + self.rate_loss(network, &samples).mul_scalar(RATE_LOSS_WEIGHT)
+        let rate_loss = self.rate_loss(network, &samples).mul_scalar(RATE_LOSS_WEIGHT);
+        let active: Vec<&Sample> = samples.into_iter().filter(|sample| sample.accesses() > 0.0).collect();
+        match active.is_empty() {
+            true => rate_loss,
+            false => self.share_loss(network, &active) + rate_loss,
+        }
     }
 
     fn share_loss(&self, network: &AffinityNetwork, samples: &[&Sample]) -> Tensor<1> {
@@ -222,7 +233,7 @@ mod tests {
     fn the_exported_scorer_agrees_with_burn() {
         let samples = samples(3);
         let config = config();
-        let trainer = Trainer::new(&samples, 3, &config);
+        let trainer = Trainer::new(&samples, 3, &config, Device::flex());
         let network = AffinityNetwork::new(8, &mut ChaCha8Rng::seed_from_u64(5), &trainer.device);
         let scorer = Scorer::new(trainer.weights_of(&network)).unwrap();
         for sample in &samples[..50] {
@@ -250,7 +261,7 @@ mod tests {
     fn training_finds_the_feature_that_decides() {
         let (fit, held) = (samples(1), samples(2));
         let config = config();
-        let scorer = Trainer::new(&fit, 3, &config)
+        let scorer = Trainer::new(&fit, 3, &config, Device::flex())
             .run(&mut ChaCha8Rng::seed_from_u64(config.seed))
             .unwrap();
         let right = |sample: &&Sample| {
@@ -278,7 +289,7 @@ mod tests {
             },
         );
         let run = |seed| {
-            Trainer::new(&samples, 3, &config)
+            Trainer::new(&samples, 3, &config, Device::flex())
                 .run(&mut ChaCha8Rng::seed_from_u64(seed))
                 .unwrap()
         };
@@ -294,7 +305,7 @@ mod tests {
             without: vec![name],
             ..config()
         };
-        let scorer = Trainer::new(&samples, 3, &config)
+        let scorer = Trainer::new(&samples, 3, &config, Device::flex())
             .run(&mut ChaCha8Rng::seed_from_u64(1))
             .unwrap();
         let mut changed = samples[0].features.clone();
