@@ -180,7 +180,9 @@ impl Cluster {
 
     /// Not where the placement group would be lost as well: nobody could declare anything.
     fn lose(&mut self, shard: ShardId) {
-        let known = self.placement.shard(shard).expect("a shard");
+        let Some(known) = self.placement.shard(shard) else {
+            return;
+        };
         let voters: Vec<HostId> = known.voters().map(|(_, host)| host).collect();
         let doomed = &voters[..voters.len() / 2 + 1];
         let rest = self
