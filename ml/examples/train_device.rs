@@ -162,7 +162,9 @@ impl Study {
     /// Every shard's shares by zone in the first window that was not trained on.
     fn scores(&self, model: &TrainedModel) -> Vec<f32> {
         let mut forecaster = HostAffinityModel::new(model.clone(), &self.zones);
-        self.training().iter().for_each(|window| forecaster.observe(window));
+        self.training()
+            .iter()
+            .for_each(|window| forecaster.observe(window));
         let forecast = forecaster.forecast(self.from);
         let share = |shard: &ShardId, zone: &Zone| {
             let ppm = forecast.shards[shard].shares.get(zone).copied().unwrap_or(0);

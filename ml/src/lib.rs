@@ -22,8 +22,8 @@ mod zone_map;
 pub use access_log::{AccessLogEntry, AccessLogError, AccessLogReader, COLUMNS};
 pub use affinity::{
     HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, Scorer, ScorerError,
-    ScorerWeights, ShardFeatures, TrainConfig, TrainDevice, TrainError, TrainedModel, TrainingMetrics, TrainingSet,
-    TrainingSpan, train,
+    ScorerWeights, ShardFeatures, TrainConfig, TrainDevice, TrainError, TrainedModel, TrainingMetrics,
+    TrainingSet, TrainingSpan, train,
 };
 pub use baselines::{
     Ewma, HourOfDay, LastAccess, LastWindow, Rule, RuleForecaster, SeasonalNaive, StaticHash, StaticMajority,

@@ -52,8 +52,8 @@ pub use migration::{
     ProposalKind, Reasons, STEPS_MAX, SplitPlan, Step,
 };
 pub use model::{
-    AFFINITY_TOTAL_PPM, Admission, Affinity, Epoch, Host, HostAffinityScores, HostState, KeyRange,
-    ObservedHome, Replica, Role, SHARD_CHANGES_MAX, Shard, ShardChange,
+    AFFINITY_TOTAL_PPM, Admission, Affinity, Epoch, FirstRange, Host, HostAffinityScores, HostState,
+    KeyRange, ObservedHome, Replica, Role, SHARD_CHANGES_MAX, Shard, ShardChange,
 };
 pub use procedure::{
     Action, Fenced, HostView, LeaderView, Membership, Observation, Pacer, ReplicaProgress, next_actions,

@@ -209,9 +209,30 @@ pub struct Shard {
     pub changes: Vec<ShardChange>,
     /// Changes ever made.
     pub changes_total: u64,
+    /// The range that its log began with, where it has another by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstRange>,
+}
+
+/// The range that a shard's log began with: a replica that is sent the log from its beginning must begin with it, too, or
+/// it would refuse what was written outside the present range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstRange {
+    /// The keys.
+    pub range: KeyRange,
+    /// Their version.
+    pub generation: u64,
 }
 
 impl Shard {
+    /// The range with which a new, empty replica begins.
+    pub fn first_range(&self) -> FirstRange {
+        self.first.clone().unwrap_or_else(|| FirstRange {
+            range: self.range.clone(),
+            generation: self.epoch.generation,
+        })
+    }
+
     /// The voters, in order of id.
     pub fn voters(&self) -> impl Iterator<Item = (ReplicaId, HostId)> + '_ {
         self.replicas

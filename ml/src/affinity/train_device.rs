@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn a_build_without_the_feature_names_it() {
         let error = TrainDevice::Gpu.open().err().map(|error| error.to_string());
-        let expected = "this build of godwit has no support for the graphics card; build it with the feature \"gpu\"";
+        let expected =
+            "this build of godwit has no support for the graphics card; build it with the feature \"gpu\"";
         assert_eq!(error.as_deref(), Some(expected));
     }
 }

@@ -91,7 +91,10 @@ impl<'a> Trainer<'a> {
     fn loss(&self, network: &AffinityNetwork, batch: &[usize]) -> Tensor<1> {
         let samples: Vec<&Sample> = batch.iter().map(|at| &self.samples[*at]).collect();
         let rate_loss = self.rate_loss(network, &samples).mul_scalar(RATE_LOSS_WEIGHT);
-        let active: Vec<&Sample> = samples.into_iter().filter(|sample| sample.accesses() > 0.0).collect();
+        let active: Vec<&Sample> = samples
+            .into_iter()
+            .filter(|sample| sample.accesses() > 0.0)
+            .collect();
         match active.is_empty() {
             true => rate_loss,
             false => self.share_loss(network, &active) + rate_loss,

@@ -36,6 +36,7 @@ impl Shard {
             home_window: None,
             changes: Vec::new(),
             changes_total: 0,
+            first: None,
         }
     }
 }

@@ -53,6 +53,7 @@ impl Placement {
         let Some(parent) = self.shards.get_mut(&migration.shard) else {
             return;
         };
+        parent.first = Some(parent.first_range());
         let range = KeyRange {
             start: plan.at.clone(),
             end: parent.range.end.replace(plan.at.clone()),

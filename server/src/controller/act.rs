@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use placement::{
-    Action, Command, HostId, Migration, MigrationId, MigrationState, Pacer, Placed, ReplicaId, ShardId,
-    SplitPlan,
+    Action, Command, FirstRange, HostId, Migration, MigrationId, MigrationState, Pacer, Placed, ReplicaId,
+    ShardId, SplitPlan,
 };
 use storage::seeded_bug;
 
@@ -206,13 +206,14 @@ impl Controller {
         let order = {
             let state = self.local.machine.state();
             let known = state.shard(shard).ok_or_else(|| format!("no shard {shard}"))?;
+            let FirstRange { range, generation } = known.first_range();
             CreateReplicaOrder {
                 order: self.order(host),
                 shard_id: shard.0,
                 replica_id: replica.0,
-                start: known.range.start.clone().into(),
-                end: known.range.end.clone().map(Into::into),
-                r#gen: known.epoch.generation,
+                start: range.start.into(),
+                end: range.end.map(Into::into),
+                r#gen: generation,
                 successor_of: None,
             }
         };

@@ -149,6 +149,20 @@ async fn a_new_shard_moves_and_survives_a_power_cut() {
     assert_eq!(reply.refused, "");
     assert_eq!(cluster.wait_for(reply.migration_id).await.state, "Done");
     check_all(&client, &acknowledged).await;
+    // So do the old shard's: a new replica reads the log from before the split.
+    let held: Vec<u64> = parent.replicas.iter().map(|replica| replica.host_id).collect();
+    let request = MoveReplicaRequest {
+        shard_id: parent.shard_id,
+        from_host: parent.home,
+        to_host: (1..=4).find(|host| !held.contains(host)).unwrap(),
+        reason: "test".into(),
+    };
+    let reply = cluster.admin().move_replica(request).await.unwrap();
+    assert_eq!(reply.refused, "");
+    assert_eq!(cluster.wait_for(reply.migration_id).await.state, "Done");
+    // It leads afterwards, as the one did that it took over from.
+    cluster.wait_until_settled(2).await;
+    check_all(&client, &acknowledged).await;
     for host in &mut cluster.hosts {
         host.kill();
     }
