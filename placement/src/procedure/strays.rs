@@ -1,4 +1,4 @@
-//! Debris: replicas that exist without being wanted.
+//! Debris: replicas that exist without being wanted; and replicas that are wanted, and that a split did not make.
 //!
 //! An order that was delayed until after its migration ended can leave a learner or an empty replica behind. While a
 //! shard has no migration under way, everything that the log does not know is debris, because a member enters the log's
@@ -7,7 +7,8 @@
 use super::actions::Action;
 use super::observation::Observation;
 use crate::ids::ReplicaId;
-use crate::migration::MigrationState;
+use crate::migration::{MigrationState, Placed};
+use crate::model::Shard;
 use crate::state::Placement;
 
 /// Orders that clear a shard's debris away; empty while a migration is under way or the leader is not known.
@@ -42,5 +43,30 @@ pub fn strays(placement: &Placement, observation: &Observation) -> Vec<Action> {
         host,
         replica: *replica,
     });
-    learners.chain(orphans).collect()
+    let late = late_successors(placement, shard, observation);
+    learners.chain(orphans).chain(late).collect()
+}
+
+/// Members of a shard that came from a split, on hosts that were lost when the split ended and are back without them. A
+/// host that passed the split in a snapshot never makes its replica by itself; as long as it may, it refuses.
+fn late_successors<'a>(
+    placement: &'a Placement,
+    shard: &'a Shard,
+    observation: &'a Observation,
+) -> impl Iterator<Item = Action> + 'a {
+    let ended = placement
+        .migrations()
+        .values()
+        .filter(|migration| migration.state == MigrationState::Done);
+    let plans = ended.filter_map(|migration| migration.split.as_ref());
+    let successors = plans
+        .filter(|plan| plan.shard == shard.id)
+        .flat_map(|plan| &plan.successors);
+    let is_missing = |made: Placed| {
+        let is_member = shard.replicas.contains_key(&made.replica);
+        let host = observation.hosts.get(&made.host);
+        is_member && host.is_some() && !observation.exists(made) && !observation.is_destroyed(made)
+    };
+    let missing = successors.filter(move |(_, made)| is_missing(**made));
+    missing.map(|(of, made)| Action::CreateSuccessor { of: *of, made: *made })
 }

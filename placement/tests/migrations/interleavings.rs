@@ -322,12 +322,28 @@ impl Cluster {
         let wanted = repairs(&self.placement, self.now_ms)
             .into_iter()
             .map(|proposal| format!("{proposal:?}"));
+        let groups = self.groups.iter().map(|(id, group)| {
+            let copies = group.copies.iter().map(|(replica, copy)| {
+                let fenced = if group.fenced.contains(replica) {
+                    " fenced"
+                } else {
+                    ""
+                };
+                format!("{replica}@{} {}{fenced}", copy.host, copy.matched)
+            });
+            let copies: Vec<String> = copies.collect();
+            let leader = group
+                .leader
+                .map_or("nobody".to_owned(), |leader| leader.to_string());
+            format!("group {id}: {leader} leads; {}", copies.join(", "))
+        });
         let orders = self.orders.iter().map(|order| format!("{order:?}"));
         trace
             .iter()
             .cloned()
             .chain(hosts)
             .chain(shards)
+            .chain(groups)
             .chain(wanted)
             .chain(orders)
             .collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use placement::{Command, HostId, HostState, Origin, Shard, ShardId};
+use placement::{Action, Command, HostId, HostState, Migration, Origin, Shard, ShardId};
 
 use super::{Controller, write};
 use crate::control::{InitializeGroupOrder, PlacementMember};
@@ -204,10 +204,20 @@ impl Controller {
             let decided_on = observation.membership_index().unwrap_or(0);
             for action in actions {
                 tracing::info!(%shard, ?action, "clearing debris");
-                if let Err(reason) = self.carry_out(shard, None, &action, decided_on).await {
+                let split = self.split_behind(shard, &action);
+                if let Err(reason) = self.carry_out(shard, split.as_ref(), &action, decided_on).await {
                     tracing::debug!(%shard, reason, "debris is still there");
                 }
             }
         }
+    }
+
+    /// The split that a late replica of a new shard comes from.
+    fn split_behind(&self, shard: ShardId, action: &Action) -> Option<Migration> {
+        let is_late = matches!(action, Action::CreateSuccessor { .. });
+        let state = self.local.machine.state();
+        let mut splits = state.migrations().values().filter(|_| is_late);
+        let made = |migration: &&Migration| migration.split.as_ref().is_some_and(|plan| plan.shard == shard);
+        splits.find(made).cloned()
     }
 }
