@@ -7,18 +7,24 @@
 use super::actions::Action;
 use super::observation::Observation;
 use crate::ids::ReplicaId;
-use crate::migration::{MigrationState, Placed};
+use crate::migration::{MigrationKind, MigrationState, Placed};
 use crate::model::Shard;
 use crate::state::Placement;
 
-/// Orders that clear a shard's debris away; empty while a migration is under way or the leader is not known.
+/// Orders that clear a shard's debris away; none while a migration is under way or the leader is not known, but for what
+/// a split waits for.
 pub fn strays(placement: &Placement, observation: &Observation) -> Vec<Action> {
     let Some(shard) = placement.shard(observation.shard).filter(|shard| shard.ready) else {
         return Vec::new();
     };
     let active = shard.active.and_then(|id| placement.migration(id));
-    if active.is_some_and(|migration| migration.state != MigrationState::Proposed) {
-        return Vec::new();
+    match active.filter(|migration| migration.state != MigrationState::Proposed) {
+        // A split waits for replicas that are made of those of this shard, so these are made first.
+        Some(migration) if migration.kind == MigrationKind::Split => {
+            return late_successors(placement, shard, observation).collect();
+        }
+        Some(_) => return Vec::new(),
+        None => {}
     }
     let Some(leader) = observation.current_leader(shard) else {
         return Vec::new();
