@@ -149,9 +149,9 @@ fn the_halves_go_on_where_the_whole_was() {
         page.changes.into_iter().map(|pair| pair.key).collect::<Vec<_>>()
     };
     assert_eq!(changed(&child), ["n", "m"]);
-    assert_eq!(changed(&parent), [Bytes::new(); 0]);
+    assert_eq!(changed(&parent), Vec::<Bytes>::new());
     assert_eq!(child.lease(5, 9).0.unwrap().1, ["n"]);
-    assert_eq!(parent.lease(5, 9).0.unwrap().1, [Bytes::new(); 0]);
+    assert_eq!(parent.lease(5, 9).0.unwrap().1, Vec::<Bytes>::new());
 }
 
 #[test]
