@@ -103,7 +103,8 @@ async fn ask_for_home(name: &str, field: &Field<'_>, shard_id: u64, to_host: u64
     reply.refused.is_empty().then_some(reply.migration_id)
 }
 
-/// Asks for a random shard to be split where its data has two halves. It happened if it was accepted.
+/// Asks for a random shard to be split. Keys that a transaction takes together begin with the same byte and stay together.
+/// It happened if it was accepted.
 async fn split(name: &str, field: &Field<'_>, layout: &Layout) -> bool {
     if layout.shards.len() >= SHARDS_MAX {
         return false;
@@ -111,10 +112,16 @@ async fn split(name: &str, field: &Field<'_>, layout: &Layout) -> bool {
     let Some(shard) = field.pick(&layout.shards) else {
         return false;
     };
-    field.begin(name, vec![format!("s{}", shard.shard_id)]);
+    let first = shard.start.first().copied().unwrap_or(0);
+    let end = shard.end.first().copied().unwrap_or(u8::MAX);
+    let keys: Vec<u8> = (first..end).skip(1).collect();
+    let Some(at) = field.pick(&keys) else {
+        return false;
+    };
+    field.begin(name, vec![format!("s{}", shard.shard_id), format!("{at:02x}")]);
     let request = SplitShardRequest {
         shard_id: shard.shard_id,
-        at: Default::default(),
+        at: vec![at].into(),
         reason: format!("jepsen: {name}"),
     };
     let Ok(admin) = field.cluster.admin() else {

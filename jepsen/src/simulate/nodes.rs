@@ -262,11 +262,18 @@ impl Operator {
         }
     }
 
-    /// Whether the split was accepted; where the shard's data has two halves.
-    async fn split(&self, shard: &ShardStatus) -> bool {
+    /// Whether the split was accepted. Keys that a transaction takes together begin with the same byte and stay together.
+    async fn split(&mut self, shard: &ShardStatus) -> bool {
+        let first = shard.start.first().copied().unwrap_or(0);
+        let end = shard.end.first().copied().unwrap_or(u8::MAX);
+        let between = u64::from(end.saturating_sub(first)).saturating_sub(1);
+        if between == 0 {
+            return false;
+        }
+        let at = first.saturating_add(1 + self.chance.below(between) as u8);
         let request = SplitShardRequest {
             shard_id: shard.shard_id,
-            at: Default::default(),
+            at: vec![at].into(),
             reason: "the schedule".into(),
         };
         self.admin
