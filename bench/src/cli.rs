@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bench::compare::Matrix;
 use bench::failover::Loss;
 use bench::peer::Route;
+use bench::placement::ShardMap;
 use bench::workload::{Keys, Kind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Shows where the time of an operation goes, and what many of them share.
     Profile(ProfileArgs),
+    /// Compares placement policies on access traces with each other and with the optimum.
+    Placement(PlacementArgs),
     /// Makes the load that standard input tells of: the other commands start it.
     #[command(hide = true)]
     Load,
@@ -215,6 +218,57 @@ pub(crate) struct ProfileArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) measurement: MeasurementArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlacementArgs {
+    /// A folder with a subfolder for each trace: `trace.csv.zst` or `trace.csv`, and `origins.csv`. Otherwise
+    /// `shared/traces`, `../shared/traces` or `traces`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) traces: Option<PathBuf>,
+    /// Trains on the traces of the same names in this folder, and scores all that comes after; otherwise the first half
+    /// of each trace trains and the second half is scored.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) train: Option<PathBuf>,
+    /// Only traces whose names contain one of these.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) map: Vec<ShardMap>,
+    /// Hours of a window.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) window_h: Vec<u64>,
+    /// Models trained for each cut, each from its own seed.
+    #[arg(long)]
+    pub(crate) seeds: Option<u64>,
+    /// What a move costs, in remote accesses.
+    #[arg(long, value_delimiter = ',', default_values_t = [0.05, 0.25, 1.0, 4.0])]
+    pub(crate) cost: Vec<f64>,
+    /// Passes over the samples of a training.
+    #[arg(long)]
+    pub(crate) epochs: Option<usize>,
+    /// One seed and two passes.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Cuts measured at a time.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) threads: usize,
+    /// Writes the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes a page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+impl PlacementArgs {
+    pub(crate) fn seeds(&self) -> u64 {
+        self.seeds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    pub(crate) fn epochs(&self) -> usize {
+        self.epochs.unwrap_or(if self.quick { 2 } else { 6 })
+    }
 }
 
 impl CompareArgs {

@@ -9,6 +9,7 @@ pub mod failover;
 pub mod load;
 pub mod migrate;
 pub mod peer;
+pub mod placement;
 pub mod process;
 pub mod profile;
 pub mod restart;

@@ -9,6 +9,7 @@ use bench::compare::{Options, compare, render_page};
 use bench::failover::failover;
 use bench::migrate::{MigrateOptions, migrate};
 use bench::peer::{Etcd, Godwit, Peer, Route};
+use bench::placement::{PlacementOptions, default_traces, placement};
 use bench::profile::{ProfileOptions, profile, render};
 use bench::restart::{RestartOptions, restart};
 use bench::scale::{ScaleOptions, scale};
@@ -17,7 +18,8 @@ use clap::Parser;
 use serde::Serialize;
 
 use cli::{
-    Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, ProfileArgs, RestartArgs, ScaleArgs, WatchArgs,
+    Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, PlacementArgs, ProfileArgs, RestartArgs, ScaleArgs,
+    WatchArgs,
 };
 
 /// Where one dimension of a scale varies, the other has this.
@@ -55,6 +57,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(args) => migrated(&args).await,
         Command::Watch(args) => watched(&args).await,
         Command::Profile(args) => profiled(&args).await,
+        Command::Placement(args) => placed(&args),
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
     }
@@ -181,6 +184,27 @@ async fn profiled(args: &ProfileArgs) -> anyhow::Result<()> {
         std::fs::write(file, page)?;
     }
     write_json(args.measurement.json.as_deref(), &profile)
+}
+
+fn placed(args: &PlacementArgs) -> anyhow::Result<()> {
+    let options = PlacementOptions {
+        traces: args.traces.clone().unwrap_or_else(default_traces),
+        train: args.train.clone(),
+        only: args.only.clone(),
+        maps: args.map.clone(),
+        windows_h: args.window_h.clone(),
+        seeds: args.seeds(),
+        costs: args.cost.clone(),
+        epochs: args.epochs(),
+        threads: args.threads,
+    };
+    let report = placement(&options, |done| eprintln!("{done}"))?;
+    print!("{report}");
+    write_json(args.json.as_deref(), &report)?;
+    if let Some(file) = &args.html {
+        std::fs::write(file, bench::placement::render_page(&report))?;
+    }
+    Ok(())
 }
 
 fn write_json(file: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {

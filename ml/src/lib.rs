@@ -4,7 +4,8 @@
 //! [`Forecaster`] observes them one by one and forecasts the next window; the forecast leaves this crate as integers
 //! (`placement::planner::Forecast`). The forecasters are the simple rules ([`Ewma`], [`HourOfDay`] and others) and
 //! [`HostAffinityModel`], which [`train`] fits with burn. [`partition`] cuts keys into shards, and [`replay`] scores a
-//! policy offline on windows that have passed.
+//! policy offline on windows that have passed; [`run_tournament`] plays many, with what moves cost and the time they
+//! take.
 //!
 //! What it does not know: hosts, Raft, the wall clock, where files come from. Zones are labels; time is the log's;
 //! chance comes from a seed that is handed in. Nothing that is replicated depends on a float made here.
@@ -28,7 +29,12 @@ pub use affinity::{
 pub use baselines::{
     Ewma, HourOfDay, LastAccess, LastWindow, Rule, RuleForecaster, SeasonalNaive, StaticHash, StaticMajority,
 };
-pub use evaluate::{Objective, ReplayConfig, ReplayScore, Voters, replay, replay_oracle};
+pub use evaluate::field;
+pub use evaluate::{
+    CalibrationScore, Cell, Contender, Forecasts, Ground, HeadRoom, HeadRoomScore, Ledger,
+    MOVE_DELAY_WINDOWS, Mixture, Mover, Objective, ReplayConfig, ReplayScore, Standing, Standings,
+    Tournament, Voters, head_room, optimum, replay, replay_oracle, run_tournament, run_tournament_observed,
+};
 pub use forecaster::{Expectation, Forecaster, shares_ppm};
 pub use partition::{KeyLoad, KeyRanges};
 pub use profile::{Counts, WindowLength};

@@ -58,6 +58,13 @@ struct Line {
     lon: f64,
 }
 
+#[derive(Deserialize)]
+struct Place {
+    origin: String,
+    lat: f64,
+    lon: f64,
+}
+
 impl ZoneMap {
     /// Reads a zone file.
     pub fn read(reader: impl Read) -> Result<Self, ZoneMapError> {
@@ -71,6 +78,29 @@ impl ZoneMap {
             };
             map.insert(line.map_err(|error| failed(error.to_string()))?)
                 .map_err(failed)?;
+        }
+        Ok(map)
+    }
+
+    /// Reads a file of origins that are zones and regions of their own: CSV with the columns `origin,lat,lon`; further
+    /// columns are not read.
+    pub fn of_origins(reader: impl Read) -> Result<Self, ZoneMapError> {
+        let mut map = Self::default();
+        let mut csv = csv::Reader::from_reader(reader);
+        for (at, place) in csv.deserialize::<Place>().enumerate() {
+            let failed = |reason| ZoneMapError::Line {
+                line: at as u64 + 2,
+                reason,
+            };
+            let place = place.map_err(|error| failed(error.to_string()))?;
+            map.insert(Line {
+                zone: place.origin.clone(),
+                region: place.origin.clone(),
+                origin: place.origin,
+                lat: place.lat,
+                lon: place.lon,
+            })
+            .map_err(failed)?;
         }
         Ok(map)
     }
@@ -157,6 +187,15 @@ mod tests {
         assert_eq!(map.rtt_matrix_micros(), vec![vec![500, far], vec![far, 500]]);
         assert_eq!(map.zone_of("jfk"), Some(&a));
         assert_eq!(map.zone_of("r9"), None);
+    }
+
+    #[test]
+    fn origins_may_be_zones_of_their_own() {
+        let text = "origin,lat,lon,more\nb,0,0,x y\na,0,1,z\n";
+        let map = ZoneMap::of_origins(text.as_bytes()).unwrap();
+        assert_eq!(map.zones(), [Zone::from("a"), Zone::from("b")]);
+        assert_eq!(map.zone_of("a"), Some(&Zone::from("a")));
+        assert_eq!(map.site(&Zone::from("b")).unwrap().region, "b");
     }
 
     #[test]

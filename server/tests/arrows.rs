@@ -19,7 +19,7 @@ fn allowed() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
             "jepsen",
             BTreeSet::from(["storage", "placement", "raft", "client", "server"]),
         ),
-        ("bench", BTreeSet::from(["client", "server"])),
+        ("bench", BTreeSet::from(["client", "server", "ml", "placement"])),
     ])
 }
 

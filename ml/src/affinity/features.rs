@@ -10,6 +10,7 @@ use placement::{ShardId, WindowId};
 use crate::profile::{
     AccessProfile, Counts, DecayedCounts, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory,
 };
+use crate::window::WindowCounts;
 
 /// Names of the features of a pair, in order.
 pub const PAIR_FEATURE_NAMES: [&str; PAIR_FEATURES] = [
@@ -72,6 +73,17 @@ pub(crate) fn features_of(
         pairs: reader.pairs(),
         rate: reader.rate(),
     })
+}
+
+/// The features of a window's shards before it, with their accesses in it by the origin's number. Shards without
+/// history are left out, and so are origins that are not known yet.
+pub(crate) fn seen_in(profile: &AccessProfile, window: &WindowCounts) -> Vec<(ShardFeatures, Vec<f32>)> {
+    let seen = window.shards.iter().filter_map(|(shard, by_zone)| {
+        let accesses = |zone| by_zone.get(zone).map_or(0.0, |count| count.accesses() as f32);
+        let counts = profile.zones().zones().iter().map(accesses).collect();
+        Some((features_of(profile, *shard, window.window)?, counts))
+    });
+    seen.collect()
 }
 
 /// Reads the features of a shard's rate alone.

@@ -3,8 +3,9 @@
 use placement::planner::Forecast;
 use placement::{ShardId, WindowId, Zone};
 
-use super::features::features_of;
+use super::features::{features_of, seen_in};
 use super::model_file::TrainedModel;
+use super::recalibration::Recalibration;
 use crate::forecaster::{Expectation, Forecaster};
 use crate::profile::{AccessProfile, WindowLength};
 use crate::window::WindowCounts;
@@ -15,6 +16,7 @@ pub struct HostAffinityModel {
     name: String,
     model: TrainedModel,
     profile: AccessProfile,
+    recalibration: Recalibration,
 }
 
 impl HostAffinityModel {
@@ -25,6 +27,7 @@ impl HostAffinityModel {
             name: model.version(),
             model,
             profile: AccessProfile::new(zones, length),
+            recalibration: Recalibration::default(),
         }
     }
 
@@ -33,11 +36,17 @@ impl HostAffinityModel {
         &self.model
     }
 
+    /// Whether a window is one ahead, as the model forecasts, and after those that it was trained on.
+    fn is_news(&self, window: WindowId) -> bool {
+        let span = self.model.span();
+        span.horizon_windows == 1 && self.profile.length().start_ms(window) >= span.to_ms
+    }
+
     fn expectation(&self, shard: ShardId, window: WindowId) -> Option<Expectation> {
         let features = features_of(&self.profile, shard, window)?;
         let scorer = self.model.scorer();
         Some(Expectation {
-            shares: scorer.shares(&features),
+            shares: self.recalibration.shares(scorer, &features),
             accesses: scorer.rate(&features),
             read_share: self.profile.shards().get(&shard)?.read_share(),
             uncertainty: self.model.metrics().ece,
@@ -51,6 +60,13 @@ impl Forecaster for HostAffinityModel {
     }
 
     fn observe(&mut self, counts: &WindowCounts) {
+        if self.is_news(counts.window) {
+            let seen = seen_in(&self.profile, counts);
+            let seen = seen
+                .iter()
+                .map(|(features, counts)| (features, counts.as_slice()));
+            self.recalibration.learn(self.model.scorer(), seen);
+        }
         self.profile.observe(counts);
     }
 

@@ -15,6 +15,7 @@ mod features;
 mod host_affinity;
 mod model_file;
 mod network;
+mod recalibration;
 mod sample;
 mod scorer;
 mod standard;
@@ -23,8 +24,10 @@ mod train_device;
 mod trainer;
 
 pub use features::{PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, ShardFeatures};
+pub(crate) use features::{features_of, seen_in};
 pub use host_affinity::HostAffinityModel;
 pub use model_file::{ModelFileError, TrainedModel, TrainingMetrics, TrainingSpan};
+pub(crate) use recalibration::Recalibration;
 pub use scorer::{Scorer, ScorerError, ScorerWeights};
 pub use train::{TrainConfig, TrainError, TrainingSet, train};
 pub use train_device::TrainDevice;

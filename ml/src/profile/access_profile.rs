@@ -41,19 +41,30 @@ impl AccessProfile {
         if self.ended.is_some_and(|ended| window.window <= ended) {
             return;
         }
+        let mut last_origins: BTreeMap<ShardId, usize> = BTreeMap::new();
+        for touch in &window.trail {
+            last_origins.insert(touch.shard, self.zones.intern(&touch.origin));
+        }
         for (shard, by_zone) in &window.shards {
-            self.observe_shard(window.window, *shard, by_zone);
+            self.observe_shard(window.window, *shard, by_zone, last_origins.get(shard).copied());
         }
         self.follow(window);
         self.ended = Some(window.window);
     }
 
-    fn observe_shard(&mut self, window: WindowId, shard: ShardId, by_zone: &BTreeMap<Zone, OriginCount>) {
+    fn observe_shard(
+        &mut self,
+        window: WindowId,
+        shard: ShardId,
+        by_zone: &BTreeMap<Zone, OriginCount>,
+        last_origin: Option<usize>,
+    ) {
         let counts = numbered(by_zone, &mut self.zones);
         let history = self.shards.entry(shard).or_default();
         self.global
             .observe(window, &counts, history.last_origin, self.length);
         history.observe(window, &counts, self.zones.len(), self.length);
+        history.last_origin = last_origin.or(history.last_origin);
         history.reads += by_zone.values().map(|count| count.reads as f32).sum::<f32>();
     }
 

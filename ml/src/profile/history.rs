@@ -25,7 +25,7 @@ pub(crate) struct ShardHistory {
     pub(crate) last: Counts,
     /// Which window that was.
     pub(crate) last_window: Option<WindowId>,
-    /// The origin with most accesses then.
+    /// The origin of the last access then; the one with most accesses where no trail tells which came last.
     pub(crate) last_origin: Option<usize>,
     /// When each origin was last seen.
     pub(crate) seen: Vec<Option<WindowId>>,

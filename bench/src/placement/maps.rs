@@ -1,0 +1,219 @@
+//! From keys to shards, and from events to windows.
+
+use clap::ValueEnum;
+use ml::{KeyLoad, Touch, WindowCounts, WindowLength, digest, partition};
+use placement::{ShardId, WindowId};
+use serde::Serialize;
+
+use super::trace::{Event, Trace};
+
+/// One in this many shards takes in keys that the history does not know, in the map [`ShardMap::Cut`].
+const BIRTH_PART: usize = 8;
+
+/// How keys are cut into shards, by what the history knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardMap {
+    /// Each key is a shard.
+    Object,
+    /// Keys are spread by a digest.
+    Hash,
+    /// Ranges of keys in their order, of equal load.
+    Range,
+    /// Groups of keys with the same majority origin; a new key joins those of its first access.
+    Affinity,
+    /// What a range store can do: ranges that end where the majority changes, and ranges for new keys by the origin of
+    /// their first access.
+    Cut,
+}
+
+impl ShardMap {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Object => "object",
+            Self::Hash => "hash",
+            Self::Range => "range",
+            Self::Affinity => "affinity",
+            Self::Cut => "cut",
+        }
+    }
+
+    /// Each key's shard, by the key's number; `shards` is how many are wanted.
+    pub(super) fn shards_of(self, trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
+        match self {
+            Self::Object => (1..=trace.keys.len() as u64).map(ShardId).collect(),
+            Self::Hash => {
+                let bucket = |key: &String| ShardId(digest(key.as_bytes()) % shards.max(1) as u64 + 1);
+                trace.keys.iter().map(bucket).collect()
+            }
+            Self::Range => ranges(trace, &partition::equal_load(&loads(trace, history), shards)),
+            Self::Affinity => grouped(trace, history, shards),
+            Self::Cut => cut(trace, history, shards),
+        }
+    }
+}
+
+fn ranges(trace: &Trace, ranges: &ml::KeyRanges) -> Vec<ShardId> {
+    trace
+        .keys
+        .iter()
+        .map(|key| ranges.shard_of(key.as_bytes()))
+        .collect()
+}
+
+fn loads(trace: &Trace, history: &[Event]) -> KeyLoad {
+    let mut loads = KeyLoad::new();
+    for (key, by_origin) in by_key(trace, history).into_iter().enumerate() {
+        if by_origin.iter().any(|count| *count > 0) {
+            loads.insert(trace.keys[key].clone().into_bytes(), by_origin);
+        }
+    }
+    loads
+}
+
+fn by_key(trace: &Trace, history: &[Event]) -> Vec<Vec<u64>> {
+    let mut sums = vec![vec![0; trace.zones.len()]; trace.keys.len()];
+    history
+        .iter()
+        .for_each(|event| sums[event.key][event.origin] += 1);
+    sums
+}
+
+/// The first of the largest.
+fn majority(by_origin: &[u64]) -> Option<usize> {
+    let most = by_origin.iter().max().filter(|most| **most > 0)?;
+    by_origin.iter().position(|count| count == most)
+}
+
+/// The origin that each key is at home at: its majority in the history, or else that of its first access.
+fn homes(trace: &Trace, history: &[Event]) -> Vec<usize> {
+    let mut homes: Vec<Option<usize>> = by_key(trace, history).iter().map(|sum| majority(sum)).collect();
+    for event in &trace.events {
+        homes[event.key].get_or_insert(event.origin);
+    }
+    homes.into_iter().map(Option::unwrap_or_default).collect()
+}
+
+/// Each origin gets groups in the measure of its keys' load, at least one, and its keys are spread over them.
+fn grouped(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
+    let homes = homes(trace, history);
+    let mut load = vec![0u64; trace.zones.len()];
+    history.iter().for_each(|event| load[homes[event.key]] += 1);
+    let total: u64 = load.iter().sum();
+    let groups: Vec<u64> = load
+        .iter()
+        .map(|load| (load * shards as u64 / total.max(1)).max(1))
+        .collect();
+    let first: Vec<u64> = (0..groups.len())
+        .map(|at| groups[..at].iter().sum::<u64>() + 1)
+        .collect();
+    let group =
+        |(key, home): (&String, &usize)| ShardId(first[*home] + digest(key.as_bytes()) % groups[*home]);
+    trace.keys.iter().zip(&homes).map(group).collect()
+}
+
+fn cut(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
+    let births = (shards / BIRTH_PART / trace.zones.len()).max(1);
+    let kept = shards.saturating_sub(births * trace.zones.len()).max(1);
+    let known = partition::affinity_aware(&loads(trace, history), kept);
+    let (homes, sums) = (homes(trace, history), by_key(trace, history));
+    let shard = |key: usize| match majority(&sums[key]) {
+        Some(_) => known.shard_of(trace.keys[key].as_bytes()),
+        None => {
+            let place = homes[key] * births + digest(trace.keys[key].as_bytes()) as usize % births;
+            ShardId((kept + 1 + place) as u64)
+        }
+    };
+    (0..trace.keys.len()).map(shard).collect()
+}
+
+/// Windows from the first event's to the last one's, those without accesses included.
+pub(super) fn windows(trace: &Trace, shard_of: &[ShardId], length: WindowLength) -> Vec<WindowCounts> {
+    let number = |event: &Event| event.timestamp_ms / length.as_ms();
+    let (Some(first), Some(last)) = (trace.events.first(), trace.events.last()) else {
+        return Vec::new();
+    };
+    let mut windows: Vec<WindowCounts> = (number(first)..=number(last))
+        .map(|window| WindowCounts::empty(WindowId(window)))
+        .collect();
+    for event in &trace.events {
+        let window = &mut windows[(number(event) - number(first)) as usize];
+        let (shard, origin) = (shard_of[event.key], &trace.zones[event.origin]);
+        window.count(shard, origin, 1, 0);
+        window.leave_trail(Touch {
+            shard,
+            key: digest(trace.keys[event.key].as_bytes()),
+            user: event.user,
+            origin: origin.clone(),
+            offset_ms: event.timestamp_ms % length.as_ms(),
+        });
+    }
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use placement::Zone;
+
+    use super::*;
+
+    fn event(timestamp_ms: u64, key: usize, origin: usize) -> Event {
+        Event {
+            timestamp_ms,
+            user: 1,
+            key,
+            origin,
+            bytes: 10,
+        }
+    }
+
+    /// Keys 0 and 1 belong to origin 0, key 2 to origin 1; key 3 is new, and comes from origin 1.
+    fn trace() -> Trace {
+        Trace {
+            name: "t".into(),
+            events: vec![
+                event(0, 0, 0),
+                event(1, 1, 0),
+                event(2, 2, 1),
+                event(3, 3, 1),
+                event(25, 0, 1),
+            ],
+            keys: ["a", "b", "c", "aa"].map(String::from).to_vec(),
+            zones: ["x", "y"].map(Zone::from).to_vec(),
+            rtt_micros: vec![vec![1, 9], vec![9, 1]],
+            history: 2,
+        }
+    }
+
+    #[test]
+    fn keys_of_one_origin_share_shards_and_a_new_key_joins_those_of_its_first_access() {
+        let trace = trace();
+        for map in [ShardMap::Affinity, ShardMap::Cut] {
+            let shards = map.shards_of(&trace, &trace.events[..3], 4);
+            let by_x = [shards[0], shards[1]];
+            assert!(
+                !by_x.contains(&shards[2]) && !by_x.contains(&shards[3]),
+                "{map:?} {shards:?}"
+            );
+        }
+        let hashed = ShardMap::Hash.shards_of(&trace, &trace.events[..3], 4);
+        assert!(
+            hashed.iter().all(|shard| (1..=4).contains(&shard.0)),
+            "{hashed:?}"
+        );
+    }
+
+    #[test]
+    fn windows_have_no_gap_and_count_a_row_once() {
+        let trace = trace();
+        let shards = ShardMap::Object.shards_of(&trace, &trace.events[..3], 4);
+        let windows = windows(&trace, &shards, WindowLength::from_ms(10));
+        let counted: Vec<(u64, u64)> = windows
+            .iter()
+            .map(|window| (window.window.0, window.accesses()))
+            .collect();
+        assert_eq!(counted, [(0, 4), (1, 0), (2, 1)]);
+        assert_eq!(windows[2].trail[0].offset_ms, 5);
+    }
+}

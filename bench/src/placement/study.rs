@@ -1,0 +1,80 @@
+//! Which windows and maps each trace is cut into.
+
+use super::maps::ShardMap;
+use super::trace::Trace;
+
+/// Shards wanted of the maps that can be cut into any number.
+pub(super) const SHARDS: usize = 256;
+/// Most keys of a trace whose keys are shards of their own.
+const OBJECTS_MAX: usize = 5_000;
+
+/// One cut of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Hours of a window.
+    pub window_h: u64,
+    /// From keys to shards.
+    pub map: ShardMap,
+    /// Whether policies are compared on it, or forecasters only.
+    pub policies: bool,
+}
+
+const fn cut(window_h: u64, map: ShardMap, policies: bool) -> Cut {
+    Cut {
+        window_h,
+        map,
+        policies,
+    }
+}
+
+/// The cuts of the study that set the bars: 20 for forecasters, 16 of them for policies.
+fn studied(name: &str) -> Option<Vec<Cut>> {
+    use ShardMap::{Affinity, Hash, Object, Range};
+    Some(match name {
+        "checkin-4sq-nyc12" => vec![cut(6, Object, true), cut(6, Hash, true), cut(6, Affinity, true)],
+        "flights-nyc13" => vec![
+            cut(6, Object, false),
+            cut(1, Hash, false),
+            cut(6, Hash, true),
+            cut(6, Affinity, true),
+        ],
+        "bike-bay14" => vec![
+            cut(1, Object, false),
+            cut(6, Object, true),
+            cut(6, Hash, true),
+            cut(6, Affinity, true),
+        ],
+        "honeypot-aws13" => vec![
+            cut(6, Hash, true),
+            cut(1, Range, true),
+            cut(6, Range, true),
+            cut(6, Affinity, true),
+        ],
+        "openstack-git" => vec![
+            cut(24, Hash, true),
+            cut(6, Range, true),
+            cut(24, Range, true),
+            cut(6, Affinity, false),
+            cut(24, Affinity, true),
+        ],
+        _ => return None,
+    })
+}
+
+/// The cuts of a trace: the study's where it has the trace, or else windows of six hours in every map.
+pub(super) fn cuts_of(trace: &Trace) -> Vec<Cut> {
+    let mut cuts = studied(&trace.name).unwrap_or_else(|| {
+        let mut maps = vec![ShardMap::Hash, ShardMap::Range, ShardMap::Affinity];
+        if trace.keys.len() <= OBJECTS_MAX {
+            maps.push(ShardMap::Object);
+        }
+        maps.into_iter().map(|map| cut(6, map, true)).collect()
+    });
+    let longest = cuts
+        .iter()
+        .filter(|cut| cut.policies)
+        .map(|cut| cut.window_h)
+        .min();
+    cuts.extend(longest.map(|window_h| cut(window_h, ShardMap::Cut, true)));
+    cuts
+}
