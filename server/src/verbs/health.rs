@@ -57,14 +57,17 @@ pub(super) fn scrubbed_text(shards: &[(u64, Result<ScrubReply, String>)]) -> Str
         words("detail"),
     ];
     let row = |(shard, index, replica): (u64, u64, &ScrubbedReplica)| {
-        let has_sum = replica.checksum != 0;
+        let (keys, sum) = match replica.checksum {
+            0 => (String::new(), String::new()),
+            sum => (replica.keys.to_string(), text::hash(sum)),
+        };
         [
             shard.to_string(),
             replica.replica_id.to_string(),
             replica.host_id.to_string(),
             index.to_string(),
-            has_sum.then(|| replica.keys.to_string()).unwrap_or_default(),
-            has_sum.then(|| text::hash(replica.checksum)).unwrap_or_default(),
+            keys,
+            sum,
             escaped(replica.verdict.as_bytes()),
             escaped(replica.detail.as_bytes()),
         ]
