@@ -14,7 +14,9 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::record::{BatchBody, EndedLeasesBody, Kind, SplitBody, UnsealError, kind_of, seal, unseal};
+use super::record::{
+    BatchBody, EndedLeasesBody, Kind, ScrubBody, SplitBody, UnsealError, kind_of, seal, unseal,
+};
 use super::split::Split;
 
 /// A change to a shard's data. Applied at most once for each (session, sequence).
@@ -325,6 +327,8 @@ pub struct Batch {
     pub split: Option<Split>,
     /// The shard's group was begun anew from one replica. An entry has this alone.
     pub new_group: Option<NewGroup>,
+    /// The replicas are to be compared here, by this id. An entry has this alone.
+    pub scrub: Option<u64>,
 }
 
 /// The first entry of a group that was begun anew from what one replica had.
@@ -386,6 +390,11 @@ pub fn encode_new_group(new_group: NewGroup) -> Bytes {
     seal(Kind::NewGroup, b"", &new_group)
 }
 
+/// A log payload that asks for a scrub. `stamped_ms` is the leader's time.
+pub fn encode_scrub(stamped_ms: u64, id: u64) -> Bytes {
+    seal(Kind::Scrub, b"", &ScrubBody { stamped_ms, id })
+}
+
 /// The batch in a log payload.
 pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
     let kind = kind_of(&payload);
@@ -410,6 +419,13 @@ pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
             ..Batch::empty(new_group.stamped_ms)
         });
     }
+    if kind == Some(Kind::Scrub as u8) {
+        let body: ScrubBody = unseal(Kind::Scrub, b"", payload)?;
+        return Ok(Batch {
+            scrub: Some(body.id),
+            ..Batch::empty(body.stamped_ms)
+        });
+    }
     let body: BatchBody = unseal(Kind::Batch, b"", payload)?;
     let decode = |encoded: Bytes| Mutation::decode(encoded).ok();
     Ok(Batch {
@@ -419,13 +435,14 @@ pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
 }
 
 impl Batch {
-    pub(crate) fn empty(stamped_ms: u64) -> Batch {
+    fn empty(stamped_ms: u64) -> Batch {
         Batch {
             stamped_ms,
             mutations: Vec::new(),
             ended_leases: Vec::new(),
             split: None,
             new_group: None,
+            scrub: None,
         }
     }
 }

@@ -50,7 +50,7 @@ pub use changes::{ChangePage, ChangeQuery};
 pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
 pub use command::{
     Batch, DecodeError, EndedLease, NewGroup, decode_batch, encode_batch, encode_ended_leases,
-    encode_new_group, encode_split,
+    encode_new_group, encode_scrub, encode_split,
 };
 pub use export::{Export, ExportError};
 pub use file::OpenShardError;
@@ -63,7 +63,7 @@ pub use read::{Found, History, ReadError, ScanPage, ShardStats};
 pub use record::UnsealError;
 pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
 pub use row_cache::RowCache;
-pub use scrub::{ScrubError, ScrubPoint, Scrubbed, encode_scrub};
+pub use scrub::{ScrubError, ScrubPoint, Scrubbed};
 pub use split::{Heir, SPLIT_BASE, Split, Successor};
 pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};
 pub use survivor::SurvivorError;

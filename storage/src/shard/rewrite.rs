@@ -30,7 +30,7 @@ use crate::failpoint;
 use crate::failpoint::HostFailpoints;
 
 /// Pieces between two syncs: bounds what the engine keeps in memory.
-pub(crate) const PIECES_PER_SYNC: u64 = 16;
+const PIECES_PER_SYNC: u64 = 16;
 
 /// When a shard's file is rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,11 +293,23 @@ pub(super) fn copy_table(
     wanted: impl Fn(&[u8]) -> bool,
     failpoints: &HostFailpoints,
 ) -> Result<(), RewriteError> {
-    let read = |error: OpenShardError| RewriteError::Read(error);
-    let records = source.range(table, ..).map_err(|error| read(error.into()))?;
-    let mut records = records.filter(|stored| !matches!(stored, Ok((key, _)) if !wanted(key)));
+    let records = source
+        .range(table, ..)
+        .map_err(|e| RewriteError::Read(e.into()))?;
+    let records = records.filter(|stored| !matches!(stored, Ok((key, _)) if !wanted(key)));
+    write_pieces(records, target, table, kind, failpoints)
+}
+
+/// Writes records, in whatever order, in pieces, each a transaction. Every record is verified before it is written.
+pub(super) fn write_pieces(
+    mut records: impl Iterator<Item = Result<(Bytes, Bytes), ReadEngineError>>,
+    target: &Engine,
+    table: &str,
+    kind: Kind,
+    failpoints: &HostFailpoints,
+) -> Result<(), RewriteError> {
     for piece in 1.. {
-        let records = take_piece(&mut records, kind).map_err(read)?;
+        let records = take_piece(&mut records, kind).map_err(RewriteError::Read)?;
         if records.is_empty() {
             break;
         }

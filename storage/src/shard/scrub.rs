@@ -12,14 +12,10 @@
 //! What must hold: the entry changes nothing but the clock, as any entry does. A scrub that is overtaken by what changes the
 //! visible past, a compaction or another range, says so and is no finding.
 
-use bytes::Bytes;
-
-use super::command::{Batch, DecodeError};
 use super::fingerprint::Fingerprint;
 use super::index::{Head, head_fingerprint};
 use super::machine::Position;
 use super::read::{Located, ReadError};
-use super::record::{Kind, ScrubBody, kind_of, seal, unseal};
 use super::store::{Inner, ShardStore};
 
 /// Keys that are taken from the index under one lock.
@@ -70,20 +66,6 @@ pub enum ScrubError {
         /// The sum from when they were applied.
         expected: u64,
     },
-}
-
-/// A log payload that asks for a scrub. `stamped_ms` is the leader's time.
-pub fn encode_scrub(stamped_ms: u64, id: u64) -> Bytes {
-    seal(Kind::Scrub, b"", &ScrubBody { stamped_ms, id })
-}
-
-/// The scrub in a log payload, and the rest of the entry; `None`: it is of another kind.
-pub(crate) fn decode_scrub(payload: &Bytes) -> Result<Option<(u64, Batch)>, DecodeError> {
-    if kind_of(payload) != Some(Kind::Scrub as u8) {
-        return Ok(None);
-    }
-    let body: ScrubBody = unseal(Kind::Scrub, b"", payload.clone())?;
-    Ok(Some((body.id, Batch::empty(body.stamped_ms))))
 }
 
 impl Inner {

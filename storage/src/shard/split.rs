@@ -12,6 +12,7 @@
 //! The heir's rows stay in the parent's file, outside its range, until the file is rewritten; whoever reads rows from a
 //! file passes over those.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,17 +21,16 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::file::{OpenShardError, ROWS, SESSIONS, checkpoint_body, write_meta};
-use super::frame::FRAME_BYTES;
 use super::fresh::{FreshRow, FreshRows};
 use super::machine::{Position, Refusal, ShardRange, State};
-use super::record::{Kind, row_key, seal, split_row_key, verify};
-use super::rewrite::PIECES_PER_SYNC;
+use super::record::{Kind, row_key, seal, split_row_key};
+use super::rewrite::{RewriteError, write_pieces};
 use super::store::{
     CreateShardError, Inner, ShardIdentity, ShardStore, beside, create_engine, move_into_place, owner,
     remove_leftover,
 };
 use crate::disk::Disk;
-use crate::engine::{Durability, Engine, TableView, WriteEngineError};
+use crate::engine::{Durability, Engine, TableView};
 use crate::failpoint;
 use crate::failpoint::HostFailpoints;
 
@@ -97,7 +97,13 @@ impl Heir {
 
     /// Gives up what is held: the replica exists already, or was destroyed.
     pub fn renounce(&self) {
-        self.take();
+        let held = self
+            .estate
+            .lock()
+            .expect("no panic while an estate is held")
+            .take();
+        // Letting a large state go takes time.
+        drop(held);
         self.settled.store(true, Ordering::Release);
     }
 
@@ -123,7 +129,7 @@ impl Heir {
         remove_leftover(disk, &temporary).map_err(OpenShardError::Io)?;
         let engine = create_engine(disk, &temporary, cache_bytes)?;
         failpoint!(failpoints, "shard.split.before_write").map_err(OpenShardError::Io)?;
-        estate.write_rows(&engine)?;
+        estate.write_rows(&engine, failpoints)?;
         let owner = owner(&ShardIdentity {
             shard_id: self.shard_id,
             replica_id: self.replica_id,
@@ -145,84 +151,31 @@ impl Heir {
         self.renounce();
         Ok(())
     }
-
-    fn take(&self) {
-        let estate = self
-            .estate
-            .lock()
-            .expect("no panic while an estate is held")
-            .take();
-        // Letting a large state go takes time.
-        drop(estate);
-    }
 }
 
 impl Estate {
-    /// Copies the rows of every version in the index, in pieces.
-    fn write_rows(&self, engine: &Engine) -> Result<(), CreateShardError> {
+    /// Copies the rows of every version in the index.
+    fn write_rows(&self, engine: &Engine, failpoints: &HostFailpoints) -> Result<(), CreateShardError> {
+        let is_held = |(revision, key): (u64, &[u8])| self.state.keys.has(key, revision);
         let in_file = self.rows.range(..).map_err(OpenShardError::from)?;
-        let mut writer = PieceWriter::new(engine);
-        for stored in in_file {
-            let (row_key, record) = stored.map_err(OpenShardError::from)?;
-            let is_held = |(revision, key): (u64, &[u8])| self.state.keys.has(key, revision);
-            if split_row_key(&row_key).is_some_and(is_held) {
-                verify(Kind::Row, &row_key, &record).map_err(OpenShardError::from)?;
-                writer.put(row_key, record)?;
-            }
-        }
-        let frozen = self.frozen.iter().flat_map(|rows| rows.iter());
-        for (revision, FreshRow { key, row }) in frozen.chain(self.state.fresh.iter()) {
-            if self.state.keys.has(key, revision) {
-                let row_key = row_key(revision, key);
-                let record = seal(Kind::Row, &row_key, row);
-                writer.put(row_key.into(), record)?;
-            }
-        }
-        writer.flush()
-    }
-}
-
-/// Writes rows in pieces of a frame's size, each a transaction.
-struct PieceWriter<'a> {
-    engine: &'a Engine,
-    piece: Vec<(Bytes, Bytes)>,
-    bytes: usize,
-    pieces: u64,
-}
-
-impl<'a> PieceWriter<'a> {
-    fn new(engine: &'a Engine) -> PieceWriter<'a> {
-        PieceWriter {
-            engine,
-            piece: Vec::new(),
-            bytes: 0,
-            pieces: 0,
-        }
-    }
-
-    fn put(&mut self, key: Bytes, record: Bytes) -> Result<(), CreateShardError> {
-        self.bytes += key.len() + record.len();
-        self.piece.push((key, record));
-        match self.bytes < FRAME_BYTES {
-            true => Ok(()),
-            false => self.flush(),
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), CreateShardError> {
-        self.pieces += 1;
-        let durability = match self.pieces % PIECES_PER_SYNC {
-            0 => Durability::Synced,
-            _ => Durability::Unsynced,
-        };
-        let piece = std::mem::take(&mut self.piece);
-        self.bytes = 0;
-        let written: Result<(), WriteEngineError> = self.engine.write(durability, |tx| {
-            piece
-                .iter()
-                .try_for_each(|(key, record)| tx.put(ROWS, key, record))
+        let in_file = in_file.filter(|stored| match stored {
+            Ok((row_key, _)) => split_row_key(row_key).is_some_and(is_held),
+            Err(_) => true,
         });
-        Ok(written?)
+        let frozen = self.frozen.iter().flat_map(|rows| rows.iter());
+        let in_memory = frozen.chain(self.state.fresh.iter());
+        let in_memory = in_memory.filter(|(revision, FreshRow { key, .. })| is_held((*revision, key)));
+        let in_memory = in_memory.map(|(revision, FreshRow { key, row })| {
+            let row_key = row_key(revision, key);
+            let record = seal(Kind::Row, &row_key, row);
+            Ok((row_key.into(), record))
+        });
+        let written = write_pieces(in_file.chain(in_memory), engine, ROWS, Kind::Row, failpoints);
+        written.map_err(|error| match error {
+            RewriteError::Write(error) => error.into(),
+            RewriteError::Read(error) => error.into(),
+            other => OpenShardError::Io(io::Error::other(other)).into(),
+        })
     }
 }
 

@@ -31,7 +31,7 @@ use super::read::ReadError;
 use super::record::IdentityBody;
 use super::rewrite::{FileSize, RewriteLimits};
 use super::row_cache::RowCache;
-use super::scrub::{ScrubPoint, decode_scrub};
+use super::scrub::ScrubPoint;
 use super::split::Heir;
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
@@ -265,12 +265,6 @@ impl ShardStore {
             self.shared.write().state.applied = Some(at);
             return Ok(Vec::new());
         };
-        if let Some((id, batch)) = decode_scrub(payload)? {
-            let mut inner = self.shared.write();
-            let outcomes = apply_batch(&mut inner.state, at, &batch, &StoredValues::new());
-            *self.shared.scrub() = Some(inner.scrub_point(id, at));
-            return Ok(outcomes);
-        }
         let batch = decode_batch(payload.clone())?;
         let stored = self.read_values(&batch)?;
         let mut inner = self.shared.write();
@@ -279,6 +273,9 @@ impl ShardStore {
             && outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Split)
         {
             inner.split(split, self.shared.owner.replica_id);
+        }
+        if let Some(id) = batch.scrub {
+            *self.shared.scrub() = Some(inner.scrub_point(id, at));
         }
         Ok(outcomes)
     }
