@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::vote::RaftVote;
+use placement::{HostId, ReplicaId};
 use prost::Message;
 
 use crate::proto;
@@ -16,6 +17,12 @@ use crate::types::{
 
 const RECORD_FORMAT: u8 = 1;
 const RECORD_ENTRY: u8 = 1;
+
+/// Members as openraft knows them.
+pub(crate) fn nodes(members: &BTreeMap<ReplicaId, HostId>) -> BTreeMap<u64, Member> {
+    let node = |(replica, host): (&ReplicaId, &HostId)| (replica.0, Member { host: host.0 });
+    members.iter().map(node).collect()
+}
 
 /// Bytes that are not what they should be.
 #[derive(Debug, thiserror::Error)]

@@ -11,19 +11,15 @@ use bytes::Bytes;
 use openraft::vote::RaftLeaderId;
 use placement::{HostId, ReplicaId};
 
-use crate::convert::Mark;
-use crate::types::{ConfStamp, LeaderId, LogId, Member, Membership, StoredMembership};
+use crate::convert::{Mark, nodes};
+use crate::types::{ConfStamp, LeaderId, LogId, Membership, StoredMembership};
 
 /// The mark that the first checkpoint of each first replica carries; its state's position is term 0, index 0. The same
 /// for all of them.
 pub fn founding_mark(members: &BTreeMap<ReplicaId, HostId>) -> Bytes {
     let base = LogId::new(LeaderId::new(0, 0), 0);
     let voters = members.keys().map(|replica| replica.0).collect();
-    let nodes: BTreeMap<u64, Member> = members
-        .iter()
-        .map(|(replica, host)| (replica.0, Member { host: host.0 }))
-        .collect();
-    let membership = Membership::new(vec![voters], nodes).expect("every voter is a member");
+    let membership = Membership::new(vec![voters], nodes(members)).expect("every voter is a member");
     let mark = Mark {
         applied: Some(base),
         membership: StoredMembership::new(Some(base), membership),

@@ -12,11 +12,12 @@ use openraft::raft::ClientWriteResult;
 use openraft::raft::responder::ProgressResponder;
 use placement::{HostId, ReplicaId, ShardId};
 
+use crate::convert;
 use crate::env::Env;
 use crate::host::{RaftHost, Registered};
 use crate::machine::{MachineFault, Response};
 use crate::transfers::SnapshotProgress;
-use crate::types::{Command, ConfStamp, LeaderId, LogId, Member, Membership, Position, TypeConfig};
+use crate::types::{Command, ConfStamp, LeaderId, LogId, Membership, Position, TypeConfig};
 
 /// A transfer is only asked for towards a voter at most this many entries behind: openraft never cancels one, so a
 /// transfer that cannot succeed costs an election.
@@ -135,10 +136,7 @@ impl Group {
     /// Makes the first members of a group that has none; a group that has some is left as it is. They are durable here
     /// when this returns: openraft answers before, and a host that lost them would never be asked again.
     pub async fn initialize(&self, members: &BTreeMap<ReplicaId, HostId>) -> Result<(), ProposeError> {
-        let members: BTreeMap<u64, Member> = members
-            .iter()
-            .map(|(replica, host)| (replica.0, Member { host: host.0 }))
-            .collect();
+        let members = convert::nodes(members);
         match self.scoped(self.registered.raft.initialize(members)).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => self.first_flush().await,
             Err(RaftError::APIError(e)) => Err(ProposeError::Stopped(e.to_string())),

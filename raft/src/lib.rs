@@ -46,7 +46,9 @@ pub use found::founding_mark;
 pub use group::{Group, GroupStatus, ProposeError, ReplicaProgress, TransferError};
 pub use host::{DestroyError, HostIdentity, OpenGroupError, RaftHost, StartGroup};
 pub use inspect::{EntryPrint, Role, Vitals};
-pub use machine::{Captured, Imported, Machine, MachineFault, Response, SnapshotSink, SnapshotSource};
+pub use machine::{
+    Captured, Imported, Machine, MachineFault, Release, Response, SnapshotSink, SnapshotSource,
+};
 pub use peer::PeerService;
 pub use read::ReadError;
 pub use runtime::{ClockSkew, HostContext};

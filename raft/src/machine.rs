@@ -7,6 +7,7 @@
 //! of what the state covers; a machine keeps it beside the state, in the same transaction, and hands it back.
 
 use std::any::Any;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,6 +70,9 @@ impl MachineFault {
     }
 }
 
+/// Resolves when a machine may be free to move on again.
+pub type Release = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A replicated state machine. All methods are synchronous; those marked *blocking* run on the blocking executor.
 pub trait Machine: Send + Sync + 'static {
     /// Applies one committed entry; `None` for an entry that carries no command.
@@ -81,9 +85,9 @@ pub trait Machine: Send + Sync + 'static {
     fn capture(&self, mark: Bytes) -> Result<Box<dyn Captured>, MachineFault>;
 
     /// Whether the state may neither be captured nor replaced for a while, because something that it gave away is not
-    /// durable elsewhere yet.
-    fn must_stay(&self) -> bool {
-        false
+    /// durable elsewhere yet; then the end of a wait after which to ask again.
+    fn detained(&self) -> Option<Release> {
+        None
     }
 
     /// Bytes applied since the last checkpoint, to pace checkpoints.

@@ -13,7 +13,6 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
@@ -23,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::convert::Mark;
 use crate::env::Env;
-use crate::machine::{Captured, Imported, Machine, MachineFault, Response};
+use crate::machine::{Captured, Imported, Machine, MachineFault, Release, Response};
 use crate::types::{ConfStamp, Entry, LeaderId, LogId, Member, Position, StoredMembership, TypeConfig};
 
 pub(crate) type RaftSnapshotMeta = SnapshotMeta<LeaderId, u64, Member>;
@@ -31,9 +30,6 @@ pub(crate) type RaftSnapshot = Snapshot<LeaderId, u64, Member, SnapshotContent>;
 
 /// A frozen state, and the mark that it covers.
 type Frozen = (Box<dyn Captured>, Mark);
-
-/// How often a machine that must stay where it is is asked whether it still must.
-const STAY_PAUSE: Duration = Duration::from_millis(5);
 
 /// When a checkpoint may be written.
 #[derive(Clone)]
@@ -145,10 +141,10 @@ impl Cell {
     pub(crate) async fn checkpoint(&self) -> Result<Mark, MachineFault> {
         let _writing = self.writing.lock().await;
         let (captured, mark) = loop {
-            if let Some(captured) = self.try_capture()? {
-                break captured;
+            match self.try_capture()? {
+                Ok(frozen) => break frozen,
+                Err(release) => self.wait_for(release).await?,
             }
-            tokio::time::sleep(STAY_PAUSE).await;
         };
         if let Some(applied) = &mark.applied {
             self.flushed_to(applied.index()).await?;
@@ -158,14 +154,19 @@ impl Cell {
         Ok(mark)
     }
 
-    /// Freezes the present state, with its mark; `None` while the machine must stay where it is.
-    fn try_capture(&self) -> Result<Option<Frozen>, MachineFault> {
+    /// Freezes the present state, with its mark, unless the machine is detained.
+    fn try_capture(&self) -> Result<Result<Frozen, Release>, MachineFault> {
         let mark = self.lock_mark();
         self.check_open()?;
-        match self.machine.must_stay() {
-            true => Ok(None),
-            false => Ok(Some((self.machine.capture(mark.encode())?, mark.clone()))),
+        match self.machine.detained() {
+            Some(release) => Ok(Err(release)),
+            None => Ok(Ok((self.machine.capture(mark.encode())?, mark.clone()))),
         }
+    }
+
+    async fn wait_for(&self, release: Release) -> Result<(), MachineFault> {
+        let released = self.closed.run_until_cancelled(release).await;
+        released.ok_or(MachineFault::Closed)
     }
 
     /// Imports the last checkpoint of another replica in this process.
@@ -190,9 +191,8 @@ impl Cell {
         let _writing = self.writing.lock().await;
         self.check_open()?;
         // Nothing is applied meanwhile: openraft applies and installs in one task.
-        while self.machine.must_stay() {
-            tokio::time::sleep(STAY_PAUSE).await;
-            self.check_open()?;
+        while let Some(release) = self.machine.detained() {
+            self.wait_for(release).await?;
         }
         let machine = self.machine.clone();
         let encoded = mark.encode();
@@ -367,6 +367,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use openraft::vote::RaftLeaderId;
 
     use super::*;

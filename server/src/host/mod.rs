@@ -36,4 +36,4 @@ pub use run::{RunError, run};
 pub(crate) use space::adds_data;
 pub(crate) use state::LocalPlacement;
 pub use state::{Host, HostEnv, HostFailure};
-pub(crate) use successors::Predecessor;
+pub(crate) use successors::{Predecessor, Successions};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use placement::{ReplicaId, ShardId};
 use raft::{ConfStamp, MachineFault, Succession};
-use storage::shard::{CreateShardError, Heir, NewGroup, ShardIdentity, ShardStore, encode_new_group};
+use storage::shard::{NewGroup, ShardStore, encode_new_group};
 
 use super::folder::{FencedBy, FolderError};
 use super::replicas::ReplicaError;
@@ -200,7 +200,7 @@ impl Host {
             machine: Arc::new(KvMachine::new(
                 store.clone(),
                 Feed::new(store.revision()),
-                self.shared.heirs.clone(),
+                self.shared.successions.clone(),
             )),
             command,
         };
@@ -253,38 +253,6 @@ impl Host {
             self.open_shard(shard, replica).await?;
         }
         Ok(())
-    }
-
-    /// Writes the file of a new shard's replica; `None`: there is nothing to be made.
-    fn settle_heir(
-        &self,
-        heir: &Heir,
-        identity: &ShardIdentity,
-    ) -> Result<Option<(ShardId, ReplicaId)>, RecoverError> {
-        let (shard, replica) = (ShardId(heir.shard_id), ReplicaId(heir.replica_id));
-        if self.has_tombstone(replica) {
-            heir.renounce();
-            return Ok(None);
-        }
-        let path = self.replica_file(shard, replica);
-        let cache_bytes = self.shard_options().cache_bytes;
-        match heir.write(
-            &*self.shared.env.disk,
-            &path,
-            identity,
-            cache_bytes,
-            self.failpoints(),
-        ) {
-            // It was written before the survivor was fenced.
-            Err(CreateShardError::Exists) => {
-                heir.renounce();
-                Ok(None)
-            }
-            written => {
-                written.map_err(ReplicaError::from)?;
-                Ok(Some((shard, replica)))
-            }
-        }
     }
 
     async fn make_over(&self, shard: ShardId, from: ReplicaId, to: ReplicaId) -> Result<(), RecoverError> {

@@ -280,8 +280,8 @@ impl Host {
         store: ShardStore,
     ) -> Result<(), ReplicaError> {
         let feed = Feed::new(store.revision());
-        let heirs = self.shared.heirs.clone();
-        let machine = Arc::new(KvMachine::new(store.clone(), feed.clone(), heirs.clone()));
+        let successions = self.shared.successions.clone();
+        let machine = Arc::new(KvMachine::new(store.clone(), feed.clone(), successions.clone()));
         let group = self.start_group(shard, replica, machine).await?;
         let local = LocalShard {
             group,
@@ -296,7 +296,7 @@ impl Host {
             .expect("no panic under this lock")
             .insert(shard, local);
         // What it applied before it was listed may have split it.
-        heirs.notify_one();
+        successions.asked.notify_one();
         Ok(())
     }
 

@@ -147,7 +147,7 @@ fn open(
         raft: Arc::new(OnceLock::new()),
         placement: RwLock::default(),
         shards: RwLock::new(BTreeMap::new()),
-        heirs: Arc::default(),
+        successions: Arc::default(),
         changing: tokio::sync::Mutex::default(),
         map: watch::Sender::new(Arc::new(map)),
         profiler: OnceLock::new(),

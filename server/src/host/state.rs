@@ -22,6 +22,7 @@ use super::map::ShardMap;
 use super::replicas::LocalShard;
 use super::scrub::Scrubs;
 use super::space::Space;
+use super::successors::Successions;
 use crate::config::HostConfig;
 use crate::controller::Controller;
 use crate::machine::PlacementMachine;
@@ -71,8 +72,8 @@ pub(crate) struct Shared {
     pub(crate) raft: Arc<OnceLock<RaftHost>>,
     pub(crate) placement: RwLock<Option<LocalPlacement>>,
     pub(crate) shards: RwLock<BTreeMap<ShardId, LocalShard>>,
-    /// Told when a shard here was split, and a replica of the new one is to be made.
-    pub(crate) heirs: Arc<tokio::sync::Notify>,
+    /// What splits ask for here.
+    pub(crate) successions: Arc<Successions>,
     /// Creating and destroying replicas, one at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) map: watch::Sender<Arc<ShardMap>>,

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use placement::{KeyRange, ReplicaId, ShardId};
 use raft::Group;
-use storage::shard::{CreateShardError, Heir};
+use storage::shard::{CreateShardError, Heir, ShardIdentity};
+use tokio::sync::Notify;
 
-use super::folder::FolderError;
 use super::replicas::{LocalShard, ReplicaError};
 use super::state::{Host, HostFailure};
 
@@ -19,6 +19,15 @@ use super::state::{Host, HostFailure};
 /// at about the same time.
 const CAMPAIGN: Duration = Duration::from_secs(2);
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(20);
+
+/// What splits ask of a host, and what it has done about it.
+#[derive(Debug, Default)]
+pub(crate) struct Successions {
+    /// A shard here was split, and a replica of the new one is to be made.
+    pub(crate) asked: Notify,
+    /// One was made, or need not be.
+    pub(crate) settled: Arc<Notify>,
+}
 
 /// Which replica a new one takes over from.
 pub(crate) struct Predecessor {
@@ -32,7 +41,7 @@ impl Host {
     /// Makes the replicas of new shards, as splits ask for them.
     pub(crate) async fn make_successors(self) {
         loop {
-            self.shared.heirs.notified().await;
+            self.shared.successions.asked.notified().await;
             for local in self.shards() {
                 for heir in local.store.heirs() {
                     let (shard, replica) = (ShardId(heir.shard_id), ReplicaId(heir.replica_id));
@@ -43,29 +52,20 @@ impl Host {
                             reason: e.to_string(),
                         });
                     }
+                    self.shared.successions.settled.notify_waiters();
                 }
             }
         }
     }
 
     async fn make_successor(&self, parent: &LocalShard, heir: Arc<Heir>) -> Result<(), ReplicaError> {
-        let (shard, replica) = (ShardId(heir.shard_id), ReplicaId(heir.replica_id));
         let _changing = self.shared.changing.lock().await;
-        // Made before a crash, after which the split was applied again; destroyed since, perhaps.
-        if self.has_tombstone(replica) || self.has_file(shard, replica)? {
-            heir.renounce();
+        let identity = self.shard_identity(parent.group.id(), parent.group.replica())?;
+        let host = self.clone();
+        let settled = self.blocking(move || host.settle_heir(&heir, &identity)).await?;
+        let Some((shard, replica)) = settled else {
             return Ok(());
-        }
-        let identity = self.shard_identity(shard, replica)?;
-        let (disk, path) = (self.shared.env.disk.clone(), self.replica_file(shard, replica));
-        let (cache_bytes, points) = (self.shard_options().cache_bytes, self.failpoints().clone());
-        let written = self
-            .blocking(move || heir.write(&*disk, &path, &identity, cache_bytes, &points))
-            .await;
-        match written {
-            Ok(()) | Err(CreateShardError::Exists) => {}
-            Err(e) => return Err(e.into()),
-        }
+        };
         self.open_shard(shard, replica).await?;
         tracing::info!(parent = %parent.group.id(), %shard, %replica, "made a replica of a new shard");
         if parent.group.is_leader()
@@ -76,10 +76,31 @@ impl Host {
         Ok(())
     }
 
-    fn has_file(&self, shard: ShardId, replica: ReplicaId) -> Result<bool, FolderError> {
-        let path = self.replica_file(shard, replica);
-        let exists = self.shared.env.disk.exists(&path);
-        exists.map_err(|source| FolderError::Io { path, source })
+    /// Writes the file of a new shard's replica, unless it was made before a crash, after which the split was applied
+    /// again, and perhaps destroyed since: then there is nothing to be opened. Blocks.
+    pub(super) fn settle_heir(
+        &self,
+        heir: &Heir,
+        identity: &ShardIdentity,
+    ) -> Result<Option<(ShardId, ReplicaId)>, ReplicaError> {
+        let (shard, replica) = (ShardId(heir.shard_id), ReplicaId(heir.replica_id));
+        let written = match self.has_tombstone(replica) {
+            true => Err(CreateShardError::Exists),
+            false => heir.write(
+                &*self.shared.env.disk,
+                &self.replica_file(shard, replica),
+                identity,
+                self.shard_options().cache_bytes,
+                self.failpoints(),
+            ),
+        };
+        match written {
+            Err(CreateShardError::Exists) => {
+                heir.renounce();
+                Ok(None)
+            }
+            written => Ok(written.map(|()| Some((shard, replica)))?),
+        }
     }
 
     /// Makes an empty replica of a new shard, where its predecessor cannot make it any more.

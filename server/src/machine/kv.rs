@@ -5,13 +5,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft::{Captured, Imported, Machine, MachineFault, Position, Response, SnapshotSink, SnapshotSource};
+use raft::{
+    Captured, Imported, Machine, MachineFault, Position, Release, Response, SnapshotSink, SnapshotSource,
+};
 use storage::shard::{
     ApplyError, Capture, CaptureError, CheckpointError, Export, ExportError, Import, ImportError,
     ImportedFile, OutcomeKind, ReadError, ShardStore,
 };
-use tokio::sync::Notify;
 
+use crate::host::Successions;
 use crate::watch::Feed;
 
 /// One shard replica's machine.
@@ -20,13 +22,17 @@ pub struct KvMachine {
     /// Who watches the shard.
     feed: Feed,
     /// Told when the shard was split: a new replica is to be made.
-    heirs: Arc<Notify>,
+    successions: Arc<Successions>,
 }
 
 impl KvMachine {
-    /// A shard's state, whose changes are told to `feed`, and whose splits to `heirs`.
-    pub(crate) fn new(store: ShardStore, feed: Feed, heirs: Arc<Notify>) -> KvMachine {
-        KvMachine { store, feed, heirs }
+    /// A shard's state, whose changes are told to `feed`, and whose splits to `successions`.
+    pub(crate) fn new(store: ShardStore, feed: Feed, successions: Arc<Successions>) -> KvMachine {
+        KvMachine {
+            store,
+            feed,
+            successions,
+        }
     }
 }
 
@@ -44,7 +50,7 @@ impl Machine for KvMachine {
         }
         if outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Split) {
             self.feed.look_again();
-            self.heirs.notify_one();
+            self.successions.asked.notify_one();
         }
         Ok(Response::new(outcomes))
     }
@@ -62,8 +68,10 @@ impl Machine for KvMachine {
     }
 
     /// A new shard's replica that is not durable yet is made from this state.
-    fn must_stay(&self) -> bool {
-        self.store.holds_heirs()
+    fn detained(&self) -> Option<Release> {
+        // Begun before the question: what is settled in between is not missed.
+        let settled = self.successions.settled.clone().notified_owned();
+        self.store.holds_heirs().then(|| Box::pin(settled) as Release)
     }
 
     fn dirty_bytes(&self) -> u64 {
