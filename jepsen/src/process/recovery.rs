@@ -42,9 +42,11 @@ impl Cluster {
 
     async fn every_shard_answers(&self) -> anyhow::Result<()> {
         let layout = self.layout().await?;
-        let wanted = self.options().shard_count();
-        if layout.shards.len() != wanted {
-            bail!("{} of {wanted} shards are known", layout.shards.len());
+        if let Some(gap) = layout.first_gap() {
+            bail!(
+                "of the {} known shards none begins at {gap:?}",
+                layout.shards.len()
+            );
         }
         if let Some(shard) = layout.shards.iter().find(|shard| shard.home == 0) {
             bail!("shard {} has no home", shard.shard_id);
@@ -100,10 +102,11 @@ impl Cluster {
     /// # Errors
     /// When a host cannot be asked.
     pub async fn compare_replicas(&self) -> anyhow::Result<Vec<String>> {
+        let shards = self.layout().await?.shards.len();
         let mut states = self.replica_states().await?;
         // The last entries reach a follower a heartbeat after the leader has answered.
         for _ in 0..LEVEL_LOOKS {
-            if compare::shards_level(&states) >= self.options().shard_count() {
+            if compare::shards_level(&states) >= shards {
                 break;
             }
             tokio::time::sleep(PAUSE).await;
@@ -111,10 +114,9 @@ impl Cluster {
         }
         let mut lines = differences(&states);
         let compared = compare::shards_compared(&states);
-        if compared < self.options().shard_count() {
+        if compared < shards {
             lines.push(format!(
-                "replicas of {compared} of {} shards could be compared",
-                self.options().shard_count()
+                "replicas of {compared} of {shards} shards could be compared"
             ));
         }
         Ok(lines)
