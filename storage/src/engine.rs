@@ -22,8 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use redb::{
-    Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
-    StorageError, Table, TableDefinition, TableError, TableHandle, WriteTransaction,
+    Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageBackend, StorageError, Table, TableDefinition, TableError, TableHandle,
+    WriteTransaction,
 };
 
 use crate::disk::BlockFile;
@@ -357,6 +358,12 @@ pub struct TableView {
 }
 
 impl TableView {
+    /// How many rows there are.
+    pub fn len(&self) -> Result<u64, ReadEngineError> {
+        let Some(table) = &self.table else { return Ok(0) };
+        Ok(shielded(|| table.len()).map_err(ReadEngineError::Corrupt)??)
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadEngineError> {
         let Some(table) = &self.table else { return Ok(None) };

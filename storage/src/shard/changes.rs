@@ -54,7 +54,7 @@ impl ShardStore {
         let (rows, newest) = {
             let inner = self.shared.read();
             page.range = inner.state.range.clone();
-            inner.check_complete(query.after)?;
+            inner.check_complete(query.start, query.end, query.after)?;
             let newest = inner.state.revision;
             if query.after >= newest {
                 return Ok(page.end(query.after, newest));
@@ -94,7 +94,7 @@ impl ShardStore {
         let located = {
             let inner = self.shared.read();
             let before = revision.saturating_sub(1);
-            inner.check_complete(before)?;
+            inner.check_complete(key, Some(&[key, &[0]].concat()), before)?;
             let found = inner.state.keys.revision_at(key, before);
             found.map(|found| inner.locate(key, found))
         };
@@ -109,11 +109,15 @@ impl ChangeQuery<'_> {
 }
 
 impl Inner {
-    fn check_complete(&self, after: u64) -> Result<(), ReadError> {
-        match after < self.reclaimed {
+    /// Whether all changes of `[start, end)` after a revision are still known.
+    fn check_complete(&self, start: &[u8], end: Option<&[u8]>, after: u64) -> Result<(), ReadError> {
+        let oldest = self.state.retention.floor_over(start, end);
+        // In a part that another shard has brought, what it had reclaimed is not known, but never above its floor.
+        let is_own = oldest == self.state.retention.floor();
+        match after < if is_own { self.reclaimed } else { oldest } {
             true => Err(ReadError::Compacted {
                 revision: after,
-                oldest: self.state.retention.floor(),
+                oldest,
             }),
             false => Ok(()),
         }

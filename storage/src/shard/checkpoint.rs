@@ -223,7 +223,9 @@ impl Inner {
         }
         match self.activity {
             Activity::Idle => self.activity = activity,
-            Activity::Checkpoint | Activity::Install => return Err(CaptureError::InProgress),
+            Activity::Checkpoint | Activity::Install | Activity::Absorb => {
+                return Err(CaptureError::InProgress);
+            }
             Activity::Stopped => return Err(CaptureError::Stopped),
         }
         Ok(())

@@ -14,8 +14,9 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::merge::MergeStep;
 use super::record::{
-    BatchBody, EndedLeasesBody, Kind, ScrubBody, SplitBody, UnsealError, kind_of, seal, unseal,
+    BatchBody, EndedLeasesBody, Kind, MergeBody, ScrubBody, SplitBody, UnsealError, kind_of, seal, unseal,
 };
 use super::split::Split;
 
@@ -325,6 +326,8 @@ pub struct Batch {
     pub ended_leases: Vec<EndedLease>,
     /// The shard is split. Such an entry has nothing else.
     pub split: Option<Split>,
+    /// A step of a merge. An entry has this alone.
+    pub merge: Option<MergeStep>,
     /// The shard's group was begun anew from one replica. An entry has this alone.
     pub new_group: Option<NewGroup>,
     /// The replicas are to be compared here, by this id. An entry has this alone.
@@ -385,6 +388,12 @@ pub fn encode_split(stamped_ms: u64, split: Split) -> Bytes {
     seal(Kind::Split, b"", &SplitBody { stamped_ms, split })
 }
 
+/// A log payload with a step of a merge. `stamped_ms` is the leader's time.
+pub fn encode_merge_step(stamped_ms: u64, step: MergeStep) -> Bytes {
+    let step = Some(step);
+    seal(Kind::Merge, b"", &MergeBody { stamped_ms, step })
+}
+
 /// A log payload that begins a group anew.
 pub fn encode_new_group(new_group: NewGroup) -> Bytes {
     seal(Kind::NewGroup, b"", &new_group)
@@ -393,6 +402,11 @@ pub fn encode_new_group(new_group: NewGroup) -> Bytes {
 /// A log payload that asks for a scrub. `stamped_ms` is the leader's time.
 pub fn encode_scrub(stamped_ms: u64, id: u64) -> Bytes {
     seal(Kind::Scrub, b"", &ScrubBody { stamped_ms, id })
+}
+
+/// Whether a log payload has a step of a merge. Looks at its kind alone.
+pub(crate) fn is_merge_step(payload: &Bytes) -> bool {
+    kind_of(payload) == Some(Kind::Merge as u8)
 }
 
 /// The batch in a log payload.
@@ -409,6 +423,14 @@ pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
         let body: SplitBody = unseal(Kind::Split, b"", payload)?;
         return Ok(Batch {
             split: Some(body.split),
+            ..Batch::empty(body.stamped_ms)
+        });
+    }
+    if kind == Some(Kind::Merge as u8) {
+        let body: MergeBody = unseal(Kind::Merge, b"", payload)?;
+        let unknown = || UnsealError::Malformed("a merge without a known step".to_owned());
+        return Ok(Batch {
+            merge: Some(body.step.ok_or_else(unknown)?),
             ..Batch::empty(body.stamped_ms)
         });
     }
@@ -441,6 +463,7 @@ impl Batch {
             mutations: Vec::new(),
             ended_leases: Vec::new(),
             split: None,
+            merge: None,
             new_group: None,
             scrub: None,
         }

@@ -63,6 +63,20 @@ impl DyingQueue {
         upper
     }
 
+    /// Takes in those of another queue, each in its place.
+    pub(super) fn absorb(&mut self, other: DyingQueue) {
+        let own = std::mem::take(&mut self.pieces).into_iter().flatten();
+        let (mut own, mut other) = (own.peekable(), other.pieces.into_iter().flatten().peekable());
+        while let (Some(one), Some(another)) = (own.peek(), other.peek()) {
+            let next = match one.died_at <= another.died_at {
+                true => own.next(),
+                false => other.next(),
+            };
+            next.into_iter().for_each(|dying| self.push(dying));
+        }
+        own.chain(other).for_each(|dying| self.push(dying));
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -111,5 +125,17 @@ mod tests {
         assert_eq!(drained(upper), [3, 6, 9]);
         assert_eq!(drained(queue), [1, 2, 4, 5, 7, 8, 10]);
         assert!(DyingQueue::default().is_empty());
+    }
+
+    #[test]
+    fn two_queues_become_one_in_order() {
+        let of = |numbers: &[u64]| {
+            let mut queue = DyingQueue::default();
+            numbers.iter().for_each(|died_at| queue.push(dying(*died_at)));
+            queue
+        };
+        let mut queue = of(&[1, 5, 9]);
+        queue.absorb(of(&[2, 5, 6, 11, 12]));
+        assert_eq!(drained(queue), [1, 2, 5, 5, 6, 9, 11, 12]);
     }
 }

@@ -160,6 +160,8 @@ pub(crate) fn checkpoint_body(state: &State, mark: Option<Bytes>) -> CheckpointB
         rows: state.keys.versions(),
         sessions: state.sessions.count(),
         leases: state.leases.bodies(),
+        is_frozen: state.is_frozen,
+        strains: state.retention.strains(),
     }
 }
 
@@ -230,7 +232,13 @@ fn restore(checkpoint: &CheckpointBody) -> State {
     }
     State {
         leases,
-        retention: Retention::restore(limits.retention_ms, checkpoint.floor, &checkpoint.ages),
+        retention: Retention::restore(
+            limits.retention_ms,
+            checkpoint.floor,
+            &checkpoint.ages,
+            &checkpoint.strains,
+        ),
+        is_frozen: checkpoint.is_frozen,
         revision: checkpoint.revision,
         clock_ms: checkpoint.clock_ms,
         applied: checkpoint.applied.as_ref().map(position),
@@ -238,17 +246,18 @@ fn restore(checkpoint: &CheckpointBody) -> State {
     }
 }
 
-/// Answers with the bytes read. Rows outside the range went to another shard when this one was split.
+/// Answers with the bytes read. Rows outside the range went to another shard when this one was split, or came from one
+/// that was then not absorbed.
 fn load_rows(rows: &TableView, state: &mut State) -> Result<u64, OpenShardError> {
     let mut bytes = 0;
     for stored in rows.range(..)? {
         let (row_key, record) = stored?;
-        let (revision, key) = split_row_key(&row_key)
-            .filter(|(revision, _)| *revision <= state.revision)
-            .ok_or_else(|| OpenShardError::Corrupt(format!("a row has the key {row_key:?}")))?;
-        if !state.range.contains(key) {
-            continue;
-        }
+        let of_another_shard = |key: &[u8]| !state.range.contains(key);
+        let (revision, key) = match split_row_key(&row_key) {
+            Some((_, key)) if of_another_shard(key) => continue,
+            Some((revision, key)) if revision <= state.revision => (revision, key),
+            _ => return Err(OpenShardError::Corrupt(format!("a row has the key {row_key:?}"))),
+        };
         bytes += (row_key.len() + record.len()) as u64;
         let row: Row = unseal(Kind::Row, &row_key, record)?;
         let key = state.keys.record(key, Head::new(revision, &row));

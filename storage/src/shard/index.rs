@@ -169,6 +169,16 @@ impl KeyIndex {
         upper
     }
 
+    /// Takes in the keys of another index, none of which is here. Visits each of them.
+    pub(crate) fn absorb(&mut self, other: KeyIndex) {
+        self.keys.extend(other.keys);
+        self.dying.absorb(other.dying);
+        self.versions += other.versions;
+        self.live_keys += other.live_keys;
+        self.live_bytes += other.live_bytes;
+        self.print_sum = self.print_sum.wrapping_add(other.print_sum);
+    }
+
     /// The first key of the second half, by bytes; `None` with fewer than two keys.
     pub(crate) fn middle_key(&self) -> Option<Bytes> {
         let mut seen_bytes = 0;

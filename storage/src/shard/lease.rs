@@ -8,6 +8,7 @@
 //! What must hold on every replica alike: a key hangs on one lease at most, the one that its newest version names; which
 //! keys hang on a lease is known from the rows, so only length and count are written down with a checkpoint.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::Fingerprint;
@@ -145,6 +146,25 @@ impl Leases {
             by_id: self.by_id.iter_mut().map(split).collect(),
             of_key: self.of_key.split_off(key),
         }
+    }
+
+    /// Takes in the leases of another shard. One that is on both sides is one from here on, and its length begins anew:
+    /// an end that a leader has seen coming on either side has no effect.
+    pub(crate) fn absorb(&mut self, other: Leases) {
+        for (id, theirs) in other.by_id {
+            match self.by_id.entry(id) {
+                Entry::Vacant(free) => {
+                    free.insert(theirs);
+                }
+                Entry::Occupied(mut ours) => {
+                    let ours = ours.get_mut();
+                    ours.ttl_ms = ours.ttl_ms.max(theirs.ttl_ms);
+                    ours.renewals = ours.renewals.max(theirs.renewals) + 1;
+                    ours.keys.extend(theirs.keys);
+                }
+            }
+        }
+        self.of_key.extend(other.of_key);
     }
 
     pub(crate) fn bodies(&self) -> Vec<LeaseBody> {

@@ -127,6 +127,8 @@ pub enum OutcomeKind {
     SessionOpened,
     /// The shard was split.
     Split,
+    /// A step of a merge was made.
+    MergeStep,
     /// It was not executed.
     Refused(Refusal),
 }
@@ -180,6 +182,8 @@ pub(crate) struct State {
     /// The greatest stamp so far.
     pub(crate) clock_ms: u64,
     pub(crate) applied: Option<Position>,
+    /// Nothing changes any more: another shard is to absorb this one.
+    pub(crate) is_frozen: bool,
 }
 
 /// What to do with a mutation that is to be neither refused nor opened.
@@ -202,13 +206,17 @@ enum Change<'m> {
 }
 
 /// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order, or one for the leases
-/// that it ends, or one for a split. What an accepted split parts, its caller parts, who knows where the rows lie.
+/// that it ends, or one for a split or a step of a merge. What an accepted split parts, or what is absorbed, is its
+/// caller's affair, who knows where the rows lie.
 pub(crate) fn apply_batch(
     state: &mut State,
     at: Position,
     batch: &Batch,
     stored: &StoredValues,
 ) -> Vec<Outcome> {
+    if state.is_frozen && !state.is_thawed_by(batch) {
+        return state.stay_frozen(at, batch);
+    }
     state.clock_ms = state.clock_ms.max(batch.stamped_ms);
     if seeded_bug::is_on("B26") {
         // Seeded bug B26: each replica takes the time from its own clock, not from the entry.
@@ -233,6 +241,9 @@ pub(crate) fn apply_batch(
             Ok(()) => state.executed(OutcomeKind::Split),
             Err(refusal) => state.refused(refusal),
         });
+    }
+    if let Some(step) = &batch.merge {
+        outcomes.push(state.merge_step(step));
     }
     if let Some(new_group) = &batch.new_group {
         outcomes.push(state.begin_group(new_group));
@@ -299,6 +310,7 @@ impl State {
             revision: 0,
             clock_ms: 0,
             applied: None,
+            is_frozen: false,
         }
     }
 
@@ -311,7 +323,8 @@ impl State {
             .number(self.range.r#gen)
             .number(self.revision)
             .number(self.clock_ms)
-            .number(self.retention.floor());
+            .number(u64::from(self.is_frozen));
+        let print = self.retention.fingerprint(print);
         let limits = LimitsBody::from(self.limits);
         let print = print.bytes(&prost::Message::encode_to_vec(&limits));
         let print = self.sessions.fingerprint(self.keys.fingerprint(print));
@@ -580,7 +593,10 @@ impl State {
             OutcomeKind::Transacted { succeeded, .. } => Effect::Transacted {
                 succeeded: *succeeded,
             },
-            OutcomeKind::SessionOpened | OutcomeKind::Split | OutcomeKind::Refused(_) => return,
+            OutcomeKind::SessionOpened
+            | OutcomeKind::Split
+            | OutcomeKind::MergeStep
+            | OutcomeKind::Refused(_) => return,
         };
         let remembered = Remembered {
             effect,
@@ -591,11 +607,11 @@ impl State {
             .remember(mutation.session, mutation.sequence, remembered, outcomes_max);
     }
 
-    fn refused(&self, refusal: Refusal) -> Outcome {
+    pub(super) fn refused(&self, refusal: Refusal) -> Outcome {
         self.executed(OutcomeKind::Refused(refusal))
     }
 
-    fn executed(&self, kind: OutcomeKind) -> Outcome {
+    pub(super) fn executed(&self, kind: OutcomeKind) -> Outcome {
         Outcome {
             revision: self.revision,
             kind,

@@ -13,6 +13,7 @@
 //! - [`changes`]: changes by revision, as watchers are told of them.
 //! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
 //! - [`scrub`]: everything that a replica holds in one number, to be compared with that of its peers.
+//! - [`merge`]: a shard takes over the range of the next one.
 //! - [`split`]: the upper part of the range becomes another shard's.
 //! - [`rewrite`]: a file that is mostly empty gives its space back.
 //! - [`survivor`]: what is left of a shard that lost its majority, as a fresh replica's state.
@@ -23,6 +24,7 @@ pub mod changes;
 pub mod checkpoint;
 pub mod command;
 mod dying;
+mod estate;
 pub mod export;
 mod file;
 mod fingerprint;
@@ -34,6 +36,7 @@ mod key;
 mod lease;
 mod limits;
 pub mod machine;
+mod merge;
 mod read;
 mod record;
 mod retention;
@@ -50,7 +53,7 @@ pub use changes::{ChangePage, ChangeQuery};
 pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
 pub use command::{
     Batch, DecodeError, EndedLease, NewGroup, decode_batch, encode_batch, encode_ended_leases,
-    encode_new_group, encode_scrub, encode_split,
+    encode_merge_step, encode_new_group, encode_scrub, encode_split,
 };
 pub use export::{Export, ExportError};
 pub use file::OpenShardError;
@@ -59,6 +62,7 @@ pub use import::{Import, ImportError, ImportedFile, InstallError};
 pub use lease::LeaseState;
 pub use limits::Limits;
 pub use machine::{KeyValue, Outcome, OutcomeKind, Position, Refusal, ShardRange};
+pub use merge::{Absorb, AbsorbError, Freeze, MergeStep, Thaw};
 pub use read::{Found, History, ReadError, ScanPage, ShardStats};
 pub use record::UnsealError;
 pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};

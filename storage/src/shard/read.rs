@@ -150,7 +150,7 @@ impl ShardStore {
             if !inner.state.range.contains(key) {
                 return Ok(None);
             }
-            let oldest = inner.state.retention.floor();
+            let oldest = inner.state.retention.floor_of(key);
             let wanted = |revision: &u64| before.is_none_or(|before| *revision < before);
             let revisions = inner.state.keys.revisions_above(key, oldest);
             let wanted = revisions.into_iter().filter(wanted);
@@ -196,7 +196,7 @@ impl ShardStore {
             // Deletions are known by their rows, which are read outside the lock: hence in pieces.
             let piece: Vec<Located> = {
                 let inner = self.shared.read();
-                inner.check_readable(at)?;
+                inner.check_readable(&start, end, at)?;
                 let keys = inner.state.keys.range_at(&start, end, at).take(SCAN_PIECE);
                 keys.map(|(key, revision)| inner.locate(key, revision)).collect()
             };
@@ -257,9 +257,9 @@ impl ShardStore {
         self.shared.read().state.revision
     }
 
-    /// The oldest revision that [`ShardStore::get_at`] can read.
-    pub fn oldest_revision(&self) -> u64 {
-        self.shared.read().state.retention.floor()
+    /// The oldest revision at which all keys of `[start, end)` can be read; an `end` of `None` means to the end.
+    pub fn oldest_revision(&self, start: &[u8], end: Option<&[u8]>) -> u64 {
+        self.shared.read().state.retention.floor_over(start, end)
     }
 
     /// The shard's leases, by id.
@@ -322,7 +322,7 @@ impl Inner {
     fn locate_at(&self, key: &[u8], at: Option<u64>) -> Result<Option<Located>, ReadError> {
         let found = match at {
             Some(at) => {
-                self.check_readable(at)?;
+                self.check_readable(key, Some(&[key, &[0]].concat()), at)?;
                 self.state.keys.revision_at(key, at)
             }
             None => self.state.keys.live(key).map(|head| head.mod_revision),
@@ -348,8 +348,15 @@ impl Inner {
         (located, None)
     }
 
-    pub(crate) fn check_readable(&self, revision: u64) -> Result<(), ReadError> {
-        let (oldest, newest) = (self.state.retention.floor(), self.state.revision);
+    /// Whether `[start, end)` can be read at a revision.
+    pub(crate) fn check_readable(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        revision: u64,
+    ) -> Result<(), ReadError> {
+        let oldest = self.state.retention.floor_over(start, end);
+        let newest = self.state.revision;
         if revision < oldest {
             return Err(ReadError::Compacted { revision, oldest });
         }

@@ -13,6 +13,7 @@
 //! must not misread takes a new kind or version.
 
 use super::command::EndedLease;
+use super::merge::MergeStep;
 use super::split::Split;
 use crate::seeded_bug;
 use bytes::{Bytes, BytesMut};
@@ -44,6 +45,8 @@ pub(crate) enum Kind {
     NewGroup = 16,
     /// A log payload: [`ScrubBody`].
     Scrub = 17,
+    /// A log payload: [`MergeBody`].
+    Merge = 18,
 }
 
 /// Why a sealed record was not accepted.
@@ -160,6 +163,15 @@ pub(crate) struct SplitBody {
     pub(crate) split: Split,
 }
 
+/// A step of a merge, as a log entry carries it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MergeBody {
+    #[prost(uint64, tag = "1")]
+    pub(crate) stamped_ms: u64,
+    #[prost(oneof = "MergeStep", tags = "2, 3, 4")]
+    pub(crate) step: Option<MergeStep>,
+}
+
 /// A scrub, as a log entry carries it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ScrubBody {
@@ -212,6 +224,21 @@ pub(crate) struct CheckpointBody {
     /// Which keys hang on them is in the rows.
     #[prost(message, repeated, tag = "13")]
     pub(crate) leases: Vec<LeaseBody>,
+    /// The shard changes no more: another is to absorb it.
+    #[prost(bool, tag = "14")]
+    pub(crate) is_frozen: bool,
+    /// Parts of the range whose past goes less far back.
+    #[prost(message, repeated, tag = "15")]
+    pub(crate) strains: Vec<StrainBody>,
+}
+
+/// A part of the range that was another shard's: from `start` to the next one's.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StrainBody {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) start: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub(crate) floor: u64,
 }
 
 /// One lease.

@@ -85,7 +85,7 @@ impl Inner {
         if self.state.range.r#gen != point.generation {
             return Err(ScrubError::Overtaken("the shard has another range".to_owned()));
         }
-        self.check_readable(point.revision)
+        self.check_readable(&[], None, point.revision)
             .map_err(|e| ScrubError::Overtaken(e.to_string()))?;
         let keys = self.state.keys.range_at(start, None, point.revision);
         Ok(keys

@@ -128,6 +128,18 @@ impl Sessions {
         self.changed.insert(id);
     }
 
+    /// Takes in the sessions of another shard. A session that is on both sides was copied in a split: it remembers what
+    /// either side has executed, and forgets what either has forgotten.
+    pub(crate) fn absorb(&mut self, other: Sessions) {
+        for (id, theirs) in other.open {
+            let ours = self.open.entry(id).or_default();
+            self.by_idleness.remove(&(ours.last_active_ms, id));
+            ours.absorb(theirs);
+            self.by_idleness.insert((ours.last_active_ms, id));
+            self.changed.insert(id);
+        }
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.open.len() as u64
     }
@@ -217,6 +229,14 @@ impl Session {
         if low_water > self.forgotten_below {
             self.forgotten_below = low_water;
             self.outcomes = self.outcomes.split_off(&low_water);
+        }
+    }
+
+    fn absorb(&mut self, other: Session) {
+        self.last_active_ms = self.last_active_ms.max(other.last_active_ms);
+        self.forgotten_below = self.forgotten_below.max(other.forgotten_below);
+        for (sequence, outcome) in other.outcomes {
+            self.outcomes.entry(sequence).or_insert(outcome);
         }
     }
 

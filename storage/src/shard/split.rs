@@ -12,7 +12,6 @@
 //! The heir's rows stay in the parent's file, outside its range, until the file is rewritten; whoever reads rows from a
 //! file passes over those.
 
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,17 +19,16 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use prost::Message;
 
-use super::file::{OpenShardError, ROWS, SESSIONS, checkpoint_body, write_meta};
-use super::fresh::{FreshRow, FreshRows};
+use super::estate::Estate;
+use super::file::{OpenShardError, SESSIONS, checkpoint_body, write_meta};
 use super::machine::{Position, Refusal, ShardRange, State};
-use super::record::{Kind, row_key, seal, split_row_key};
-use super::rewrite::{RewriteError, write_pieces};
+use super::record::{Kind, seal};
 use super::store::{
     CreateShardError, Inner, ShardIdentity, ShardStore, beside, create_engine, move_into_place, owner,
     remove_leftover,
 };
 use crate::disk::Disk;
-use crate::engine::{Durability, Engine, TableView};
+use crate::engine::Durability;
 use crate::failpoint;
 use crate::failpoint::HostFailpoints;
 
@@ -78,15 +76,6 @@ pub struct Heir {
     mark: Bytes,
     estate: Mutex<Option<Estate>>,
     settled: AtomicBool,
-}
-
-/// The state of the new shard, and where its rows lie.
-struct Estate {
-    state: State,
-    frozen: Option<Arc<FreshRows>>,
-    rows: Arc<TableView>,
-    /// Keeps the parent's file open.
-    _engine: Arc<Engine>,
 }
 
 impl Heir {
@@ -150,32 +139,6 @@ impl Heir {
         drop(held);
         self.renounce();
         Ok(())
-    }
-}
-
-impl Estate {
-    /// Copies the rows of every version in the index.
-    fn write_rows(&self, engine: &Engine, failpoints: &HostFailpoints) -> Result<(), CreateShardError> {
-        let is_held = |(revision, key): (u64, &[u8])| self.state.keys.has(key, revision);
-        let in_file = self.rows.range(..).map_err(OpenShardError::from)?;
-        let in_file = in_file.filter(|stored| match stored {
-            Ok((row_key, _)) => split_row_key(row_key).is_some_and(is_held),
-            Err(_) => true,
-        });
-        let frozen = self.frozen.iter().flat_map(|rows| rows.iter());
-        let in_memory = frozen.chain(self.state.fresh.iter());
-        let in_memory = in_memory.filter(|(revision, FreshRow { key, .. })| is_held((*revision, key)));
-        let in_memory = in_memory.map(|(revision, FreshRow { key, row })| {
-            let row_key = row_key(revision, key);
-            let record = seal(Kind::Row, &row_key, row);
-            Ok((row_key.into(), record))
-        });
-        let written = write_pieces(in_file.chain(in_memory), engine, ROWS, Kind::Row, failpoints);
-        written.map_err(|error| match error {
-            RewriteError::Write(error) => error.into(),
-            RewriteError::Read(error) => error.into(),
-            other => OpenShardError::Io(io::Error::other(other)).into(),
-        })
     }
 }
 
@@ -261,14 +224,5 @@ impl State {
             applied: Some(SPLIT_BASE),
             ..State::new(range, self.limits)
         }
-    }
-}
-
-impl std::fmt::Debug for Estate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Estate")
-            .field("range", &self.state.range)
-            .field("revision", &self.state.revision)
-            .finish_non_exhaustive()
     }
 }

@@ -27,6 +27,7 @@ use super::limits::Limits;
 use super::machine::{
     Outcome, OutcomeKind, Position, ShardRange, State, StoredValues, apply_batch, values_needed,
 };
+use super::merge::{Dowry, MergeStep};
 use super::read::ReadError;
 use super::record::IdentityBody;
 use super::rewrite::{FileSize, RewriteLimits};
@@ -112,6 +113,9 @@ pub enum ApplyError {
     /// The payload is damaged, or of a newer program.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// The entry absorbs another shard, and [`ShardStore::prepare_absorb`] was not called for it.
+    #[error("the shard to be absorbed was not made ready")]
+    Unprepared,
     /// A value that the entry looks at could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -163,6 +167,8 @@ pub(crate) struct Inner {
     pub(crate) importing: bool,
     /// What is held for replicas that do not exist yet.
     pub(crate) heirs: Vec<Arc<Heir>>,
+    /// What the next entry absorbs.
+    pub(super) dowry: Option<Dowry>,
 }
 
 /// What the newest checkpoint says.
@@ -178,6 +184,8 @@ pub(crate) enum Activity {
     Idle,
     Checkpoint,
     Install,
+    /// Another shard's rows are in the file, and the entry that takes them in is not applied yet.
+    Absorb,
     /// A commit or an installation has an unknown outcome: the file must be opened anew.
     Stopped,
 }
@@ -268,11 +276,25 @@ impl ShardStore {
         let batch = decode_batch(payload.clone())?;
         let stored = self.read_values(&batch)?;
         let mut inner = self.shared.write();
+        if batch
+            .merge
+            .as_ref()
+            .is_some_and(|step| !inner.is_prepared_for(step))
+        {
+            return Err(ApplyError::Unprepared);
+        }
         let outcomes = apply_batch(&mut inner.state, at, &batch, &stored);
         if let Some(split) = &batch.split
             && outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Split)
         {
             inner.split(split, self.shared.owner.replica_id);
+        }
+        if matches!(batch.merge, Some(MergeStep::Absorb(_)))
+            && outcomes
+                .iter()
+                .any(|outcome| outcome.kind == OutcomeKind::MergeStep)
+        {
+            inner.absorb();
         }
         if let Some(id) = batch.scrub {
             *self.shared.scrub() = Some(inner.scrub_point(id, at));
@@ -391,6 +413,7 @@ impl Inner {
             activity: Activity::Idle,
             importing: false,
             heirs: Vec::new(),
+            dowry: None,
         }
     }
 }

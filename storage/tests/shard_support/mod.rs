@@ -203,6 +203,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
             format!("comparisons held: {succeeded}{}", acted.collect::<String>())
         }
         OutcomeKind::SessionOpened => "session open".to_owned(),
+        OutcomeKind::MergeStep => "merge step".to_owned(),
         OutcomeKind::Split => "split".to_owned(),
         OutcomeKind::Refused(refusal) => format!("refused: {}", describe_refusal(*refusal)),
     };
