@@ -14,10 +14,10 @@ use crate::{
     proto::{
         ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest,
-        JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
-        MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest,
-        ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest,
-        SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest, admin_client,
+        JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest,
+        MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
+        ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
+        ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -210,6 +210,14 @@ impl AdminClient {
     pub async fn split_shard(&self, request: SplitShardRequest) -> Result<MigrationReply, AdminError> {
         self.call(Effect::Changes, request, |mut admin, request| async move {
             admin.split_shard(request).await
+        })
+        .await
+    }
+
+    /// Has a shard take over the keys of the next one. Answers once the merge is logged.
+    pub async fn merge_shard(&self, request: MergeShardRequest) -> Result<MigrationReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.merge_shard(request).await
         })
         .await
     }

@@ -63,6 +63,14 @@ pub enum MigrationState {
     Splitting,
     /// The new shard's replicas are made.
     Settling,
+    /// The shard that is to be absorbed changes no more.
+    Freezing,
+    /// The other shard's log is to absorb it.
+    Absorbing,
+    /// The absorbed shard's replicas are destroyed.
+    Dissolving,
+    /// The shard that was to be absorbed goes on.
+    Thawing,
     /// Ended as wanted.
     Done,
     /// The new replica leaves the membership.

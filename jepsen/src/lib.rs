@@ -27,6 +27,7 @@ pub mod native;
 pub mod nemesis;
 pub mod placement;
 pub mod process;
+mod ranges;
 pub mod record;
 pub mod revisions;
 pub mod run;

@@ -223,9 +223,9 @@ fn slots_of(migration: &Migration) -> Vec<(&'static str, HostId)> {
     slots
 }
 
-/// A split has its new shard only once that counts.
+/// A split has its new shard only once that counts; a merge has both of its shards from the first.
 fn is_taken(migration: &Migration, shard: &Shard) -> bool {
-    migration.shard == shard.id || migration.state == MigrationState::Settling
+    migration.shard == shard.id || migration.merge.is_some() || migration.state == MigrationState::Settling
 }
 
 fn check_against_shard(migration: &Migration, shard: &Shard) -> Check {

@@ -55,6 +55,8 @@ pub enum EventKind {
     HostDecommissioned,
     /// A shard that lost its majority is recovered by force: what that rests on, and what is lost.
     ForcedRecovery,
+    /// A shard ended: another has absorbed it.
+    ShardMerged,
 }
 
 /// One event.

@@ -18,8 +18,7 @@
 //! threads, chance and floats. Mechanism time arrives stamped in commands and as an argument; workload time arrives as
 //! windows. It cannot tell whether evidence is true: whoever observes must report only what is committed.
 //!
-//! Left out for now: splits and merges, a cluster version that holds back new entry kinds, and byte-rate limits on
-//! snapshots.
+//! Left out for now: a cluster version that holds back new entry kinds, and byte-rate limits on snapshots.
 //!
 //! Start reading at `migration`, then `apply/advance`, then a script in `testscripts/migration`.
 
@@ -48,7 +47,7 @@ pub use departure::{Holdup, Remnant, emptied_hosts, remnants};
 pub use history::{EVENTS_MAX, EventKind, History, HistoryEvent, Totals};
 pub use ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 pub use migration::{
-    AbortReason, Evidence, LagSample, Migration, MigrationKind, MigrationState, Placed, Proposal,
+    AbortReason, Evidence, LagSample, MergePlan, Migration, MigrationKind, MigrationState, Placed, Proposal,
     ProposalKind, Reasons, STEPS_MAX, SplitPlan, Step,
 };
 pub use model::{
@@ -56,8 +55,8 @@ pub use model::{
     KeyRange, ObservedHome, Replica, Role, SHARD_CHANGES_MAX, Shard, ShardChange,
 };
 pub use procedure::{
-    Action, Fenced, HostView, LeaderView, Membership, Observation, Pacer, ReplicaProgress, next_actions,
-    strays,
+    Action, Fenced, HostView, LeaderView, Membership, MergeStep, Observation, Pacer, ReplicaProgress,
+    next_actions, strays,
 };
 pub use recovery::{LogEnd, Recovery, Succession, recovery_refusal};
 pub use repair::{overdue_hosts, placement_group_target, repairs};

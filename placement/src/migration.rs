@@ -8,6 +8,7 @@
 //! Remove  Proposed -> Transferring -> Switching -> Removing -> Cleaning -> Done
 //! Home    Proposed -> Transferring -> Done | Aborted
 //! Split   Proposed -> Splitting -> Settling -> Done
+//! Merge   Proposed -> Freezing -> Absorbing -> Dissolving -> Done                Freezing -> Thawing -> Aborted
 //! abort   Adding | CatchingUp | Transferring | Switching -> Aborting -> CleaningDst -> Aborted
 //! Recover Proposed -> Collecting.. -> Reopening -> Cleaning.. -> Done           any of the others -> Superseded
 //! ```
@@ -16,7 +17,8 @@
 //! shard's own log is the point of no return: an order to switch may commit after its controller gave up, so an
 //! aborting migration that finds the switch committed goes on to `Removing` instead. A removal has no new replica
 //! whose absence would fence a late switch, so it is retried rather than aborted once a switch was ordered. Neither is a
-//! split given up once it was ordered: the shard's own log decides when it happens, and nothing fences an order.
+//! split given up once it was ordered: the shard's own log decides when it happens, and nothing fences an order. A merge
+//! can be given up until it is written down that the frozen shard is to be absorbed: a thaw fences a late freeze.
 //!
 //! A recovery begins a group anew from what is left of it. It is for a shard that lost its majority, so no evidence can
 //! come from that shard's own log any more: whatever else was under way is superseded (see [`crate::Recovery`]).
@@ -66,6 +68,11 @@ pub enum ProposalKind {
         /// The new shard's first key: within the range, and not its first.
         #[serde(with = "crate::model::hex")]
         at: Vec<u8>,
+    },
+    /// Take over the keys of the next shard, which ends.
+    Merge {
+        /// The shard whose range begins where this one's ends.
+        next: ShardId,
     },
 }
 
@@ -124,6 +131,8 @@ pub enum MigrationKind {
     Home,
     /// The upper part of the range becomes a new shard.
     Split,
+    /// The next shard's range becomes this one's.
+    Merge,
     /// A shard that lost its majority goes on from one of its survivors, whatever the others had.
     Recover,
 }
@@ -149,6 +158,14 @@ pub enum MigrationState {
     Splitting,
     /// The new shard's replicas are being made.
     Settling,
+    /// The shard that is to be absorbed is to change no more.
+    Freezing,
+    /// The shard's log is to absorb the frozen one.
+    Absorbing,
+    /// The absorbed shard's replicas are being destroyed.
+    Dissolving,
+    /// The shard that was to be absorbed is to go on.
+    Thawing,
     /// Ended as wanted.
     Done,
     /// The new replica is being dropped from the membership.
@@ -178,7 +195,7 @@ impl MigrationState {
 impl MigrationKind {
     /// Whether a migration of this kind may go from `from` to `next` (I6). Anything else is refused.
     pub fn allows(self, from: MigrationState, next: MigrationState) -> bool {
-        use MigrationKind::{Add, Home, Move, Recover, Remove, Split};
+        use MigrationKind::{Add, Home, Merge, Move, Recover, Remove, Split};
         use MigrationState::*;
         match (from, next) {
             (Proposed | Collecting | Reopening, Collecting) => self == Recover,
@@ -200,6 +217,9 @@ impl MigrationKind {
             (Aborting, Removing) => self == Move,
             (Aborting, CleaningDst) | (CleaningDst, Aborted) => matches!(self, Move | Add),
             (Proposed, Splitting) | (Splitting, Settling) | (Settling, Done) => self == Split,
+            (Proposed, Freezing) | (Freezing, Absorbing) => self == Merge,
+            (Absorbing, Dissolving) | (Dissolving, Done) => self == Merge,
+            (Freezing, Thawing) | (Thawing, Aborted) => self == Merge,
             _ => false,
         }
     }
@@ -215,6 +235,34 @@ pub struct SplitPlan {
     pub shard: ShardId,
     /// By replica of the shard that is split: the one that its host makes of it.
     pub successors: BTreeMap<ReplicaId, Placed>,
+}
+
+/// What a merge takes in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergePlan {
+    /// The shard that is absorbed, and ends.
+    pub shard: ShardId,
+    /// The version of its range when the merge was decided on.
+    pub generation: u64,
+    /// By replica of the shard that stays: the one of the absorbed shard on the same host.
+    pub replicas: BTreeMap<ReplicaId, Placed>,
+}
+
+impl MergePlan {
+    /// The version of the absorbed shard's range while it is frozen.
+    pub fn frozen_generation(&self) -> u64 {
+        self.generation + 1
+    }
+
+    /// The version of that range if it goes on after all, whether it was frozen or not.
+    pub fn thawed_generation(&self) -> u64 {
+        self.generation + 2
+    }
+
+    /// The version of the whole range, where that of the shard that stays was `generation`: above both.
+    pub fn merged_generation(&self, generation: u64) -> u64 {
+        generation.max(self.frozen_generation()) + 1
+    }
 }
 
 /// A replica with its host.
@@ -312,6 +360,23 @@ pub enum Evidence {
     },
     /// Every replica of the new shard exists, but for those on lost hosts.
     Settled,
+    /// The shard that is to be absorbed is frozen, as its log says.
+    Frozen {
+        /// The version of its range.
+        generation: u64,
+    },
+    /// The shard that was to be absorbed goes on, as its log says.
+    Thawed {
+        /// The version of its range.
+        generation: u64,
+    },
+    /// The frozen shard was absorbed, as the log of the one that stays says.
+    Absorbed {
+        /// The version of the whole range.
+        generation: u64,
+    },
+    /// No replica of the absorbed shard is left, but for those on lost hosts.
+    Dissolved,
     /// The replica's host is declared dead; the tombstone is owed to it.
     HostDead {
         /// The dead host.
@@ -401,15 +466,24 @@ pub struct Migration {
     /// What it makes (Split).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitPlan>,
+    /// What it takes in (Merge).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<MergePlan>,
     /// What a recovery has found and does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
 }
 
 impl Migration {
-    /// Whether it is about this shard: its own, or the one that it makes.
+    /// Whether it is about this shard: its own, the one that it makes, or the one that it takes in.
     pub fn concerns(&self, shard: ShardId) -> bool {
-        self.shard == shard || self.split.as_ref().is_some_and(|split| split.shard == shard)
+        self.shard == shard || self.other_shard() == Some(shard)
+    }
+
+    /// The other shard of a split or a merge.
+    pub fn other_shard(&self) -> Option<ShardId> {
+        let made = self.split.as_ref().map(|split| split.shard);
+        made.or_else(|| self.merge.as_ref().map(|merge| merge.shard))
     }
 
     /// Whether it holds a slot for incoming bytes at its destination.
@@ -439,8 +513,13 @@ impl Migration {
             .recovery
             .iter()
             .flat_map(|recovery| recovery.members.values());
-        let ends = self.src.into_iter().chain(self.dst).map(|placed| placed.host);
-        ends.chain(old_group.copied()).any(|at| at == host)
+        let ends = self.src.into_iter().chain(self.dst);
+        let dissolved = self
+            .merge
+            .iter()
+            .flat_map(|merge| merge.replicas.values().copied());
+        let placed = ends.chain(dissolved).map(|placed| placed.host);
+        placed.chain(old_group.copied()).any(|at| at == host)
     }
 
     /// Whether it is a home move under way.

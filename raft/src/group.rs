@@ -23,6 +23,9 @@ use crate::types::{Command, ConfStamp, LeaderId, LogId, Membership, Position, Ty
 /// transfer that cannot succeed costs an election.
 const TRANSFER_LAG_MAX: u64 = 64;
 
+/// How long after a snapshot or a purge was asked for it is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How long the first members of a group may take to become durable.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -420,6 +423,34 @@ impl Group {
                 .await
                 .map_err(stopped),
             None => Ok(()),
+        }
+    }
+
+    /// Makes sure that a replica that begins with nothing is sent a snapshot of at least the present state, from here:
+    /// the log up to it is purged. Waits until it is.
+    pub async fn leave_log_behind(&self) -> Result<(), ProposeError> {
+        let stopped = |e: openraft::errors::Fatal<TypeConfig>| ProposeError::Stopped(e.to_string());
+        let raft = &self.registered.raft;
+        let applied = self.registered.cell.position().0.map_or(0, |id| id.index());
+        let mut metrics = raft.metrics();
+        loop {
+            let (snapshot, purged) = {
+                let seen = metrics.borrow_watched();
+                let index = |id: &LogId| id.index();
+                (seen.snapshot.as_ref().map(index), seen.purged.as_ref().map(index))
+            };
+            match (snapshot, purged) {
+                (_, Some(purged)) if purged >= applied => return Ok(()),
+                (Some(snapshot), _) if snapshot >= applied => {
+                    raft.trigger().purge_log(snapshot).await.map_err(stopped)?;
+                }
+                _ => raft.trigger().snapshot().await.map_err(stopped)?,
+            }
+            // A change of the metrics, or another try: what was asked for may have been dropped.
+            let changed = tokio::time::timeout(ASK_AGAIN, metrics.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                return Err(ProposeError::Stopped("the replica stops".to_owned()));
+            }
         }
     }
 

@@ -47,7 +47,7 @@ pub use group::{Group, GroupStatus, ProposeError, ReplicaProgress, TransferError
 pub use host::{DestroyError, HostIdentity, OpenGroupError, RaftHost, StartGroup};
 pub use inspect::{EntryPrint, Role, Vitals};
 pub use machine::{
-    Captured, Imported, Machine, MachineFault, Release, Response, SnapshotSink, SnapshotSource,
+    Captured, Imported, Machine, MachineFault, Preparation, Release, Response, SnapshotSink, SnapshotSource,
 };
 pub use peer::PeerService;
 pub use read::ReadError;

@@ -2,7 +2,9 @@
 //!
 //! Entries can be read as soon as `append` returns; `IOFlushed` fires after the one sync that made them durable,
 //! in the order of submission (it is a watermark: firing for N says that everything before N is durable).
-//! `save_committed` only enqueues, since openraft awaits it on every batch.
+//!
+//! How far the log is committed is not kept. A replica that starts would apply up to there before it is open to anyone,
+//! and an entry may need another replica of its host first: one that absorbs a shard. So it hears that from its leader.
 
 use std::fmt::Debug;
 use std::io;
@@ -225,18 +227,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             _ => {}
         }
         durable(|done| self.log.save_vote(vote, done)).await
-    }
-
-    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        if let Some(committed) = committed {
-            self.log
-                .save_committed(convert::log_id_to_proto(&committed).encode_to_vec().into());
-        }
-        Ok(())
-    }
-
-    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        self.log.committed().map(decode_log_id).transpose()
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>

@@ -73,8 +73,17 @@ impl MachineFault {
 /// Resolves when a machine may be free to move on again.
 pub type Release = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What has to be done before a command can be applied.
+pub type Preparation = Pin<Box<dyn Future<Output = Result<(), MachineFault>> + Send>>;
+
 /// A replicated state machine. All methods are synchronous; those marked *blocking* run on the blocking executor.
 pub trait Machine: Send + Sync + 'static {
+    /// What the command needs before it can be applied; `None` for nearly all. When it is awaited, a durable checkpoint
+    /// covers every command before this one, and until the command is applied nothing is captured or installed.
+    fn preparation(&self, _command: &Bytes) -> Option<Preparation> {
+        None
+    }
+
     /// Applies one committed entry; `None` for an entry that carries no command.
     fn apply(&self, at: Position, command: Option<&Bytes>) -> Result<Response, MachineFault>;
 

@@ -216,6 +216,19 @@ impl Cell {
             .clone()
     }
 
+    /// Applies an entry once what it needs is there.
+    async fn apply_prepared(&self, item: EntryResponder<TypeConfig>) -> Result<(), MachineFault> {
+        let command = item.0.payload.command.as_ref();
+        let Some(preparation) = command.and_then(|command| self.machine.preparation(&command.0)) else {
+            return self.apply(item);
+        };
+        self.checkpoint().await?;
+        let _writing = self.writing.lock().await;
+        let prepared = self.closed.run_until_cancelled(preparation).await;
+        prepared.ok_or(MachineFault::Closed)??;
+        self.apply(item)
+    }
+
     fn apply(&self, item: EntryResponder<TypeConfig>) -> Result<(), MachineFault> {
         let (entry, responder) = item;
         #[cfg(feature = "seeded-bugs")]
@@ -310,7 +323,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some(item) = entries.next().await {
-            self.0.apply(item?)?;
+            self.0.apply_prepared(item?).await?;
         }
         Ok(())
     }

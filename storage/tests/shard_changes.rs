@@ -121,7 +121,7 @@ impl World {
     }
 
     fn check(&self) {
-        let (floor, newest) = (self.store.oldest_revision(), self.store.revision());
+        let (floor, newest) = (self.store.oldest_revision(b"", None), self.store.revision());
         for after in floor..=newest {
             for rows_max in [1, 2, 100] {
                 let told = self.told(after, None, rows_max);

@@ -657,7 +657,7 @@ impl Run {
     fn check(&self) {
         let store = self.store();
         assert_eq!(store.revision(), self.model.revision());
-        for revision in store.oldest_revision()..=store.revision() {
+        for revision in store.oldest_revision(b"", None)..=store.revision() {
             let data = &self.model.history[revision as usize];
             for key in ["b", "c", "d", "e"] {
                 assert_eq!(
@@ -671,7 +671,7 @@ impl Run {
                 .unwrap();
             assert_eq!(page.pairs, then, "at {revision}");
         }
-        let oldest = store.oldest_revision();
+        let oldest = store.oldest_revision(b"", None);
         assert!(oldest >= self.model.compacted);
         for key in ["b", "c", "d", "e"] {
             let found = store
@@ -752,6 +752,7 @@ fn kind_name(outcome: &Outcome) -> String {
         }
         OutcomeKind::SessionOpened => "session opened".to_owned(),
         OutcomeKind::Split => "split".to_owned(),
+        OutcomeKind::MergeStep => "merge step".to_owned(),
         OutcomeKind::Refused(refusal) => format!("{refusal:?}"),
     }
 }

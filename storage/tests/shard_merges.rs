@@ -94,7 +94,6 @@ fn absorb() -> Absorb {
         r#gen: GEN,
         shard: RIGHT_SHARD,
         shard_gen: GEN + 1,
-        replicas: vec![Successor { of: 1, replica: 21 }],
     }
 }
 
@@ -487,7 +486,7 @@ impl World {
         let absorb = self.freeze();
         checkpoint(&self.pair.left);
         self.pair.left.prepare_absorb(&absorb, &self.pair.right).unwrap();
-        self.enter(0, encode_merge_step(1, MergeStep::Absorb(absorb.clone())));
+        self.enter(0, encode_merge_step(1, MergeStep::Absorb(absorb)));
         self.gens[0] = absorb.gen_after();
         assert_eq!(self.pair.left.generation(), absorb.gen_after());
         self.merged = Some(absorb);

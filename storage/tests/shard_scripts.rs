@@ -94,8 +94,8 @@ impl Story {
 
     fn history(&self, key: &[u8]) -> Result<String, Box<dyn Error>> {
         let store = self.store();
-        let mut output = format!("readable from revision {}", store.oldest_revision());
-        for revision in store.oldest_revision()..=store.revision() {
+        let mut output = format!("readable from revision {}", store.oldest_revision(b"", None));
+        for revision in store.oldest_revision(b"", None)..=store.revision() {
             let pair = format_pair(&store.get_at(key, revision)?);
             write!(output, "\nat {revision}: {pair}")?;
         }

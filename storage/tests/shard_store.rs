@@ -210,7 +210,7 @@ fn versions_superseded_long_ago_are_neither_written_nor_readable() {
         report.rows_written < 6,
         "{report:?}: half a second of history is three or four versions"
     );
-    let oldest = store.oldest_revision();
+    let oldest = store.oldest_revision(b"", None);
     assert!(matches!(
         store.get_at(b"k", oldest - 1).unwrap_err(),
         ReadError::Compacted { .. }

@@ -66,7 +66,7 @@ fn a_successor_has_all_that_the_survivor_had() {
     let store = ShardStore::open(disk.clone(), Path::new(NEW), &identity(2), options()).unwrap();
     assert_eq!((store.generation(), store.revision()), (4, 1_002));
     assert_eq!(
-        store.oldest_revision(),
+        store.oldest_revision(b"", None),
         1_002,
         "whoever follows changes reads anew"
     );

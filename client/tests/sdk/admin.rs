@@ -10,10 +10,11 @@ use client::{
     proto::{
         ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply,
-        InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationsReply, MigrationsRequest,
-        MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
-        ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
-        ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest,
+        InitRequest, JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationsReply,
+        MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest,
+        ReplicaStatesReply, ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply,
+        SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
+        UsageReply, UsageRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -120,6 +121,14 @@ impl Admin for Host {
         .await
     }
     async fn split_shard(&self, _: Request<SplitShardRequest>) -> Result<Response<MigrationReply>, Status> {
+        self.answer(MigrationReply {
+            migration_id: 7,
+            ..MigrationReply::default()
+        })
+        .await
+    }
+
+    async fn merge_shard(&self, _: Request<MergeShardRequest>) -> Result<Response<MigrationReply>, Status> {
         self.answer(MigrationReply {
             migration_id: 7,
             ..MigrationReply::default()

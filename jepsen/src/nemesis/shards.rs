@@ -1,13 +1,21 @@
-//! Replicas and homes are moved, shards are split, and hosts join.
+//! Replicas and homes are moved, shards are split and merged, and hosts join.
 
-use client::proto::{MoveHomeRequest, MoveReplicaRequest, ShardStatus, SplitShardRequest};
+use client::proto::{MergeShardRequest, MoveHomeRequest, MoveReplicaRequest, ShardStatus, SplitShardRequest};
 use futures_util::future::join_all;
 
 use super::fault::{Cure, Struck};
 use super::field::{Field, host_name};
 use crate::process::{Cluster, Layout};
+use crate::ranges::{first_bytes_within, mergeable};
 
-pub(super) const NAMES: [&str; 5] = ["move-replica", "move-home", "transfer-storm", "split", "join"];
+pub(super) const NAMES: [&str; 6] = [
+    "move-replica",
+    "move-home",
+    "transfer-storm",
+    "split",
+    "merge",
+    "join",
+];
 
 /// Hosts that may join beyond those that the cluster was started with.
 const JOINS_MAX: u64 = 2;
@@ -33,6 +41,7 @@ pub(super) async fn strike(name: &str, field: &Field<'_>) -> anyhow::Result<Opti
         "move-home" => move_home(name, field, &layout).await.is_some(),
         "transfer-storm" => storm(name, field, layout).await,
         "split" => split(name, field, &layout).await,
+        "merge" => merge(name, field, &layout).await,
         _ => join(name, field).await?,
     };
     Ok(happened.then(|| Struck {
@@ -112,9 +121,7 @@ async fn split(name: &str, field: &Field<'_>, layout: &Layout) -> bool {
     let Some(shard) = field.pick(&layout.shards) else {
         return false;
     };
-    let first = shard.start.first().copied().unwrap_or(0);
-    let end = shard.end.first().copied().unwrap_or(u8::MAX);
-    let keys: Vec<u8> = (first..end).skip(1).collect();
+    let keys: Vec<u8> = first_bytes_within(&shard).collect();
     let Some(at) = field.pick(&keys) else {
         return false;
     };
@@ -128,6 +135,25 @@ async fn split(name: &str, field: &Field<'_>, layout: &Layout) -> bool {
         return false;
     };
     let reply = admin.split_shard(request).await;
+    let is_accepted = reply.is_ok_and(|reply| reply.refused.is_empty());
+    if is_accepted {
+        field.count(name);
+    }
+    is_accepted
+}
+
+/// Asks for a shard to be merged with the next one: one that can be, if there is any. It happened if it was accepted.
+async fn merge(name: &str, field: &Field<'_>, layout: &Layout) -> bool {
+    let fit: Vec<u64> = mergeable(&layout.shards).collect();
+    let (Some(shard_id), Ok(admin)) = (field.pick(&fit), field.cluster.admin()) else {
+        return false;
+    };
+    field.begin(name, vec![format!("s{shard_id}")]);
+    let request = MergeShardRequest {
+        shard_id,
+        reason: format!("jepsen: {name}"),
+    };
+    let reply = admin.merge_shard(request).await;
     let is_accepted = reply.is_ok_and(|reply| reply.refused.is_empty());
     if is_accepted {
         field.count(name);

@@ -5,7 +5,10 @@ use crate::events::MigrationState::{self, *};
 
 /// Whether `to` may follow `from`. A forced recovery takes the place of what waits for a majority.
 pub(super) fn follows(kind: MigrationKind, from: MigrationState, to: MigrationState) -> bool {
-    let waits = !matches!(kind, MigrationKind::Recover | MigrationKind::Split);
+    let waits = !matches!(
+        kind,
+        MigrationKind::Recover | MigrationKind::Split | MigrationKind::Merge
+    );
     let superseded = to == Superseded && waits && !from.is_terminal();
     superseded || followers(kind, from).contains(&to)
 }
@@ -52,6 +55,14 @@ fn followers(kind: MigrationKind, from: MigrationState) -> &'static [MigrationSt
             Proposed => &[Splitting, Rejected],
             Splitting => &[Settling],
             Settling => &[Done],
+            _ => &[],
+        },
+        MigrationKind::Merge => match from {
+            Proposed => &[Freezing, Rejected],
+            Freezing => &[Absorbing, Thawing],
+            Absorbing => &[Dissolving],
+            Dissolving => &[Done],
+            Thawing => &[Aborted],
             _ => &[],
         },
         MigrationKind::Recover => match from {

@@ -111,6 +111,8 @@ pub enum MigrationKind {
     Home,
     /// The upper part of the range becomes a new shard.
     Split,
+    /// The next shard's range becomes this one's.
+    Merge,
     /// A shard that lost its majority goes on from one survivor.
     Recover,
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use client::proto::{HostStatus, ShardStatus};
 
 /// The cluster as one host sees it; that host may be behind.
@@ -44,27 +43,6 @@ impl Layout {
             .map(|host| host.host_id)
     }
 
-    /// The first key that no known shard holds; `None` when the shards hold every key once, as they do at any moment
-    /// but for the host that was asked being behind.
-    pub fn first_gap(&self) -> Option<Bytes> {
-        let ends: BTreeMap<&Bytes, &Bytes> = self
-            .shards
-            .iter()
-            .map(|shard| (&shard.start, &shard.end))
-            .collect();
-        let mut at = &Bytes::new();
-        for _ in &ends {
-            let Some(end) = ends.get(at) else {
-                return Some(at.clone());
-            };
-            if end.is_empty() {
-                return None;
-            }
-            at = end;
-        }
-        Some(at.clone())
-    }
-
     /// All groups, the placement group first.
     pub fn groups(&self) -> impl Iterator<Item = &ShardStatus> {
         std::iter::once(&self.placement).chain(&self.shards)
@@ -74,39 +52,4 @@ impl Layout {
 /// Whether the group has a replica on the host with this id.
 pub(crate) fn has_replica(shard: &ShardStatus, host: u64) -> bool {
     shard.replicas.iter().any(|replica| replica.host_id == host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(ranges: &[(&'static str, &'static str)]) -> Layout {
-        let shard = |(start, end): &(&'static str, &'static str)| ShardStatus {
-            start: Bytes::from_static(start.as_bytes()),
-            end: Bytes::from_static(end.as_bytes()),
-            ..ShardStatus::default()
-        };
-        Layout {
-            hosts: Vec::new(),
-            shards: ranges.iter().map(shard).collect(),
-            placement: ShardStatus::default(),
-            controller: 0,
-            numbers: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn shards_hold_every_key_in_any_order_and_number() {
-        assert_eq!(of(&[("", "")]).first_gap(), None);
-        assert_eq!(of(&[("m", ""), ("", "c"), ("c", "m")]).first_gap(), None);
-    }
-
-    #[test]
-    fn a_missing_shard_is_a_gap() {
-        let gap = |ranges: &[_]| of(ranges).first_gap();
-        assert_eq!(gap(&[]), Some(Bytes::new()));
-        assert_eq!(gap(&[("b", "")]), Some(Bytes::new()));
-        assert_eq!(gap(&[("", "b"), ("c", "")]), Some(Bytes::from_static(b"b")));
-        assert_eq!(gap(&[("", "b")]), Some(Bytes::from_static(b"b")));
-    }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::cluster::Cluster;
 use super::compare::{self, ReplicaState, differences};
 use super::layout::Layout;
+use crate::ranges::first_gap;
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// Looks that replicas have to be equally far.
@@ -42,7 +43,7 @@ impl Cluster {
 
     async fn every_shard_answers(&self) -> anyhow::Result<()> {
         let layout = self.layout().await?;
-        if let Some(gap) = layout.first_gap() {
+        if let Some(gap) = first_gap(&layout.shards) {
             bail!(
                 "of the {} known shards none begins at {gap:?}",
                 layout.shards.len()

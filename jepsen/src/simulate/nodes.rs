@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use client::proto::{
-    InitRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ShardStatus, ShardsRequest,
-    SplitShardRequest,
+    InitRequest, MergeShardRequest, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, ShardStatus,
+    ShardsRequest, SplitShardRequest,
 };
 use client::{AdminClient, Client, ClientConfig};
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::plan::{FaultClass, Plan, pick};
 use super::world::{CLIENTS, STRANGER, World, addresses, client_config, endpoint};
 use crate::generate::Chance;
+use crate::ranges::{first_bytes_within, first_gap, mergeable};
 use crate::record::Recorder;
 use crate::workload::{self, Connect, ReadAll, Used, WorkloadName, WorkloadPlan};
 
@@ -175,7 +176,7 @@ async fn operate(plan: Plan, line: &Line) {
         tokio::time::sleep(Duration::from_millis(pause / 2 + operator.chance.below(pause))).await;
         operator.ask(&plan, line).await;
     }
-    operator.watch_recovery(plan.shards as usize, line).await;
+    operator.watch_recovery(line).await;
 }
 
 /// Makes a cluster of which the host at one of `endpoints` is the first; its id.
@@ -211,7 +212,7 @@ impl Operator {
             };
             init(plan, vec![endpoint(STRANGER)], request).await;
         }
-        while !self.homes_are_known(plan.shards as usize).await {
+        while !self.homes_are_known().await {
             tokio::time::sleep(PAUSE).await;
         }
         while self.hosts.len() < plan.hosts {
@@ -231,10 +232,10 @@ impl Operator {
         self.admin.shards(all).await.ok().map(|reply| reply.shards)
     }
 
-    async fn homes_are_known(&self, count: usize) -> bool {
+    async fn homes_are_known(&self) -> bool {
         let shards = self.shards().await.unwrap_or_default();
-        // Splits make more of them.
-        shards.len() >= count && shards.iter().all(|shard| shard.home != 0)
+        // Splits make more of them, merges fewer.
+        first_gap(&shards).is_none() && shards.iter().all(|shard| shard.home != 0)
     }
 
     /// Asks for a migration, or for a burst of home moves.
@@ -251,6 +252,8 @@ impl Operator {
             let may_split = !storm && shards.len() < plan.shards as usize + SPLITS_MAX;
             let kind = if may_split && self.chance.permille(150) {
                 self.split(shard).await.then_some("split")
+            } else if !storm && self.chance.permille(150) {
+                self.merge(&shards).await.then_some("merge")
             } else if storm || self.chance.permille(400) {
                 self.move_home(shard).await.then_some("move-home")
             } else {
@@ -264,13 +267,11 @@ impl Operator {
 
     /// Whether the split was accepted. Keys that a transaction takes together begin with the same byte and stay together.
     async fn split(&mut self, shard: &ShardStatus) -> bool {
-        let first = shard.start.first().copied().unwrap_or(0);
-        let end = shard.end.first().copied().unwrap_or(u8::MAX);
-        let between = u64::from(end.saturating_sub(first)).saturating_sub(1);
-        if between == 0 {
+        let keys: Vec<u8> = first_bytes_within(shard).collect();
+        if keys.is_empty() {
             return false;
         }
-        let at = first.saturating_add(1 + self.chance.below(between) as u8);
+        let at = keys[pick(&mut self.chance, keys.len())];
         let request = SplitShardRequest {
             shard_id: shard.shard_id,
             at: vec![at].into(),
@@ -278,6 +279,22 @@ impl Operator {
         };
         self.admin
             .split_shard(request)
+            .await
+            .is_ok_and(|reply| reply.refused.is_empty())
+    }
+
+    /// Whether a merge was accepted.
+    async fn merge(&mut self, shards: &[ShardStatus]) -> bool {
+        let fit: Vec<u64> = mergeable(shards).collect();
+        if fit.is_empty() {
+            return false;
+        }
+        let request = MergeShardRequest {
+            shard_id: fit[pick(&mut self.chance, fit.len())],
+            reason: "the schedule".into(),
+        };
+        self.admin
+            .merge_shard(request)
             .await
             .is_ok_and(|reply| reply.refused.is_empty())
     }
@@ -329,9 +346,9 @@ impl Operator {
     }
 
     /// After the heal: since when is it well?
-    async fn watch_recovery(&self, shards: usize, line: &Line) {
+    async fn watch_recovery(&self, line: &Line) {
         let now = || turmoil::sim_elapsed().unwrap_or_default();
-        while !self.homes_are_known(shards).await {
+        while !self.homes_are_known().await {
             tokio::time::sleep(PAUSE).await;
         }
         line.told().homes_at = Some(now());

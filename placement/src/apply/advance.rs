@@ -66,6 +66,9 @@ impl Placement {
         if migration.kind == MigrationKind::Recover {
             return self.judge_recovery(migration, shard, next, evidence);
         }
+        if migration.kind == MigrationKind::Merge && migration.state != Proposed {
+            return self.judge_merge(migration, shard, next, evidence);
+        }
         match (migration.state, next, evidence) {
             (Proposed, Rejected, Evidence::GiveUp { .. }) => Ok(Effect::None),
             (Proposed, _, Evidence::Start) => self
@@ -210,6 +213,8 @@ impl Placement {
         let migration = self.migrations.get(&id).ok_or(Refusal::UnknownMigration(id))?;
         let next = match migration.state {
             MigrationState::Proposed => MigrationState::Rejected,
+            from if migration.kind.allows(from, MigrationState::Thawing) => MigrationState::Thawing,
+            from if from == MigrationState::Thawing => return Err(Refusal::PastCancel(from)),
             from if migration.kind.allows(from, MigrationState::Aborted) => MigrationState::Aborted,
             from if migration.kind.allows(from, MigrationState::Aborting) => MigrationState::Aborting,
             from => return Err(Refusal::PastCancel(from)),

@@ -36,6 +36,12 @@ pub(super) enum Effect {
     Owed(Placed),
     /// The upper part of the range is a new shard's.
     Split,
+    /// The shard that was to be absorbed goes on.
+    Thawed,
+    /// The range of the frozen shard is this one's.
+    Absorbed,
+    /// The absorbed shard's replicas are gone, or owed.
+    Dissolved,
     /// A recovery made a step.
     Recovery(RecoveryEffect),
 }
@@ -65,14 +71,20 @@ impl Placement {
                 self.drop_replica(stamp, migration.shard, replica, membership_index);
             }
             Effect::Split => self.split(stamp, &migration),
-            Effect::Owed(doomed) => {
-                self.owed
-                    .entry(doomed.host)
-                    .or_default()
-                    .insert(doomed.replica, migration.shard);
-            }
+            Effect::Thawed => self.thaw(stamp, &migration),
+            Effect::Absorbed => self.merge(stamp, &migration),
+            Effect::Dissolved => self.owe_dissolved(&migration),
+            Effect::Owed(doomed) => self.owe(doomed, migration.shard),
             Effect::Recovery(effect) => self.take_recovery_effect(stamp, &migration, effect),
         }
+    }
+
+    /// Notes that a lost host has to destroy a replica once it is back.
+    pub(super) fn owe(&mut self, doomed: Placed, shard: ShardId) {
+        self.owed
+            .entry(doomed.host)
+            .or_default()
+            .insert(doomed.replica, shard);
     }
 
     fn start(&mut self, id: MigrationId) {
@@ -203,7 +215,7 @@ impl Placement {
             MigrationState::Adding => Some(timeouts.adding_ms),
             MigrationState::CatchingUp => Some(timeouts.catching_up_ms << slow.min(CATCH_UP_DOUBLINGS_MAX)),
             MigrationState::Transferring => Some(timeouts.transferring_ms),
-            MigrationState::Switching => Some(timeouts.switching_ms),
+            MigrationState::Switching | MigrationState::Freezing => Some(timeouts.switching_ms),
             _ => None,
         };
         if let Some(migration) = self.migrations.get_mut(&migration.id) {
@@ -225,10 +237,11 @@ impl Placement {
             return;
         };
         shard.active = None;
-        if let Some(split) = &migration.split
-            && let Some(made) = self.shards.get_mut(&split.shard)
+        if let Some(other) = migration.other_shard()
+            && let Some(other) = self.shards.get_mut(&other)
+            && other.active == Some(migration.id)
         {
-            made.active = None;
+            other.active = None;
         }
         if migration.state != MigrationState::Done {
             return;
@@ -237,7 +250,7 @@ impl Placement {
             return;
         };
         match (migration.kind, migration.dst) {
-            (MigrationKind::Split, _) => {}
+            (MigrationKind::Split | MigrationKind::Merge, _) => {}
             (MigrationKind::Home, Some(dst)) => {
                 shard.home = Some(dst.replica);
                 shard.home_window = Some(window);

@@ -7,6 +7,7 @@
 mod advance;
 mod effects;
 mod hosts;
+mod merges;
 mod propose;
 mod recover;
 mod settings;

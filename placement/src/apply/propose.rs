@@ -9,7 +9,8 @@ use super::{Outcome, check_texts};
 use crate::history::EventKind;
 use crate::ids::{HostId, MigrationId, ReplicaId, WindowId};
 use crate::migration::{
-    AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed, Proposal, ProposalKind, Reasons,
+    AbortReason, Evidence, MergePlan, Migration, MigrationKind, MigrationState, Placed, Proposal,
+    ProposalKind, Reasons,
 };
 use crate::model::{HostState, Shard};
 use crate::response::{Accepted, Refusal, Slot};
@@ -26,6 +27,8 @@ struct Target {
     take_home: bool,
     /// Where the shard is to be split.
     split_at: Option<Vec<u8>>,
+    /// What the shard is to take in.
+    merge: Option<MergePlan>,
 }
 
 impl Placement {
@@ -36,11 +39,17 @@ impl Placement {
             .get(&proposal.shard)
             .ok_or(Refusal::UnknownShard(proposal.shard))?;
         let target = self.resolve(shard, &proposal.kind)?;
-        self.check_shard_open(shard, proposal.origin)?;
+        let next = target
+            .merge
+            .as_ref()
+            .and_then(|plan| self.shards.get(&plan.shard));
+        for shard in std::iter::once(shard).chain(next) {
+            self.check_shard_open(shard, proposal.origin)?;
+        }
         self.check_target(shard, &target, proposal.basis)?;
         self.check_dwell(shard, target.kind, proposal.origin)?;
-        let displaced = shard.active;
-        if let Some(displaced) = displaced {
+        let displaced = [shard.active, next.and_then(|next| next.active)];
+        for displaced in displaced.into_iter().flatten() {
             self.end_unstarted(stamp, displaced, AbortReason::Cancelled);
         }
         let id = self.create_migration(stamp, proposal, target);
@@ -96,11 +105,16 @@ impl Placement {
             dst,
             take_home: false,
             split_at: None,
+            merge: None,
         };
         Ok(match kind.clone() {
             ProposalKind::Split { at } => Target {
                 split_at: Some(at),
                 ..target(MigrationKind::Split, None, None)
+            },
+            ProposalKind::Merge { next } => Target {
+                merge: Some(self.plan_merge(shard, next)?),
+                ..target(MigrationKind::Merge, None, None)
             },
             ProposalKind::Move { from, to, take_home } => Target {
                 take_home,
@@ -132,6 +146,9 @@ impl Placement {
             Target {
                 split_at: Some(at), ..
             } => self.check_split_at(shard, at),
+            Target {
+                merge: Some(plan), ..
+            } => self.check_merge(shard, plan),
             Target { src, dst, .. } => self.check_replicas(shard, *src, dst.map(|(_, host)| host)),
         }
     }
@@ -202,7 +219,7 @@ impl Placement {
     /// Workload time: a shard that moved on a forecast stays for some windows before it moves on another.
     fn check_dwell(&self, shard: &Shard, kind: MigrationKind, origin: Origin) -> Result<(), Refusal> {
         let (last, dwell) = match kind {
-            MigrationKind::Split => return Ok(()),
+            MigrationKind::Split | MigrationKind::Merge => return Ok(()),
             MigrationKind::Home => (shard.home_window, self.limits.home_dwell_windows),
             _ => (shard.moved_window, self.limits.move_dwell_windows),
         };
@@ -254,15 +271,19 @@ impl Placement {
             abort_reason: None,
             steps: Vec::new(),
             split: target.split_at.and_then(|at| self.plan_split(shard, at)),
+            merge: target.merge,
             recovery: None,
         };
         migration.enter(stamp, MigrationState::Proposed, None, None);
         let detail = format!("{:?} by {origin:?}: {}", migration.kind, migration.reasons.text);
         let about = About::migration(&migration);
+        let merged = migration.merge.as_ref().map(|plan| plan.shard);
         self.migrations.insert(id, migration);
         self.active.insert(id);
-        if let Some(shard) = self.shards.get_mut(&shard) {
-            shard.active = Some(id);
+        for shard in std::iter::once(shard).chain(merged) {
+            if let Some(shard) = self.shards.get_mut(&shard) {
+                shard.active = Some(id);
+            }
         }
         self.record(stamp, EventKind::Proposed, about, detail);
         id
@@ -302,6 +323,7 @@ impl Placement {
             dst: home,
             take_home: false,
             split_at: None,
+            merge: None,
         };
         self.create_migration(stamp, proposal, target);
     }
@@ -321,6 +343,7 @@ impl Placement {
             basis,
             expires_ms,
             split,
+            merge,
             ..
         } = migration;
         if *expires_ms <= now_ms {
@@ -338,6 +361,7 @@ impl Placement {
                 dst,
                 take_home: false,
                 split_at: split.as_ref().map(|split| split.at.clone()),
+                merge: merge.clone(),
             },
             *basis,
         )?;

@@ -117,6 +117,7 @@ impl Placement {
             abort_reason: None,
             steps: Vec::new(),
             split: None,
+            merge: None,
             recovery: Some(recovery),
         };
         migration.enter(stamp, MigrationState::Proposed, None, None);
@@ -262,7 +263,7 @@ impl Placement {
             }
             RecoveryEffect::Destroyed { replica, is_owed } => {
                 if is_owed {
-                    self.owe(migration, |member| member == replica);
+                    self.owe_members(migration, |member| member == replica);
                 }
                 self.change_recovery(id, |recovery| {
                     recovery.members.remove(&replica);
@@ -360,20 +361,21 @@ impl Placement {
             .filter(|(_, host)| self.host_is_lost(**host))
             .map(|(id, _)| *id)
             .collect();
-        self.owe(migration, |replica| dead.contains(&replica));
+        self.owe_members(migration, |replica| dead.contains(&replica));
         self.change_recovery(migration.id, |recovery| {
             recovery.members.retain(|id, _| !dead.contains(id));
         });
     }
 
     /// Tombstones that are delivered when their hosts return.
-    fn owe(&mut self, migration: &Migration, is_owed: impl Fn(ReplicaId) -> bool) {
+    fn owe_members(&mut self, migration: &Migration, is_owed: impl Fn(ReplicaId) -> bool) {
         let members = migration.recovery.iter().flat_map(|recovery| &recovery.members);
         for (replica, host) in members.filter(|(replica, _)| is_owed(**replica)) {
-            self.owed
-                .entry(*host)
-                .or_default()
-                .insert(*replica, migration.shard);
+            let doomed = Placed {
+                replica: *replica,
+                host: *host,
+            };
+            self.owe(doomed, migration.shard);
         }
     }
 }

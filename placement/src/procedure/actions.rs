@@ -7,7 +7,7 @@ use super::evidence::{caught_up, heirs, lag_now};
 use super::observation::{LeaderView, Observation};
 use super::recovery;
 use crate::command::{Advance, Command};
-use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId};
+use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId};
 use crate::migration::{AbortReason, Evidence, Migration, MigrationKind, MigrationState, Placed, SplitPlan};
 use crate::model::Shard;
 use crate::response::Refusal;
@@ -87,6 +87,26 @@ pub enum Action {
         /// The new one.
         made: Placed,
     },
+    /// The leader of a shard that takes part in a merge makes its step of it; refused there unless the range has the
+    /// version that the merge was planned for.
+    StepMerge {
+        /// The shard: the one that stays, or the one that is absorbed.
+        shard: ShardId,
+        /// What its log is to do.
+        step: MergeStep,
+    },
+    /// As [`Action::DestroyReplica`], for a replica of an absorbed shard; refused as long as the replica beside it may
+    /// still need it, after a crash or for a member that lacks the entry that absorbs.
+    DestroyAbsorbed {
+        /// Its shard.
+        shard: ShardId,
+        /// The replica, and where.
+        doomed: Placed,
+        /// The replica on the same host that has absorbed it.
+        by: ReplicaId,
+        /// The version of the range that has it all.
+        generation: u64,
+    },
     /// The host takes the replica out of its group for good and tells where its log ends, durably; where there is
     /// nothing of it, it writes a tombstone.
     FenceReplica {
@@ -124,6 +144,30 @@ pub enum Action {
     },
 }
 
+/// A step of a merge, in the log of one of the two shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergeStep {
+    /// Change no more.
+    Freeze {
+        /// The version of the range that the merge was planned for.
+        generation: u64,
+    },
+    /// Go on, frozen or not.
+    Thaw {
+        /// The version of the range that the merge was planned for.
+        generation: u64,
+    },
+    /// Take in the frozen shard.
+    Absorb {
+        /// The version of the range that the merge was planned for.
+        generation: u64,
+        /// The frozen shard.
+        absorbed: ShardId,
+        /// The version of its range, frozen.
+        absorbed_generation: u64,
+    },
+}
+
 /// What the controller of `term` should do for `migration` now. Empty if that controller is deposed, or the migration
 /// has ended.
 pub fn next_actions(
@@ -156,12 +200,12 @@ pub fn next_actions(
     .actions()
 }
 
-struct Look<'a> {
-    placement: &'a Placement,
-    migration: &'a Migration,
-    shard: &'a Shard,
-    observation: &'a Observation,
-    leader: Option<&'a LeaderView>,
+pub(super) struct Look<'a> {
+    pub(super) placement: &'a Placement,
+    pub(super) migration: &'a Migration,
+    pub(super) shard: &'a Shard,
+    pub(super) observation: &'a Observation,
+    pub(super) leader: Option<&'a LeaderView>,
     term: ControllerTerm,
     now_ms: u64,
 }
@@ -181,6 +225,10 @@ impl Look<'_> {
             MigrationState::CleaningDst => self.destroy(self.migration.dst, MigrationState::Aborted),
             MigrationState::Splitting => self.split(),
             MigrationState::Settling => self.settle(),
+            MigrationState::Freezing
+            | MigrationState::Absorbing
+            | MigrationState::Dissolving
+            | MigrationState::Thawing => return self.merge(),
             MigrationState::Collecting
             | MigrationState::Reopening
             | MigrationState::Done
@@ -196,6 +244,7 @@ impl Look<'_> {
             MigrationKind::Move | MigrationKind::Add => MigrationState::Adding,
             MigrationKind::Remove | MigrationKind::Home => MigrationState::Transferring,
             MigrationKind::Split => MigrationState::Splitting,
+            MigrationKind::Merge => MigrationState::Freezing,
             MigrationKind::Recover => MigrationState::Collecting,
         };
         match self.placement.start_refusal(self.migration, self.now_ms) {
@@ -518,13 +567,13 @@ impl Look<'_> {
         self.is_overdue().then_some(AbortReason::Deadline)
     }
 
-    fn is_overdue(&self) -> bool {
+    pub(super) fn is_overdue(&self) -> bool {
         self.migration
             .deadline_ms
             .is_some_and(|deadline_ms| self.now_ms >= deadline_ms)
     }
 
-    fn give_up(&self, next: MigrationState, reason: AbortReason) -> Action {
+    pub(super) fn give_up(&self, next: MigrationState, reason: AbortReason) -> Action {
         let uniform = self
             .leader
             .map(|leader| &leader.membership)
@@ -538,7 +587,7 @@ impl Look<'_> {
         )
     }
 
-    fn advance(&self, next: MigrationState, evidence: Evidence) -> Action {
+    pub(super) fn advance(&self, next: MigrationState, evidence: Evidence) -> Action {
         let step = Advance {
             migration: self.migration.id,
             expect_state: self.migration.state,
@@ -550,7 +599,7 @@ impl Look<'_> {
         Action::Propose(Box::new(Command::Advance(step)))
     }
 
-    fn wait(&self) -> Action {
+    pub(super) fn wait(&self) -> Action {
         let look_again_ms = self.now_ms.saturating_add(LOOK_AGAIN_MS);
         let deadline_ms = self
             .migration

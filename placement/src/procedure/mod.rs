@@ -7,12 +7,13 @@
 
 mod actions;
 mod evidence;
+mod merge;
 mod observation;
 mod pacer;
 mod recovery;
 mod strays;
 
-pub use actions::{Action, next_actions};
+pub use actions::{Action, MergeStep, next_actions};
 pub use observation::{Fenced, HostView, LeaderView, Membership, Observation, ReplicaProgress};
 pub use pacer::Pacer;
 pub use strays::strays;

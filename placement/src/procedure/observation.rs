@@ -19,6 +19,8 @@ pub struct Observation {
     pub sampled_ms: u64,
     /// What its leader says; `None` if none answered.
     pub leader: Option<LeaderView>,
+    /// What the leader of the shard that is absorbed says; `None` but for a merge.
+    pub other_leader: Option<LeaderView>,
     /// What the hosts of its replicas (and of replicas to be destroyed) say; a host that did not answer is absent.
     pub hosts: BTreeMap<HostId, HostView>,
 }
@@ -125,24 +127,25 @@ impl Observation {
         self.leader.as_ref().map(|leader| leader.membership.log_index)
     }
 
-    /// Adds what the hosts say of another shard's replicas: their ids are unique.
-    pub fn add_replicas_of(&mut self, other: Observation) {
+    /// Adds what is seen of the other shard of a split or a merge. Replicas' ids are unique.
+    pub fn add_other(&mut self, other: Observation) {
+        self.other_leader = other.leader;
         for (host, view) in other.hosts {
-            self.hosts.entry(host).or_default().replicas.extend(view.replicas);
+            let known = self.hosts.entry(host).or_default();
+            known.replicas.extend(view.replicas);
+            known.tombstones.extend(view.tombstones);
         }
     }
 
     /// The leader's view, unless it is behind what the log already knows: an old leader that was cut off still
     /// believes what it last saw.
     pub(super) fn current_leader(&self, shard: &Shard) -> Option<&LeaderView> {
-        let known = shard.observed.map(ObservedHome::rank);
-        let leader = self
-            .leader
-            .as_ref()
-            .filter(|leader| Some((leader.raft_term, leader.replica)) >= known)
-            // A part of a group that was recovered without it may still have a leader.
-            .filter(|leader| shard.replicas.contains_key(&leader.replica));
-        leader.filter(|leader| leader.membership.log_index >= shard.membership_index)
+        current(self.leader.as_ref(), shard)
+    }
+
+    /// The same, of the shard that is absorbed.
+    pub(super) fn other_current_leader(&self, other: &Shard) -> Option<&LeaderView> {
+        current(self.other_leader.as_ref(), other)
     }
 
     /// Whether `placed` is known to be destroyed for good.
@@ -158,6 +161,16 @@ impl Observation {
             .get(&placed.host)
             .is_some_and(|host| host.replicas.contains(&placed.replica))
     }
+}
+
+/// A leader's view, unless it is behind what the log already knows of the shard.
+fn current<'a>(leader: Option<&'a LeaderView>, shard: &Shard) -> Option<&'a LeaderView> {
+    let known = shard.observed.map(ObservedHome::rank);
+    leader
+        .filter(|leader| Some((leader.raft_term, leader.replica)) >= known)
+        // A part of a group that was recovered without it may still have a leader.
+        .filter(|leader| shard.replicas.contains_key(&leader.replica))
+        .filter(|leader| leader.membership.log_index >= shard.membership_index)
 }
 
 impl LeaderView {

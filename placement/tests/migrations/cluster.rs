@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
-    Accepted, Action, Bootstrap, Command, ControllerTerm, HostId, HostState, Limits, MigrationId, NewHost,
-    Partition, Placement, Refusal, Region, ReplicaId, Response, Rules, ShardId, Zone, decode, encode,
+    Accepted, Action, Bootstrap, Command, ControllerTerm, HostId, HostState, Limits, MergeStep, MigrationId,
+    NewHost, Partition, Placement, Refusal, Region, ReplicaId, Response, Rules, ShardId, Zone, decode,
+    encode,
 };
 
 use crate::audit::Audit;
@@ -232,6 +233,13 @@ impl Cluster {
             Action::DestroyReplica { host, replica } => self.destroy_replica(*host, *replica, order.term),
             Action::CreateSuccessor { of, made } => self.create_successor(*of, *made, order.term),
             Action::Split { plan, .. } => self.split(order, plan),
+            Action::StepMerge { .. } => self.step_merge(order),
+            Action::DestroyAbsorbed {
+                doomed,
+                by,
+                generation,
+                ..
+            } => self.destroy_absorbed((order.shard, *by), *generation, *doomed, order.term),
             Action::FenceReplica {
                 host,
                 replica,
@@ -266,7 +274,7 @@ impl Cluster {
         Ok("created")
     }
 
-    fn destroy_replica(
+    pub(crate) fn destroy_replica(
         &mut self,
         host: HostId,
         id: ReplicaId,
@@ -455,6 +463,14 @@ pub(crate) fn name(action: &Action) -> String {
         }
         Action::Split { plan, .. } => format!("split off {}", plan.shard),
         Action::CreateSuccessor { made, .. } => format!("create successor {} on {}", made.replica, made.host),
+        Action::StepMerge { shard, step } => match step {
+            MergeStep::Freeze { .. } => format!("freeze {shard}"),
+            MergeStep::Thaw { .. } => format!("thaw {shard}"),
+            MergeStep::Absorb { absorbed, .. } => format!("absorb {absorbed} in {shard}"),
+        },
+        Action::DestroyAbsorbed { doomed, .. } => {
+            format!("destroy absorbed {} on {}", doomed.replica, doomed.host)
+        }
         Action::RemoveReplica { replica } => format!("remove {replica}"),
         Action::DestroyReplica { host, replica } => format!("destroy {replica} on {host}"),
         Action::FenceReplica { host, replica, .. } => format!("fence {replica} on {host}"),

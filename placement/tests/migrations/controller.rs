@@ -90,8 +90,8 @@ impl Cluster {
 
     fn drive(&mut self, controller: &mut Controller, migration: &Migration) {
         let mut observation = self.observe(controller, migration.shard);
-        if let Some(split) = &migration.split {
-            observation.add_replicas_of(self.observe(controller, split.shard));
+        if let Some(other) = migration.other_shard() {
+            observation.add_other(self.observe(controller, other));
         }
         let now_ms = self.now_ms;
         let term = controller.term;
@@ -235,6 +235,7 @@ impl Cluster {
             )
         });
         Observation {
+            other_leader: None,
             shard,
             sampled_ms: self.now_ms,
             leader: self.observe_leader(controller, shard),
@@ -339,6 +340,10 @@ fn words_of(evidence: &Evidence) -> String {
         } => format!("{replica} absent at entry {membership_index}"),
         Evidence::Tombstone { host, replica } => format!("{host} has a tombstone of {replica}"),
         Evidence::Split { generation } => format!("the range has version {generation}"),
+        Evidence::Frozen { generation } => format!("it is frozen as version {generation}"),
+        Evidence::Thawed { generation } => format!("it goes on as version {generation}"),
+        Evidence::Absorbed { generation } => format!("the whole range has version {generation}"),
+        Evidence::Dissolved => "no replica of it is left".to_owned(),
         Evidence::Settled => "the new replicas exist".to_owned(),
         Evidence::HostDead { host } => format!("{host} is dead"),
         Evidence::GiveUp { reason, .. } => format!("{reason:?}"),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Order;
-use placement::{Action, ControllerTerm, HostId, Membership, MigrationId, ReplicaId};
+use placement::{Action, ControllerTerm, HostId, Membership, MergeStep, MigrationId, ReplicaId};
 
 /// Entries that a learner receives in one tick.
 const LEARNER_ENTRIES_PER_TICK: u64 = 400;
@@ -31,6 +31,12 @@ pub(crate) struct Group {
     pub(crate) committed: u64,
     /// The version of its range.
     pub(crate) generation: u64,
+    /// It takes no more writes: another is to absorb it.
+    pub(crate) frozen: bool,
+    /// Another has.
+    pub(crate) is_absorbed: bool,
+    /// Its entry that absorbed another.
+    pub(crate) absorbed_at: u64,
     controller_term: ControllerTerm,
     /// Copies that never vote again.
     pub(crate) fenced: BTreeSet<ReplicaId>,
@@ -118,7 +124,7 @@ impl Group {
         if !self.has_quorum(up) {
             return;
         }
-        self.last += writes;
+        self.last += if self.frozen { 0 } else { writes };
         self.replicate(up);
         self.commit();
         if self.finishing.take() == self.leader && self.leader.is_some() {
@@ -194,14 +200,47 @@ impl Group {
         if generation != self.generation {
             return Err("the range has changed");
         }
+        self.enter(up)?;
+        self.generation += 1;
+        Ok("split")
+    }
+
+    /// One entry, if it is committed at once.
+    fn enter(&mut self, up: &BTreeSet<HostId>) -> Result<(), &'static str> {
         self.last += 1;
         self.replicate(up);
         self.commit();
-        if self.committed < self.last {
-            return Err("not committed");
+        match self.committed < self.last {
+            true => Err("not committed"),
+            false => Ok(()),
         }
-        self.generation += 1;
-        Ok("split")
+    }
+
+    fn step_merge(&mut self, step: MergeStep, up: &BTreeSet<HostId>) -> Result<&'static str, &'static str> {
+        match step {
+            MergeStep::Freeze { generation } if generation == self.generation => {
+                self.enter(up)?;
+                (self.frozen, self.generation) = (true, generation + 1);
+                Ok("frozen")
+            }
+            MergeStep::Thaw { generation } if generation + u64::from(self.frozen) == self.generation => {
+                assert!(!self.is_absorbed, "thawed, and absorbed elsewhere");
+                self.enter(up)?;
+                (self.frozen, self.generation) = (false, generation + 2);
+                Ok("thawed")
+            }
+            MergeStep::Absorb {
+                generation,
+                absorbed_generation,
+                ..
+            } if generation == self.generation => {
+                self.enter(up)?;
+                self.generation = generation.max(absorbed_generation) + 1;
+                self.absorbed_at = self.last;
+                Ok("absorbed")
+            }
+            _ => Err("the range has changed"),
+        }
     }
 
     /// One copy goes on alone, as another replica. No survivor has more than it, and with a majority of the old group
@@ -274,6 +313,9 @@ impl Group {
         }
         if let Action::Split { generation, .. } = order.action {
             return self.split(generation, up);
+        }
+        if let Action::StepMerge { step, .. } = order.action {
+            return self.step_merge(step, up);
         }
         if order.membership_index != Some(self.membership.log_index) && !self.unfenced {
             return Err("the membership has changed");

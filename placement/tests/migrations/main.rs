@@ -10,6 +10,7 @@ mod controller;
 mod corruption;
 mod group;
 mod interleavings;
+mod merges;
 mod observations;
 mod scripts;
 mod splits;

@@ -393,6 +393,10 @@ fn parse_proposal(cluster: &Cluster, args: &mut ArgumentConsumer<'_>) -> Result<
             from: ReplicaId(target),
         },
         "home" => ProposalKind::Home { to: HostId(target) },
+        // The target: the shard that is absorbed.
+        "merge" => ProposalKind::Merge {
+            next: ShardId(target),
+        },
         // The target: the new shard's first key, a byte.
         "split" => ProposalKind::Split {
             at: vec![u8::try_from(target)?],
@@ -517,6 +521,10 @@ fn parse_state(name: &str) -> Result<MigrationState, Box<dyn Error>> {
         Cleaning,
         Splitting,
         Settling,
+        Freezing,
+        Absorbing,
+        Dissolving,
+        Thawing,
         Done,
         Aborting,
         CleaningDst,
@@ -578,6 +586,9 @@ stories!(
     leaving_refused,
     limits_and_priorities,
     lone_voter_leaves,
+    merge,
+    merge_crashes,
+    merge_killed,
     move_replica,
     never_catches_up,
     orders_lost,

@@ -36,6 +36,8 @@ pub enum AdminVerb {
     Home(MoveHomeArgs),
     /// Give the upper part of a shard's range to a new shard; answers once the split is in the log
     Split(SplitArgs),
+    /// Have a shard take over the keys of the next one, whose replicas are on the same hosts
+    Merge(MergeArgs),
     /// What the placement log decided, newest last
     History(HistoryArgs),
     /// Keep new replicas and homes off a host; it keeps what it has
@@ -170,6 +172,16 @@ pub struct SplitArgs {
     /// The new shard's first key; without it, where the data parts in two halves
     #[arg(long, value_name = "KEY", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub at: Option<String>,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// Flags of `admin merge`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MergeArgs {
+    /// Shard id; the shard after it ends
+    pub shard: u64,
     /// Why, kept in the history
     #[arg(long, default_value = "")]
     pub reason: String,

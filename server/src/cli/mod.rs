@@ -11,7 +11,7 @@ mod kv;
 mod serve;
 
 pub use admin::{
-    AdminArgs, AdminVerb, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, MigrationsArgs, MoveArgs,
+    AdminArgs, AdminVerb, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, MergeArgs, MigrationsArgs, MoveArgs,
     MoveHomeArgs, RecoverArgs, ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
 };
 pub use backup::{BackupArgs, BackupCreateArgs, BackupRestoreArgs, BackupVerb, BackupVerifyArgs};

@@ -152,6 +152,9 @@ pub struct ShardsConfig {
     pub bytes_max: u64,
     /// No more shards than this are made by splits that nobody asked for.
     pub count_max: u64,
+    /// Neighbours on the same hosts that hold less than this together are merged; 0: never. Shards that were made empty,
+    /// to be filled, are merged as well.
+    pub bytes_min: u64,
 }
 
 impl Default for ShardsConfig {
@@ -159,6 +162,7 @@ impl Default for ShardsConfig {
         ShardsConfig {
             bytes_max: 512 * MIB,
             count_max: 1_024,
+            bytes_min: 0,
         }
     }
 }

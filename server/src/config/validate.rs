@@ -67,6 +67,17 @@ impl HostConfig {
                 64 * 1024..=u64::MAX >> 1,
             );
         }
+        // Nor one that is merged and split in turns.
+        let bytes_min_most = match self.shards.bytes_max {
+            0 => u64::MAX >> 1,
+            bytes_max => bytes_max / 2,
+        };
+        within(
+            checks,
+            "shards.bytes_min",
+            self.shards.bytes_min,
+            0..=bytes_min_most,
+        );
         within(checks, "shards.count_max", self.shards.count_max, 1..=16_384);
     }
 

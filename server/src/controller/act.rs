@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use placement::{
-    Action, Command, FirstRange, HostId, Migration, MigrationId, MigrationState, Pacer, Placed, ReplicaId,
-    ShardId, SplitPlan,
+    Action, Command, FirstRange, HostId, MergeStep, Migration, MigrationId, MigrationState, Pacer, Placed,
+    ReplicaId, ShardId, SplitPlan,
 };
 use storage::seeded_bug;
 
 use super::{Controller, write};
 use crate::control::change_members_order::Change;
+use crate::control::step_merge_order::Step;
 use crate::control::{
-    ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, Order, OrderReply, PlacementMember,
-    SplitShardOrder, Successor, SuccessorOf, Switch, TransferHomeOrder,
+    AbsorbedShard, Absorber, ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, Order, OrderReply,
+    PlacementMember, SplitShardOrder, StepMergeOrder, Successor, SuccessorOf, Switch, TransferHomeOrder,
 };
 
 /// An order without visible effect is given again after this long.
@@ -50,8 +51,8 @@ impl Controller {
             .filter(|known| !known.state.is_terminal())?
             .clone();
         let mut observation = self.observer.observation(known.shard);
-        if let Some(split) = &known.split {
-            observation.add_replicas_of(self.observer.observation(split.shard));
+        if let Some(other) = known.other_shard() {
+            observation.add_other(self.observer.observation(other));
         }
         let actions = placement::next_actions(&state, &known, &observation, self.term, self.clock.now_ms());
         tracing::trace!(%migration, ?actions, ?observation, "decided");
@@ -82,7 +83,10 @@ impl Controller {
             && let (Action::Switch { .. }, Some(source)) = (&action, migration.src)
         {
             // Seeded bug B13: the source goes once this controller means to switch; no log knows that it has.
-            drop(self.destroy(migration.shard, source.host, source.replica).await);
+            drop(
+                self.destroy(migration.shard, source.host, source.replica, None)
+                    .await,
+            );
         }
         let order = self.carry_out(migration.shard, Some(migration), &action, decided_on);
         match tokio::time::timeout(ORDER_TIMEOUT, order).await {
@@ -126,7 +130,22 @@ impl Controller {
             Action::CreateReplica { host, replica } => self.create(shard, host, replica).await,
             Action::CreateSuccessor { of, made } => self.create_successor(migration, of, made).await,
             Action::Split { generation, ref plan } => self.split(shard, generation, plan).await,
-            Action::DestroyReplica { host, replica } => self.destroy(shard, host, replica).await,
+            Action::DestroyReplica { host, replica } => self.destroy(shard, host, replica, None).await,
+            Action::StepMerge { shard, step } => self.step_merge(shard, step).await,
+            Action::DestroyAbsorbed {
+                shard: absorbed,
+                doomed,
+                by,
+                generation,
+            } => {
+                let by = Absorber {
+                    shard_id: shard.0,
+                    replica_id: by.0,
+                    r#gen: generation,
+                };
+                self.destroy(absorbed, doomed.host, doomed.replica, Some(by))
+                    .await
+            }
             Action::TransferLeader { to } => self.transfer(shard, to).await,
             Action::AddLearner { replica, host } => {
                 let member = PlacementMember {
@@ -270,8 +289,42 @@ impl Controller {
         self.obeyed(host, reply)
     }
 
-    async fn destroy(&self, shard: ShardId, host: HostId, replica: ReplicaId) -> Result<(), String> {
+    async fn step_merge(&self, shard: ShardId, step: MergeStep) -> Result<(), String> {
+        let host = self.leader_host(shard)?;
+        let (generation, step) = match step {
+            MergeStep::Freeze { generation } => (generation, Step::Freeze(true)),
+            MergeStep::Thaw { generation } => (generation, Step::Thaw(true)),
+            MergeStep::Absorb {
+                generation,
+                absorbed,
+                absorbed_generation,
+            } => {
+                let absorbed = AbsorbedShard {
+                    shard_id: absorbed.0,
+                    r#gen: absorbed_generation,
+                };
+                (generation, Step::Absorb(absorbed))
+            }
+        };
+        let order = StepMergeOrder {
+            order: self.order(host),
+            shard_id: shard.0,
+            r#gen: generation,
+            step: Some(step),
+        };
+        let reply = self.control(host)?.step_merge(order).await;
+        self.obeyed(host, reply)
+    }
+
+    async fn destroy(
+        &self,
+        shard: ShardId,
+        host: HostId,
+        replica: ReplicaId,
+        absorbed_by: Option<Absorber>,
+    ) -> Result<(), String> {
         let order = DestroyReplicaOrder {
+            absorbed_by,
             order: self.order(host),
             shard_id: shard.0,
             replica_id: replica.0,
@@ -381,6 +434,22 @@ fn points_of(state: MigrationState) -> (&'static str, &'static str) {
         MigrationState::Settling => (
             "controller.leave_settling.before",
             "controller.leave_settling.after",
+        ),
+        MigrationState::Freezing => (
+            "controller.leave_freezing.before",
+            "controller.leave_freezing.after",
+        ),
+        MigrationState::Absorbing => (
+            "controller.leave_absorbing.before",
+            "controller.leave_absorbing.after",
+        ),
+        MigrationState::Dissolving => (
+            "controller.leave_dissolving.before",
+            "controller.leave_dissolving.after",
+        ),
+        MigrationState::Thawing => (
+            "controller.leave_thawing.before",
+            "controller.leave_thawing.after",
         ),
         MigrationState::Aborting => (
             "controller.leave_aborting.before",

@@ -5,13 +5,14 @@
 //! migration, does it, and writes the evidence. A controller that dies is replaced by one that knows the log.
 //!
 //! `observe` looks at the hosts, `act` gives orders, `tend` starts shards, repairs and declares hosts down; `splits` parts
-//! what has become too large; `balance` turns access counts into proposals.
+//! what has become too large, `merges` joins what holds little; `balance` turns access counts into proposals.
 
 mod act;
 mod balance;
 mod clock;
 mod forecast;
 mod geography;
+mod merges;
 mod observe;
 mod recover;
 mod splits;

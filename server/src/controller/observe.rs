@@ -152,6 +152,7 @@ impl Observer {
             shard,
             sampled_ms: self.clock.now_ms(),
             leader: leader.map(|(host, view)| seen.leader_view(host, view)),
+            other_leader: None,
             hosts: hosts.map(|(host, known)| (*host, view_of(known))).collect(),
         }
     }

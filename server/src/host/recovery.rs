@@ -17,7 +17,6 @@ use super::folder::{FencedBy, FolderError};
 use super::replicas::ReplicaError;
 use super::state::Host;
 use crate::control::{FencedReplica, ReopenReplicaOrder};
-use crate::machine::KvMachine;
 use crate::watch::Feed;
 
 /// Revisions that a recovered shard leaves out: more than the lost replicas can have given out unseen.
@@ -197,11 +196,7 @@ impl Host {
                 migration: order.migration,
                 controller_term,
             },
-            machine: Arc::new(KvMachine::new(
-                store.clone(),
-                Feed::new(store.revision()),
-                self.shared.successions.clone(),
-            )),
+            machine: Arc::new(self.machine(&store, Feed::new(store.revision()))),
             command,
         };
         let mark = raft.succeed(succession).await?;

@@ -28,6 +28,9 @@ pub enum ReplicaError {
     /// The replica of the shard that was split may still make it.
     #[error("replica {0} is to come from the shard that was split")]
     ToCome(ReplicaId),
+    /// What it holds may still be needed by the replica that absorbs it.
+    #[error("replica {0} may still need what it is to absorb, or is not here")]
+    InUse(ReplicaId),
     /// It was taken out of its group for good.
     #[error("replica {0} was fenced on this host")]
     Fenced(ReplicaId),
@@ -179,6 +182,7 @@ impl Host {
                 .is_some_and(|local| local.group.replica() == replica)
             {
                 shards.remove(&shard);
+                self.shared.neighbours.go(shard);
             }
         }
         raft.destroy_replica(shard, replica).await?;
@@ -280,8 +284,8 @@ impl Host {
         store: ShardStore,
     ) -> Result<(), ReplicaError> {
         let feed = Feed::new(store.revision());
-        let successions = self.shared.successions.clone();
-        let machine = Arc::new(KvMachine::new(store.clone(), feed.clone(), successions.clone()));
+        self.shared.neighbours.come(shard, &store);
+        let machine = Arc::new(self.machine(&store, feed.clone()));
         let group = self.start_group(shard, replica, machine).await?;
         let local = LocalShard {
             group,
@@ -296,8 +300,20 @@ impl Host {
             .expect("no panic under this lock")
             .insert(shard, local);
         // What it applied before it was listed may have split it.
-        successions.asked.notify_one();
+        self.shared.successions.asked.notify_one();
         Ok(())
+    }
+
+    /// What drives a replica's state.
+    pub(super) fn machine(&self, store: &ShardStore, feed: Feed) -> KvMachine {
+        let shared = &self.shared;
+        KvMachine::new(
+            store.clone(),
+            feed,
+            shared.successions.clone(),
+            shared.neighbours.clone(),
+            shared.env.raft.clone(),
+        )
     }
 
     async fn start_group(

@@ -18,6 +18,7 @@ use super::channels::Channels;
 use super::folder::{DataFolder, FORMAT, FolderError, Identity};
 use super::join::{InitError, OtherCluster};
 use super::map::ShardMap;
+use super::merges::Neighbours;
 use super::replicas::ReplicaError;
 use super::scrub::Scrubs;
 use super::space::Space;
@@ -148,6 +149,7 @@ fn open(
         placement: RwLock::default(),
         shards: RwLock::new(BTreeMap::new()),
         successions: Arc::default(),
+        neighbours: Neighbours::default(),
         changing: tokio::sync::Mutex::default(),
         map: watch::Sender::new(Arc::new(map)),
         profiler: OnceLock::new(),

@@ -19,6 +19,7 @@ use super::accesses::AccessSamples;
 use super::channels::Channels;
 use super::folder::{DataFolder, Identity, Orders};
 use super::map::ShardMap;
+use super::merges::Neighbours;
 use super::replicas::LocalShard;
 use super::scrub::Scrubs;
 use super::space::Space;
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) shards: RwLock<BTreeMap<ShardId, LocalShard>>,
     /// What splits ask for here.
     pub(crate) successions: Arc<Successions>,
+    /// What merges find here.
+    pub(crate) neighbours: Neighbours,
     /// Creating and destroying replicas, one at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) map: watch::Sender<Arc<ShardMap>>,

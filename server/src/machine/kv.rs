@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use raft::{
-    Captured, Imported, Machine, MachineFault, Position, Release, Response, SnapshotSink, SnapshotSource,
+    Captured, Env, Imported, Machine, MachineFault, Position, Preparation, Release, Response, SnapshotSink,
+    SnapshotSource,
 };
 use storage::shard::{
     ApplyError, Capture, CaptureError, CheckpointError, Export, ExportError, Import, ImportError,
     ImportedFile, OutcomeKind, ReadError, ShardStore,
 };
 
-use crate::host::Successions;
+use crate::host::{Neighbours, Successions};
 use crate::watch::Feed;
 
 /// One shard replica's machine.
@@ -23,20 +24,36 @@ pub struct KvMachine {
     feed: Feed,
     /// Told when the shard was split: a new replica is to be made.
     successions: Arc<Successions>,
+    /// Where what it absorbs is found.
+    neighbours: Neighbours,
+    env: Env,
 }
 
 impl KvMachine {
-    /// A shard's state, whose changes are told to `feed`, and whose splits to `successions`.
-    pub(crate) fn new(store: ShardStore, feed: Feed, successions: Arc<Successions>) -> KvMachine {
+    /// A shard's state, whose changes are told to `feed`, and whose splits to `successions`; it absorbs `neighbours`.
+    pub(crate) fn new(
+        store: ShardStore,
+        feed: Feed,
+        successions: Arc<Successions>,
+        neighbours: Neighbours,
+        env: Env,
+    ) -> KvMachine {
         KvMachine {
             store,
             feed,
             successions,
+            neighbours,
+            env,
         }
     }
 }
 
 impl Machine for KvMachine {
+    fn preparation(&self, command: &Bytes) -> Option<Preparation> {
+        let absorb = self.store.absorbs(command)?;
+        Some(self.neighbours.preparation(&self.store, &self.env, absorb))
+    }
+
     /// Answers with the batch's `Vec<Outcome>`.
     fn apply(&self, at: Position, command: Option<&Bytes>) -> Result<Response, MachineFault> {
         let at = storage::shard::Position {
@@ -51,6 +68,13 @@ impl Machine for KvMachine {
         if outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Split) {
             self.feed.look_again();
             self.successions.asked.notify_one();
+        }
+        if outcomes
+            .iter()
+            .any(|outcome| outcome.kind == OutcomeKind::MergeStep)
+        {
+            self.feed.begin_anew(self.store.revision());
+            self.neighbours.frozen();
         }
         Ok(Response::new(outcomes))
     }

@@ -11,11 +11,11 @@ use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
     ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
     DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
-    InitReply, InitRequest, JoinReply, JoinRequest, MigrationReply, MigrationStatus, MigrationsReply,
-    MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, Replica,
-    ReplicaStatesReply, ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest,
-    ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, UsageReply,
-    UsageRequest,
+    InitReply, InitRequest, JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationStatus,
+    MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
+    RecoverShardRequest, Replica, ReplicaStatesReply, ReplicaStatesRequest, ScrubReply, ScrubRequest,
+    SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest,
+    StatusReply, StatusRequest, UsageReply, UsageRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -375,6 +375,26 @@ impl Admin for AdminService {
             false => Ok(ProposalKind::Split { at: at.to_vec() }),
         };
         self.propose(shard, |_| at, request.reason).await
+    }
+
+    async fn merge_shard(
+        &self,
+        request: Request<MergeShardRequest>,
+    ) -> Result<Response<MigrationReply>, Status> {
+        answer_or_forward!(self, request, merge_shard);
+        let request = request.into_inner();
+        let shard = ShardId(request.shard_id);
+        let next = self.look(|state| {
+            let end = state.shard(shard).and_then(|known| known.range.end.as_deref());
+            let mut others = state.data_shards();
+            let next = end.and_then(|end| others.find(|other| other.range.start == end));
+            next.map(|next| next.id)
+        })?;
+        let kind = match next {
+            Some(next) => Ok(ProposalKind::Merge { next }),
+            None => Err("there is no shard after it".to_owned()),
+        };
+        self.propose(shard, |_| kind, request.reason).await
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {

@@ -7,19 +7,22 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, stream};
 use placement::{HostId, KeyRange, ReplicaId, ShardId, WindowId};
 use raft::{ChangeError, ConfStamp, Group, MemberChange, SnapshotProgress, founding_mark};
-use storage::shard::{Outcome, OutcomeKind, Split, encode_split};
+use storage::shard::{
+    Absorb, Freeze, MergeStep, Outcome, OutcomeKind, Split, Thaw, encode_merge_step, encode_split,
+};
 use tonic::{Request, Response, Status};
 
 use crate::control::change_members_order::Change;
 use crate::control::control_server::{Control, ControlServer};
+use crate::control::step_merge_order::Step;
 use crate::control::{
     ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, FenceReplicaOrder, GroupView,
     InitializeGroupOrder, MapUpdate, MiddleKeyReply, MiddleKeyRequest, ObserveReply, ObserveRequest, Order,
     OrderReply, Progress, ProposeReply, ProposeRequest, ReopenReplicaOrder, ScrubOutcome, ScrubQuery,
-    SnapshotOnItsWay, SpaceNotice, SpaceNoticeReply, SplitShardOrder, TakeWindowReply, TakeWindowRequest,
-    TransferHomeOrder, Voters, WatchMapRequest,
+    SnapshotOnItsWay, SpaceNotice, SpaceNoticeReply, SplitShardOrder, StepMergeOrder, TakeWindowReply,
+    TakeWindowRequest, TransferHomeOrder, Voters, WatchMapRequest,
 };
-use crate::host::{Host, Predecessor};
+use crate::host::{Absorber, Host, Predecessor};
 
 /// The largest control message.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -134,6 +137,34 @@ impl ControlService {
         }
     }
 
+    /// Has the shard's log make its step of a merge; nothing to do if it has.
+    async fn step_merge(&self, order: StepMergeOrder) -> Result<(), String> {
+        let (_, group) = self.admit(order.order.as_ref(), order.shard_id)?;
+        let local = self.host.shard(group.id()).ok_or("a shard without a range")?;
+        let (step, after) = match order.step.ok_or("no step was named")? {
+            Step::Freeze(_) => (MergeStep::Freeze(Freeze { r#gen: order.r#gen }), order.r#gen + 1),
+            Step::Thaw(_) => (MergeStep::Thaw(Thaw { r#gen: order.r#gen }), order.r#gen + 2),
+            Step::Absorb(other) => {
+                let absorb = Absorb {
+                    r#gen: order.r#gen,
+                    shard: other.shard_id,
+                    shard_gen: other.r#gen,
+                };
+                (MergeStep::Absorb(absorb), absorb.gen_after())
+            }
+        };
+        if local.store.generation() >= after {
+            return Ok(());
+        }
+        let entry = encode_merge_step(self.host.now_ms(), step);
+        let (_, answer) = group.propose(entry).await.map_err(|e| e.to_string())?;
+        let outcomes: Vec<Outcome> = answer.take().ok_or("a step without an outcome")?;
+        match outcomes.first().map(|outcome| &outcome.kind) {
+            Some(OutcomeKind::MergeStep) => Ok(()),
+            other => Err(format!("the shard does not merge: {other:?}")),
+        }
+    }
+
     async fn initialize(&self, order: InitializeGroupOrder) -> Result<(), String> {
         let (_, group) = self.admit(order.order.as_ref(), order.shard_id)?;
         let members: BTreeMap<ReplicaId, HostId> = order
@@ -201,10 +232,18 @@ impl ControlService {
     async fn destroy(&self, order: DestroyReplicaOrder) -> Result<(), String> {
         self.host.admit(order.order.as_ref()).map_err(|e| e.to_string())?;
         let (shard, replica) = (ShardId(order.shard_id), ReplicaId(order.replica_id));
-        self.host
-            .destroy_replica(shard, replica)
-            .await
-            .map_err(|e| e.to_string())
+        let destroyed = match order.absorbed_by {
+            None => self.host.destroy_replica(shard, replica).await,
+            Some(by) => {
+                let by = Absorber {
+                    shard: ShardId(by.shard_id),
+                    replica: ReplicaId(by.replica_id),
+                    generation: by.r#gen,
+                };
+                self.host.destroy_absorbed(shard, replica, by).await
+            }
+        };
+        destroyed.map_err(|e| e.to_string())
     }
 }
 
@@ -327,6 +366,12 @@ impl Control for ControlService {
         let order = request.into_inner();
         let shard = order.shard_id;
         Ok(self.reply(shard, self.split(order).await.err()))
+    }
+
+    async fn step_merge(&self, request: Request<StepMergeOrder>) -> Result<Response<OrderReply>, Status> {
+        let order = request.into_inner();
+        let shard = order.shard_id;
+        Ok(self.reply(shard, self.step_merge(order).await.err()))
     }
 
     async fn middle_key(

@@ -71,7 +71,7 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
         part.answer(|request| reply::not_home(request.id, home.clone()));
         return;
     };
-    let generation = local.store.generation();
+    let (generation, is_frozen) = (local.store.generation(), local.store.is_frozen());
     let mut stale = Vec::new();
     let mut mutations = Vec::new();
     let [mut by_index, mut by_lease, mut anywhere] = [Vec::new(), Vec::new(), Vec::new()];
@@ -79,7 +79,7 @@ pub(crate) fn submit(host: &Host, mut part: Part) {
     let now = host.uptime();
     for request in std::mem::take(&mut part.requests) {
         let kind = match &request.op {
-            _ if request.r#gen != generation => &mut stale,
+            _ if request.r#gen != generation || is_frozen => &mut stale,
             Some(Op::Mutation(_)) => &mut mutations,
             _ => match request.read_mode() {
                 ReadMode::Index => &mut by_index,
@@ -267,10 +267,10 @@ async fn read(host: &Host, local: &LocalShard, parts: Vec<Part>) {
     }
 }
 
-/// A read of a shard that is split while it is served may have seen less than its client believes to have asked for.
+/// A read of a shard that is split or merged while it is served may have seen less than its client believes to have asked for.
 fn serve_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Request) -> Reply {
     let reply = answer_read(host, local, caller, request);
-    match local.store.generation() == request.r#gen {
+    match local.store.serves(request.r#gen) {
         true => reply,
         false => stale_route(request.id),
     }

@@ -113,7 +113,7 @@ pub(crate) fn mutation(id: u64, outcome: Outcome) -> Reply {
     let (applied, existed, previous) = match outcome.kind {
         OutcomeKind::Applied { existed, previous } => (true, existed, previous),
         OutcomeKind::CasFailed { existed, current } => (false, existed, current),
-        OutcomeKind::SessionOpened | OutcomeKind::Split => (true, false, None),
+        OutcomeKind::SessionOpened | OutcomeKind::Split | OutcomeKind::MergeStep => (true, false, None),
         OutcomeKind::Transacted { succeeded, acted } => {
             let result = TransactionResult {
                 succeeded,

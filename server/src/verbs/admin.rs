@@ -7,8 +7,8 @@ use std::time::Duration;
 use client::{
     AdminClient,
     proto::{
-        HistoryRequest, HostStatus, MigrationReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
-        ShardsRequest, SplitShardRequest, UsageReply,
+        HistoryRequest, HostStatus, MergeShardRequest, MigrationReply, MigrationsRequest, MoveHomeRequest,
+        MoveReplicaRequest, ShardsRequest, SplitShardRequest, UsageReply,
     },
 };
 
@@ -20,8 +20,8 @@ use super::{
     listing::{Listing, SilentHost},
 };
 use crate::cli::{
-    AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, HostsArgs, MigrationsArgs, MoveArgs, MoveHomeArgs,
-    ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
+    AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, HostsArgs, MergeArgs, MigrationsArgs, MoveArgs,
+    MoveHomeArgs, ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
 };
 
 /// Shows what a change that was not confirmed came to.
@@ -69,6 +69,7 @@ impl Operator<'_> {
             AdminVerb::Move(args) => self.move_replica(args).await,
             AdminVerb::Home(args) => self.move_home(args).await,
             AdminVerb::Split(args) => self.split_shard(args).await,
+            AdminVerb::Merge(args) => self.merge_shard(args).await,
             AdminVerb::History(args) => self.history(args).await,
         }
     }
@@ -217,6 +218,15 @@ impl Operator<'_> {
             reason: args.reason,
         };
         let reply = self.calls.split_shard(request).await;
+        accepted(reply.map_err(self.failed())?)
+    }
+
+    async fn merge_shard(&self, args: MergeArgs) -> Result<Listing, VerbError> {
+        let request = MergeShardRequest {
+            shard_id: args.shard,
+            reason: args.reason,
+        };
+        let reply = self.calls.merge_shard(request).await;
         accepted(reply.map_err(self.failed())?)
     }
 

@@ -157,6 +157,14 @@ impl Feed {
         }
     }
 
+    /// Ends every watch, and begins anew at a revision: the shard is frozen, or has absorbed another, whose changes were
+    /// counted apart. Whoever watches goes on from where it was, each part of the range by its own numbers.
+    pub(crate) fn begin_anew(&self, revision: u64) {
+        self.end_all(&range_changed());
+        self.inner().position = revision;
+        self.advance(revision);
+    }
+
     /// How far those that keep up have been told, and whether one of them asks for what was before.
     pub(super) fn position(&self) -> (u64, bool) {
         let inner = self.inner();

@@ -56,13 +56,18 @@ pub(crate) fn start(host: &Host, outbox: &Outbox, id: u64, call: StartWatch) -> 
         return Err(not_led(home(host, &local, None)));
     }
     let shard_range = local.store.range();
+    let range = range_of(&shard_range, &call)?;
+    if local.store.is_frozen() {
+        let message = "the shard is about to be merged with the one before it";
+        return Err(NotStarted::new(problem(Code::StaleRoute, message)));
+    }
     let watch = Watch {
         id,
-        range: range_of(&shard_range, &call)?,
         generation: shard_range.r#gen,
         with_previous: call.previous,
         outbox: outbox.clone(),
-        after: after_of(&local, call.from)?,
+        after: after_of(&local, &range, call.from)?,
+        range,
     };
     let feed = local.feed.clone();
     let (number, must_pump) = feed.join(&watch, local.store.revision());
@@ -110,8 +115,9 @@ fn range_of(shard: &ShardRange, call: &StartWatch) -> Result<KeyRange, NotStarte
     })
 }
 
-fn after_of(local: &LocalShard, from: Option<From>) -> Result<u64, NotStarted> {
-    let oldest = local.store.oldest_revision();
+fn after_of(local: &LocalShard, range: &KeyRange, from: Option<From>) -> Result<u64, NotStarted> {
+    let end = (!range.end.is_empty()).then_some(&range.end[..]);
+    let oldest = local.store.oldest_revision(&range.start, end);
     match from {
         Some(From::After(after)) if after < oldest => Err(NotStarted {
             error: problem(

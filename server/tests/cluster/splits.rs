@@ -1,45 +1,17 @@
 //! Splits: reads, writes, scans, watches and leases go on over them, and they end whoever dies.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use client::proto::{MoveReplicaRequest, SplitShardRequest};
+use client::proto::MoveReplicaRequest;
 use client::{KeyRange, WatchFrom, WatchOptions};
 
-use super::harness::{Cluster, PATIENCE, check_all, eventually, godwit, keys, write_all};
+use super::harness::{Cluster, check_all, eventually, godwit, keys, write_all};
+use super::reshaping::{Change, dies_at, ranges, split};
 use super::watches::{check_chains, events};
 
 /// Keys that hang on a lease, one on each side of the first split.
 const LEASED: [&str; 2] = ["$leased", "leased"];
-
-async fn split(cluster: &Cluster, shard: u64, at: &str) -> String {
-    let request = SplitShardRequest {
-        shard_id: shard,
-        at: at.to_owned().into(),
-        reason: "test".into(),
-    };
-    let reply = cluster.admin().split_shard(request).await.unwrap();
-    if reply.refused.is_empty() {
-        let ended = cluster.wait_for(reply.migration_id).await;
-        assert_eq!(
-            (ended.kind.as_str(), ended.state.as_str()),
-            ("split", "Done"),
-            "{ended:?}"
-        );
-    }
-    reply.refused
-}
-
-/// The shards' ranges, in order.
-async fn ranges(cluster: &Cluster) -> Vec<(String, String)> {
-    let mut shards = cluster.shards().await;
-    shards.sort_by(|a, b| a.start.cmp(&b.start));
-    let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-    shards
-        .iter()
-        .map(|shard| (text(&shard.start), text(&shard.end)))
-        .collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_goes_on_while_a_shard_is_split() {
@@ -215,71 +187,11 @@ async fn a_shard_that_becomes_too_large_is_split() {
     );
 }
 
-/// Splits with one host armed to die; whoever dies comes back unarmed, and the split ends.
-async fn dies_at(point: &str) {
-    let mut cluster = Cluster::start(3, 1).await;
-    let client = cluster.client().await;
-    let mut acknowledged = write_all(&client, &keys(40), "before").await;
-    for host in 0..3 {
-        cluster.hosts[host].kill();
-        cluster.hosts[host].start(point);
-        cluster.wait_until_settled(1).await;
-    }
-    let shard = cluster.shards().await.remove(0).shard_id;
-    let request = SplitShardRequest {
-        shard_id: shard,
-        at: "4key19".into(),
-        reason: point.to_owned(),
-    };
-    // The host in control may die with the answer in hand.
-    match cluster.admin().split_shard(request).await {
-        Ok(reply) => assert_eq!(reply.refused, "", "{point}"),
-        Err(client::AdminError::UnknownOutcome { .. }) => {}
-        Err(e) => panic!("{point}: {e}"),
-    }
-    let writer = tokio::spawn({
-        let client = client.clone();
-        async move { write_all(&client, &keys(40), "during").await }
-    });
-    let (began, mut deaths) = (Instant::now(), 0);
-    loop {
-        for host in &mut cluster.hosts {
-            if !host.runs() {
-                deaths += 1;
-                host.start("");
-            }
-        }
-        // All hosts may be dead: then nobody answers.
-        let known = tokio::time::timeout(Duration::from_secs(2), cluster.migrations()).await;
-        let known = known.unwrap_or_default();
-        let ended = known
-            .iter()
-            .find(|known| known.kind == "split" && known.ended_ms > 0);
-        if let Some(ended) = ended {
-            assert_eq!(ended.state, "Done", "{ended:?}");
-            break;
-        }
-        assert!(began.elapsed() < PATIENCE, "{point}: {known:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    acknowledged.extend(writer.await.unwrap());
-    for host in &mut cluster.hosts {
-        if !host.runs() {
-            deaths += 1;
-            host.start("");
-        }
-    }
-    assert!(deaths > 0, "{point}: nobody died, so this showed nothing");
-    cluster.wait_until_settled(2).await;
-    assert_eq!(ranges(&cluster).await.len(), 2);
-    check_all(&client, &acknowledged).await;
-}
-
 macro_rules! dies {
     ($($name:ident: $point:literal;)*) => { $(
         #[tokio::test(flavor = "multi_thread")]
         async fn $name() {
-            dies_at($point).await;
+            dies_at($point, Change::Split).await;
         }
     )* };
 }

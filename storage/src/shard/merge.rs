@@ -21,7 +21,6 @@ use super::estate::Estate;
 use super::file::{OpenShardError, ROWS};
 use super::machine::{Outcome, OutcomeKind, Refusal, State};
 use super::record::split_row_key;
-use super::split::Successor;
 use super::store::{Activity, CreateShardError, Inner, ShardStore};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
 use crate::failpoint;
@@ -62,7 +61,7 @@ pub struct Thaw {
 }
 
 /// Takes over the state of the next shard, which is frozen.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Absorb {
     /// The range's version that the merge was decided on; of another version, the shard refuses it.
     #[prost(uint64, tag = "1")]
@@ -73,9 +72,6 @@ pub struct Absorb {
     /// The version of its range, frozen.
     #[prost(uint64, tag = "3")]
     pub shard_gen: u64,
-    /// The replicas of this shard, each with that of the absorbed shard on its host.
-    #[prost(message, repeated, tag = "4")]
-    pub replicas: Vec<Successor>,
 }
 
 /// Why a state was not made ready to be absorbed. Nothing has changed.
@@ -111,6 +107,12 @@ impl ShardStore {
     /// Whether the shard takes part in a merge in which it goes: it changes no more, and serves nobody.
     pub fn is_frozen(&self) -> bool {
         self.shared.read().state.is_frozen
+    }
+
+    /// Whether it is frozen, with a range of this version.
+    pub fn is_frozen_at(&self, generation: u64) -> bool {
+        let inner = self.shared.read();
+        inner.state.is_frozen && inner.state.range.r#gen == generation
     }
 
     /// Whether requests that believe the range to have this version are served.
