@@ -105,7 +105,7 @@ async fn a_merged_shard_moves_and_survives_a_power_cut() {
     assert_eq!(split(&cluster, whole.shard_id, "?key30").await, "");
     acknowledged.extend(write_all(&client, &keys(50), "apart").await);
     for key in keys(60).split_off(55) {
-        client.delete(key.as_str()).await.unwrap();
+        client.delete(key.clone()).await.unwrap();
         acknowledged.remove(&key);
     }
     assert_eq!(merge(&cluster, whole.shard_id).await, "");
