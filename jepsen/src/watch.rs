@@ -1,6 +1,6 @@
 //! Watches: every change once, in order, with no gap, from the moment a watch was made to its end.
 //!
-//! Judged are the lines that watchers wrote, against the writes that clients recorded. Of a shard, revisions only rise; of
+//! Judged are the lines that watchers wrote, against the writes that clients recorded. Of a part, revisions only rise; of
 //! a key, each event names what it replaced, which is what the event before it made; and every acknowledged write that was
 //! called after the watch was made is among the events, with its value. A write with an unknown outcome may be, an event
 //! that nobody wrote may not. It knows nothing of shards but the number that came with an event, so it judges watches over
@@ -17,6 +17,9 @@ use crate::verdict::{Anomaly, Verdict, Violation};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
+    /// The first key of the part of the watched range that it is in.
+    #[serde(default)]
+    pub part: String,
     /// The shard.
     pub shard: u64,
     /// The shard's revision that it made.
@@ -157,8 +160,8 @@ struct Watcher {
     about: String,
     /// Since when it is told everything.
     made_ns: Option<u64>,
-    /// The last revision of each shard.
-    revisions: BTreeMap<u64, u64>,
+    /// The last revision of each part.
+    revisions: BTreeMap<String, u64>,
     /// What each key holds, as far as it was told: the version, none after a deletion.
     held: BTreeMap<String, Option<u64>>,
     told: BTreeSet<(String, u64)>,
@@ -191,6 +194,7 @@ impl Watcher {
 
     fn event(&mut self, change: &Change, at_ns: u64, writes: &Writes<'_>) {
         let Change {
+            part,
             shard,
             version,
             key,
@@ -201,7 +205,7 @@ impl Watcher {
             let what = format!("version {version} of {key} was told twice");
             return self.find(Anomaly::WatchDuplicate, what, at_ns);
         }
-        let last = self.revisions.entry(*shard).or_default();
+        let last = self.revisions.entry(part.clone()).or_default();
         if *version < *last {
             let what = format!("version {version} of shard {shard} was told after {last}");
             return self.find(Anomaly::WatchOutOfOrder, what, at_ns);
@@ -267,6 +271,7 @@ mod tests {
 
     fn event(key: &str, version: u64, replaced: Option<u64>) -> WatchStep {
         WatchStep::Event(Change {
+            part: String::new(),
             shard: 1,
             version,
             key: key.to_owned(),
@@ -362,6 +367,7 @@ mod tests {
     fn nobody_wrote_a_phantom() {
         let [first, second, third] = all();
         let invented = WatchStep::Event(Change {
+            part: String::new(),
             shard: 1,
             version: 3,
             key: "b".into(),
@@ -371,6 +377,7 @@ mod tests {
         let with_it = [first.clone(), invented, event("b", 4, Some(3)), third.clone()];
         assert_eq!(anomalies(&with_it), [Anomaly::WatchPhantom]);
         let other_value = WatchStep::Event(Change {
+            part: String::new(),
             shard: 1,
             version: 4,
             key: "b".into(),

@@ -50,14 +50,17 @@ impl Event {
     }
 }
 
-/// What a watch tells at a time: whole revisions of one shard, in their order.
+/// What a watch tells at a time: whole revisions of a part of the range, in their order. A part lies within a shard; one
+/// shard may tell several, if it came of others in a merge, and each part goes on by the numbers that it had.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WatchUpdate {
+    /// The part's first key. Of a part, revisions only rise.
+    pub part: Bytes,
     /// The shard.
     pub shard_id: u64,
     /// The changes, by revision; those of one revision by key. None: a note of progress.
     pub events: Vec<Event>,
-    /// Everything up to this revision of the shard has been told.
+    /// Everything in the part up to this revision of the shard has been told.
     pub revision: u64,
 }
 
@@ -88,6 +91,17 @@ impl WatchPosition {
     pub fn revision_of(&self, key: &[u8]) -> Option<u64> {
         let holds = |part: &&proto::WatchedPart| range_of(part).contains(key);
         self.0.parts.iter().find(holds).map(|part| part.revision)
+    }
+
+    /// Takes back what was told and not handed out: a part has come to before the first change of it.
+    pub(super) fn take_back<'a>(&mut self, updates: impl Iterator<Item = &'a WatchUpdate>) {
+        for event in updates.flat_map(|update| &update.events) {
+            // The part that had it may have been cut since, or be told by another shard.
+            let after = self.0.parts.partition_point(|part| part.start <= event.pair.key);
+            if let Some(part) = after.checked_sub(1).map(|at| &mut self.0.parts[at]) {
+                part.revision = part.revision.min(event.pair.mod_revision.saturating_sub(1));
+            }
+        }
     }
 
     /// The parts of a range with their revisions; `None`: there are other keys in the range.
@@ -213,6 +227,33 @@ mod tests {
         let bounded = position(&[("b", "m", 7)]);
         assert_eq!(bounded.within(&range("c", "")), None);
         assert_eq!(bounded.within(&range("x", "y")), None);
+    }
+
+    /// Shards may have been split and merged since the updates were made: only the keys tell which part they are of.
+    #[test]
+    fn what_was_not_handed_out_is_taken_back_in_its_part() {
+        let update = |shard_id, key: &'static str, mod_revision| WatchUpdate {
+            part: Bytes::new(),
+            shard_id,
+            events: vec![Event {
+                pair: KeyValue {
+                    key: Bytes::from_static(key.as_bytes()),
+                    mod_revision,
+                    ..KeyValue::default()
+                },
+                previous: None,
+            }],
+            revision: 9,
+        };
+        let mut now = position(&[("", "m", 9), ("m", "t", 1_000), ("t", "", 9)]);
+        let ready = [
+            update(7, "t", 8),
+            update(1, "a", 5),
+            update(7, "z", 4),
+            update(1, "b", 7),
+        ];
+        now.take_back(ready.iter());
+        assert_eq!(now, position(&[("", "m", 4), ("m", "t", 1_000), ("t", "", 3)]));
     }
 
     #[test]

@@ -123,21 +123,12 @@ impl Watch {
             shard_id: part.shard_id,
             revision: part.after.unwrap_or(0),
         };
-        let mut position = proto::WatchPosition {
+        let mut position = WatchPosition(proto::WatchPosition {
             parts: self.parts.values().map(part).collect(),
-        };
+        });
         // What is ready counts as told in its part.
-        for update in self.ready.iter().rev() {
-            let first = update
-                .events
-                .first()
-                .map_or(update.revision, |event| event.pair.mod_revision);
-            let parts = position.parts.iter_mut();
-            for part in parts.filter(|part| part.shard_id == update.shard_id) {
-                part.revision = part.revision.min(first.saturating_sub(1));
-            }
-        }
-        WatchPosition(position)
+        position.take_back(self.ready.iter());
+        position
     }
 
     /// One thing that happens; an update if it is one.
@@ -345,6 +336,7 @@ impl Part {
             Some(Event { pair, previous })
         });
         Some(WatchUpdate {
+            part: self.range.start.clone(),
             shard_id: self.shard_id,
             events: events.collect(),
             revision: told.revision,

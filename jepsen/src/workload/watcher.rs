@@ -107,9 +107,9 @@ impl Watcher {
     fn take(&self, update: Result<WatchUpdate, WatchError>) -> bool {
         match update {
             Ok(update) => {
-                let shard = update.shard_id;
+                let (part, shard) = (update.part, update.shard_id);
                 let events = update.events.into_iter();
-                events.for_each(|event| self.note(WatchStep::Event(change(shard, event))));
+                events.for_each(|event| self.note(WatchStep::Event(change(&part, shard, event))));
                 true
             }
             Err(e) => {
@@ -146,9 +146,10 @@ impl Watcher {
     }
 }
 
-fn change(shard: u64, event: client::Event) -> Change {
+fn change(part: &[u8], shard: u64, event: client::Event) -> Change {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Change {
+        part: text(part),
         shard,
         version: event.pair.mod_revision,
         key: text(&event.pair.key),

@@ -141,6 +141,7 @@ mod tests {
             previous: Some(pair("one", 4, 1)),
         };
         WatchUpdate {
+            part: "a".into(),
             shard_id: 3,
             events: vec![put, delete],
             revision: 5,

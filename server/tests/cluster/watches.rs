@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use client::proto::MoveHomeRequest;
 use client::{Client, Event, KeyRange, Watch, WatchError, WatchFrom, WatchOptions, WatchPosition};
 
 use super::harness::{Cluster, PATIENCE, godwit, keys, write_all};
 
-/// The next events of a watch, at least `count`, each with its shard.
-pub(crate) async fn events(watch: &mut Watch, count: usize) -> Vec<(u64, Event)> {
+/// The next events of a watch, at least `count`, each with the first key of its part.
+pub(crate) async fn events(watch: &mut Watch, count: usize) -> Vec<(Bytes, Event)> {
     let mut all = Vec::new();
     let gathering = async {
         while all.len() < count {
             let update = watch.next().await.unwrap();
-            all.extend(update.events.into_iter().map(|event| (update.shard_id, event)));
+            let part = update.part;
+            all.extend(update.events.into_iter().map(|event| (part.clone(), event)));
         }
     };
     let gathered = tokio::time::timeout(PATIENCE, gathering).await;
@@ -26,15 +28,15 @@ fn from(from: WatchFrom) -> WatchOptions {
 }
 
 /// Checks that events are each key's changes in their order, each following on the one before.
-pub(crate) fn check_chains(events: &[(u64, Event)]) {
-    let mut revisions: BTreeMap<u64, u64> = BTreeMap::new();
+pub(crate) fn check_chains(events: &[(Bytes, Event)]) {
+    let mut revisions: BTreeMap<&Bytes, u64> = BTreeMap::new();
     let mut held: BTreeMap<_, Option<(u64, u64)>> = BTreeMap::new();
-    for (shard, event) in events {
+    for (part, event) in events {
         let pair = &event.pair;
-        let last = revisions.insert(*shard, pair.mod_revision);
+        let last = revisions.insert(part, pair.mod_revision);
         assert!(
             last.is_none_or(|last| last < pair.mod_revision),
-            "shard {shard}: {event:?} after {last:?}"
+            "{part:?}: {event:?} after {last:?}"
         );
         let previous = event
             .previous
