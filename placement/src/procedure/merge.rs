@@ -69,8 +69,20 @@ impl Look<'_> {
         }
     }
 
-    /// Each host gives up its replica of the absorbed shard once the one beside it can do without.
+    /// Each host gives up its replica of the absorbed shard once the one beside it can do without; none before every host
+    /// has absorbed its own, since a replica that is behind hears only from the others that it is frozen.
     fn dissolve(&self, plan: &MergePlan) -> Vec<Action> {
+        let generation = self.shard.epoch.generation;
+        let is_behind = |(by, beside): (&ReplicaId, &Placed)| {
+            let by = Placed {
+                replica: *by,
+                host: beside.host,
+            };
+            !self.placement.host_is_lost(by.host) && !self.observation.has_come_to(by, generation)
+        };
+        if plan.replicas.iter().any(is_behind) {
+            return vec![self.wait()];
+        }
         let is_left = |(_, doomed): &(&ReplicaId, &Placed)| {
             !self.placement.host_is_lost(doomed.host) && !self.observation.is_destroyed(**doomed)
         };
@@ -85,7 +97,7 @@ impl Look<'_> {
             shard: plan.shard,
             doomed: *doomed,
             by: *by,
-            generation: self.shard.epoch.generation,
+            generation,
         });
         orders.chain([self.wait()]).collect()
     }

@@ -73,6 +73,8 @@ pub struct ReplicaProgress {
 pub struct HostView {
     /// Replicas that exist there.
     pub replicas: BTreeSet<ReplicaId>,
+    /// The version of the range, as each replica that runs there has applied it.
+    pub generations: BTreeMap<ReplicaId, u64>,
     /// Replicas that are durably marked as destroyed, and whose files are gone.
     pub tombstones: BTreeSet<ReplicaId>,
     /// Replicas that a recovery has durably taken out of their group; they exist.
@@ -153,6 +155,13 @@ impl Observation {
         self.hosts
             .get(&placed.host)
             .is_some_and(|host| host.tombstones.contains(&placed.replica))
+    }
+
+    /// Whether a replica has applied a range of this version or a later one.
+    pub(super) fn has_come_to(&self, placed: Placed, generation: u64) -> bool {
+        let host = self.hosts.get(&placed.host);
+        let applied = host.and_then(|host| host.generations.get(&placed.replica));
+        applied.is_some_and(|applied| *applied >= generation)
     }
 
     /// Whether `placed` exists on its host.

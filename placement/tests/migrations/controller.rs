@@ -1,6 +1,6 @@
 //! A controller: observes, asks `next_actions`, sends orders, writes evidence. All its memory dies with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use placement::{
     Accepted, Action, Advance, Command, ControllerTerm, Evidence, Fenced, HostId, HostState, HostView,
@@ -219,15 +219,18 @@ impl Cluster {
     pub(crate) fn observe(&self, controller: &mut Controller, shard: ShardId) -> Observation {
         let hosts = self.disks.iter().filter(|(host, _)| self.up.contains(host));
         let hosts = hosts.map(|(host, disk)| {
-            let replicas = disk
+            let replicas: BTreeSet<ReplicaId> = disk
                 .replicas
                 .iter()
                 .filter(|(_, of)| **of == shard)
                 .map(|(id, _)| *id)
                 .collect();
+            let group = self.groups.get(&shard);
+            let version = |id: &ReplicaId| Some((*id, group?.generation_of(*id)?));
             (
                 *host,
                 HostView {
+                    generations: replicas.iter().filter_map(version).collect(),
                     replicas,
                     tombstones: disk.tombstones.clone(),
                     fenced: self.observe_fenced(disk, shard),

@@ -85,6 +85,12 @@ impl Group {
         }
     }
 
+    /// The version of the range as a copy has it.
+    pub(crate) fn generation_of(&self, replica: ReplicaId) -> Option<u64> {
+        let is_behind = self.copies.get(&replica)?.matched < self.absorbed_at;
+        Some(self.generation - u64::from(is_behind))
+    }
+
     pub(crate) fn leader_host(&self) -> Option<HostId> {
         self.copies.get(&self.leader?).map(|copy| copy.host)
     }

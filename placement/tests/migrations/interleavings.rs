@@ -425,7 +425,7 @@ fn run_on(mut cluster: Cluster, events: &[Event], lost: Option<u64>) -> Cluster 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_interleaving_keeps_the_invariants_and_ends(

@@ -41,6 +41,22 @@ impl Cluster {
         term: ControllerTerm,
     ) -> Result<&'static str, &'static str> {
         let (shard, replica) = by;
+        let known = self.placement.shard(shard).ok_or("no shard")?;
+        for (voter, host) in known
+            .voters()
+            .filter(|(_, host)| !self.placement.host_is_lost(*host))
+        {
+            let group = self.groups.get(&shard).ok_or("no group")?;
+            let has_absorbed = group
+                .copies
+                .get(&voter)
+                .is_none_or(|copy| copy.matched >= group.absorbed_at);
+            assert!(
+                has_absorbed,
+                "{voter} on {host} may never hear that {} is frozen",
+                doomed.replica
+            );
+        }
         let disk = self.open_disk(doomed.host, term)?;
         if !disk.tombstones.contains(&replica) {
             let group = self.groups.get(&shard).ok_or("no group")?;

@@ -142,7 +142,12 @@ impl Observer {
                 .groups
                 .get(&shard)
                 .map(|(_, view)| ReplicaId(view.replica_id));
+            let versions = host
+                .groups
+                .get(&shard)
+                .map(|(_, view)| (ReplicaId(view.replica_id), view.r#gen));
             HostView {
+                generations: versions.into_iter().collect(),
                 replicas: running.into_iter().chain(fenced.keys().copied()).collect(),
                 tombstones: host.tombstones.clone(),
                 fenced,

@@ -11,7 +11,7 @@ use storage::shard::{Absorb, ShardStore};
 use tokio::sync::Notify;
 
 use super::replicas::ReplicaError;
-use super::state::Host;
+use super::state::{Host, HostFailure};
 
 /// A replica that waits for the one that it is to absorb says so this often.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(crate) struct Neighbours {
 #[derive(Default)]
 struct Inner {
     stores: Mutex<BTreeMap<ShardId, ShardStore>>,
-    /// One has come, or was frozen.
+    /// One has come, was frozen, or was written down so.
     changed: Notify,
 }
 
@@ -57,14 +57,15 @@ impl Neighbours {
         self.inner.changed.notify_waiters();
     }
 
-    /// The replica to absorb, once it is here and frozen.
+    /// The replica to absorb, once it is here and frozen, durably: after a crash nobody may be left who could tell it
+    /// again that it is.
     async fn frozen_one(&self, absorb: &Absorb) -> ShardStore {
         loop {
             let mut changed = std::pin::pin!(self.inner.changed.notified());
             // Begun before the look: what happens in between is not missed.
             changed.as_mut().enable();
             let there = self.stores().get(&ShardId(absorb.shard)).cloned();
-            if let Some(store) = there.filter(|store| store.is_frozen_at(absorb.shard_gen)) {
+            if let Some(store) = there.filter(|store| store.is_durably_frozen_at(absorb.shard_gen)) {
                 return store;
             }
             if tokio::time::timeout(COMPLAINT_PERIOD, changed).await.is_err() {
@@ -88,6 +89,31 @@ impl Neighbours {
 }
 
 impl Host {
+    /// Makes durable that replicas are frozen.
+    pub(crate) async fn keep_frozen(self) {
+        loop {
+            let neighbours = self.shared.neighbours.clone();
+            let mut changed = std::pin::pin!(neighbours.inner.changed.notified());
+            changed.as_mut().enable();
+            for local in self.shards() {
+                if !local.store.must_keep_frozen() {
+                    continue;
+                }
+                match local.group.checkpoint().await {
+                    Ok(()) => neighbours.frozen(),
+                    Err(e) if e.is_harmless() => {}
+                    Err(e) => {
+                        return self.fail(HostFailure::Replica {
+                            shard: local.group.id(),
+                            reason: e.to_string(),
+                        });
+                    }
+                }
+            }
+            changed.await;
+        }
+    }
+
     /// Destroys a replica that was absorbed, once the one that has absorbed it needs it no more: not after a crash, and
     /// not for a member that would be sent the log.
     pub(crate) async fn destroy_absorbed(

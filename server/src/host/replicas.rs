@@ -301,6 +301,7 @@ impl Host {
             .insert(shard, local);
         // What it applied before it was listed may have split it.
         self.shared.successions.asked.notify_one();
+        self.shared.neighbours.frozen();
         Ok(())
     }
 

@@ -238,6 +238,7 @@ async fn live(host: &Host, past: Past) -> Result<(), RunError> {
     tracing::info!(host = %host.id(), cluster = host.cluster_id(), "member of a cluster");
     host.spawn(host.clone().follow_map());
     host.spawn(host.clone().make_successors());
+    host.spawn(host.clone().keep_frozen());
     host.spawn(host.clone().keep_checkpoints());
     host.spawn(host.clone().keep_files_dense());
     host.spawn(host.clone().keep_log_short());

@@ -110,8 +110,12 @@ async fn changes_come_once_and_in_order_while_homes_are_killed_and_moved() {
     let of_key = KeyRange::of(first.key.clone()..=first.key.clone());
     let mut again = client.watch(of_key, from(WatchFrom::After(0))).await.unwrap();
     let again = events(&mut again, 12).await;
-    let once = seen.iter().filter(|(_, event)| event.pair.key == first.key);
-    assert_eq!(again[..12].iter().collect::<Vec<_>>(), once.collect::<Vec<_>>());
+    let once = seen.iter().map(|(_, event)| event);
+    let once: Vec<_> = once.filter(|event| event.pair.key == first.key).collect();
+    assert_eq!(
+        again[..12].iter().map(|(_, event)| event).collect::<Vec<_>>(),
+        once
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -175,6 +175,7 @@ impl Capture {
         inner.frozen = None;
         inner.durable = Durable {
             applied: self.applied(),
+            is_frozen: self.checkpoint.is_frozen,
             mark: self.checkpoint.mark.clone(),
         };
         inner.activity = Activity::Idle;

@@ -109,10 +109,16 @@ impl ShardStore {
         self.shared.read().state.is_frozen
     }
 
-    /// Whether it is frozen, with a range of this version.
-    pub fn is_frozen_at(&self, generation: u64) -> bool {
+    /// Whether it is frozen, with a range of this version, and a restart would find it so.
+    pub fn is_durably_frozen_at(&self, generation: u64) -> bool {
         let inner = self.shared.read();
-        inner.state.is_frozen && inner.state.range.r#gen == generation
+        inner.state.is_frozen && inner.durable.is_frozen && inner.state.range.r#gen == generation
+    }
+
+    /// Whether it is frozen and a restart would find it as it was before.
+    pub fn must_keep_frozen(&self) -> bool {
+        let inner = self.shared.read();
+        inner.state.is_frozen && !inner.durable.is_frozen
     }
 
     /// Whether requests that believe the range to have this version are served.

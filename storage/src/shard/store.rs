@@ -175,6 +175,8 @@ pub(crate) struct Inner {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Durable {
     pub(crate) applied: Option<Position>,
+    /// The shard is frozen there.
+    pub(crate) is_frozen: bool,
     pub(crate) mark: Option<Bytes>,
 }
 
@@ -399,6 +401,7 @@ impl Inner {
         Inner {
             durable: Durable {
                 applied: loaded.state.applied,
+                is_frozen: loaded.state.is_frozen,
                 mark: loaded.mark,
             },
             // What the file lacks was forgotten up to its floor.
