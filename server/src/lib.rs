@@ -1,7 +1,7 @@
 //! The `godwit` binary's parts.
 //!
 //! A host ([`host`]) replicates machines ([`machine`]) with `raft`, answers clients, operators and peers (`service`),
-//! tells watchers (`watch`), counts accesses ([`profiler`]) and, where it leads the placement group, controls the cluster (`controller`).
+//! tells watchers (`watch`) and monitoring systems (`monitor`), counts accesses ([`profiler`]) and, where it leads the placement group, controls the cluster (`controller`).
 //! [`backup`] takes what a cluster holds to a folder and back. [`serve`] composes it from the real world; [`cli`] and [`verbs`] are the command line; [`replay`], [`report`] and
 //! [`net`] serve the demonstration.
 
@@ -15,6 +15,7 @@ mod controller;
 pub mod demo;
 pub mod host;
 pub mod machine;
+mod monitor;
 pub mod net;
 pub mod profiler;
 pub mod program;

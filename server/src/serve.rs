@@ -24,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::ServeArgs;
 use crate::config::{self, ConfigError, HostConfig, TracingFormat};
 use crate::host::{self, HostEnv, RunError};
+use crate::monitor;
 use crate::net::{AddressZones, DelayedConnector, DistanceError, read_rtt_matrix};
 use crate::steps::StepLayer;
 
@@ -86,12 +87,11 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     if let Some(path) = &config.balancer.model_file {
         ml::TrainedModel::load(path)?;
     }
-    let listener = TcpListener::bind(&config.listen)
-        .await
-        .map_err(|source| ServeError::Listen {
-            address: config.listen.clone(),
-            source,
-        })?;
+    let listener = listen(&config.listen).await?;
+    let monitored = match &config.monitoring.listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let bound = listener.local_addr().map_err(|source| ServeError::System {
         what: "listen address",
         source,
@@ -100,11 +100,22 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let env = real_env(&config)?;
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    host::run(config, address.clone(), listener, env, shutdown, |_| {
-        println!("godwit serves at {address}")
+    host::run(config, address.clone(), listener, env, shutdown, |host| {
+        println!("godwit serves at {address}");
+        if let Some(listener) = monitored {
+            host.spawn(monitor::serve(host.clone(), listener));
+        }
     })
     .await?;
     Ok(())
+}
+
+async fn listen(address: &str) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServeError::Listen {
+        address: address.to_owned(),
+        source,
+    })
 }
 
 fn load(args: &ServeArgs) -> Result<HostConfig, ServeError> {

@@ -47,6 +47,9 @@ pub struct ServeArgs {
     /// Zone of each address, for --rtt-matrix (CSV address,zone)
     #[arg(long, value_name = "FILE", requires = "rtt_matrix")]
     pub rtt_addresses: Option<String>,
+    /// Address of the HTTP endpoint with /metrics, /healthz and /readyz [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub listen_metrics: Option<String>,
     /// Form of log lines
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub log_format: Option<TracingFormat>,
@@ -78,6 +81,7 @@ impl ServeArgs {
             ("--capacity-bytes", "capacity_bytes", &self.capacity_bytes),
             ("--rtt-matrix", "emulation.rtt_matrix", &self.rtt_matrix),
             ("--rtt-addresses", "emulation.addresses", &self.rtt_addresses),
+            ("--listen-metrics", "monitoring.listen", &self.listen_metrics),
             ("--log-format", "tracing.format", &format),
             ("--log-filter", "tracing.filter", &self.log_filter),
         ];
@@ -144,6 +148,8 @@ mod tests {
             "m",
             "--rtt-addresses",
             "n",
+            "--listen-metrics",
+            "127.0.0.1:9",
             "--log-format",
             "json",
             "--log-filter",
@@ -160,6 +166,7 @@ mod tests {
         assert_eq!(config.capacity_bytes, 2_000_000);
         assert_eq!(config.emulation.rtt_matrix, Some("m".into()));
         assert_eq!(config.emulation.addresses, Some("n".into()));
+        assert_eq!(config.monitoring.listen.as_deref(), Some("127.0.0.1:9"));
         assert_eq!(config.tracing.format, TracingFormat::Json);
         assert_eq!(config.tracing.filter, "debug");
         assert_eq!(config.limits.key_bytes_max, 99);

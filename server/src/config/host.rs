@@ -59,6 +59,8 @@ pub struct HostConfig {
     pub emulation: EmulationConfig,
     /// What the host writes about itself.
     pub tracing: TracingConfig,
+    /// What monitoring systems are told.
+    pub monitoring: MonitoringConfig,
 }
 
 impl Default for HostConfig {
@@ -84,6 +86,7 @@ impl Default for HostConfig {
             balancer: BalancerConfig::default(),
             emulation: EmulationConfig::default(),
             tracing: TracingConfig::default(),
+            monitoring: MonitoringConfig::default(),
         }
     }
 }
@@ -428,6 +431,28 @@ impl Default for TracingConfig {
             format: TracingFormat::Text,
             filter: "info".to_owned(),
             steps: false,
+        }
+    }
+}
+
+/// What monitoring systems are told over HTTP, by whoever can reach the address: `/metrics`, `/healthz`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MonitoringConfig {
+    /// The address to listen on. Port 0 takes a free one; unset: none is listened on.
+    pub listen: Option<String>,
+    /// Most shards with series of their own; what is told of all of them together does not depend on it. 0: none.
+    pub shards_max: u64,
+    /// Most connections at once; further ones wait.
+    pub connections_max: u64,
+}
+
+impl Default for MonitoringConfig {
+    fn default() -> Self {
+        MonitoringConfig {
+            listen: None,
+            shards_max: 256,
+            connections_max: 16,
         }
     }
 }

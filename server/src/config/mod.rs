@@ -11,9 +11,9 @@ mod policy;
 mod validate;
 
 pub use host::{
-    BalancerConfig, CheckpointConfig, EmulationConfig, HostConfig, Limits, LogConfig, ProfilerConfig,
-    RaftTimings, ScrubConfig, ShardsConfig, SnapshotConfig, StorageConfig, TracingConfig, TracingFormat,
-    WatchConfig,
+    BalancerConfig, CheckpointConfig, EmulationConfig, HostConfig, Limits, LogConfig, MonitoringConfig,
+    ProfilerConfig, RaftTimings, ScrubConfig, ShardsConfig, SnapshotConfig, StorageConfig, TracingConfig,
+    TracingFormat, WatchConfig,
 };
 pub use load::{ConfigError, Fault, Setting, load};
 pub use policy::{PolicyName, UnknownPolicy};

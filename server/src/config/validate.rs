@@ -38,6 +38,7 @@ impl HostConfig {
         self.check_durability(&mut checks);
         self.check_profiling(&mut checks);
         self.check_emulation(&mut checks);
+        self.check_monitoring(&mut checks);
         checks
     }
 
@@ -299,6 +300,16 @@ impl HostConfig {
         require(checks, "balancer.model_file", has_model, || {
             "must name the trained model when balancer.policy is burn-model".to_owned()
         });
+    }
+
+    fn check_monitoring(&self, checks: &mut Checks) {
+        let monitoring = &self.monitoring;
+        if let Some(listen) = &monitoring.listen {
+            address(checks, "monitoring.listen", listen, 0);
+        }
+        within(checks, "monitoring.shards_max", monitoring.shards_max, 0..=16_384);
+        let connections_max = monitoring.connections_max;
+        within(checks, "monitoring.connections_max", connections_max, 1..=1_024);
     }
 
     fn check_emulation(&self, checks: &mut Checks) {

@@ -126,7 +126,12 @@ impl DataFolder {
 
     /// The folder of the Raft log.
     pub fn log(&self) -> PathBuf {
-        self.path.join("log")
+        Self::log_in(&self.path)
+    }
+
+    /// The folder of the Raft log in a data folder that is not open.
+    pub(crate) fn log_in(path: &Path) -> PathBuf {
+        path.join("log")
     }
 
     /// The folder of sampled accesses.

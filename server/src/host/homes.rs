@@ -43,7 +43,10 @@ impl Host {
                     Ok(Response::Refused(Refusal::UnknownShard(_) | Refusal::UnknownReplica(_))) => {
                         unknown_until.insert(shard, Instant::now() + UNKNOWN_PAUSE);
                     }
-                    Ok(_) => drop(announced.insert(shard, (replica, term))),
+                    Ok(_) => {
+                        announced.insert(shard, (replica, term));
+                        self.metrics().leaderships.inc();
+                    }
                     Err(_) => {}
                 }
             }

@@ -314,6 +314,7 @@ impl Host {
             shared.successions.clone(),
             shared.neighbours.clone(),
             shared.env.raft.clone(),
+            shared.metrics.applied_entries.clone(),
         )
     }
 

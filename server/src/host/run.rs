@@ -5,6 +5,7 @@
 //! run, then the groups stop, then the log, whose writer ends by syncing what is queued.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use storage::log::{LogFault, LogHub, LogOptions, OpenLogError};
@@ -24,6 +25,7 @@ use super::scrub::Scrubs;
 use super::space::Space;
 use super::state::{Host, HostEnv, HostFailure, Shared};
 use crate::config::HostConfig;
+use crate::monitor::{MeasuredDisk, Metrics};
 use crate::net::{AcceptOptions, Listener, incoming};
 use crate::{controller, service};
 
@@ -112,8 +114,12 @@ async fn run_in_context<L: Listener>(
 fn open(
     config: HostConfig,
     address: String,
-    env: HostEnv,
+    mut env: HostEnv,
 ) -> Result<(Host, oneshot::Receiver<Result<(), LogFault>>), RunError> {
+    let metrics = Metrics::new();
+    let log = DataFolder::log_in(&config.data_dir);
+    let measured = MeasuredDisk::new(env.disk, log, env.raft.context.clone(), &metrics);
+    env.disk = Arc::new(measured);
     let folder = DataFolder::open(env.disk.clone(), &config.data_dir)?;
     let identity = match folder.identity()? {
         Some(identity) => identity,
@@ -155,6 +161,8 @@ fn open(
         profiler: OnceLock::new(),
         access_samples: OnceLock::new(),
         controller: RwLock::default(),
+        metrics,
+        is_member: AtomicBool::new(false),
         stop: CancellationToken::new(),
         failure: OnceLock::new(),
         env,
@@ -235,6 +243,7 @@ async fn live(host: &Host, past: Past) -> Result<(), RunError> {
         let made = |identity: &Identity| identity.cluster_id.is_some() && identity.bootstrap.is_none();
         drop(identity.wait_for(made).await);
     }
+    host.shared.is_member.store(true, Ordering::Release);
     tracing::info!(host = %host.id(), cluster = host.cluster_id(), "member of a cluster");
     host.spawn(host.clone().follow_map());
     host.spawn(host.clone().make_successors());

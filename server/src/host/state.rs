@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use client::Connector;
@@ -27,6 +28,7 @@ use super::successors::Successions;
 use crate::config::HostConfig;
 use crate::controller::Controller;
 use crate::machine::PlacementMachine;
+use crate::monitor::Metrics;
 use crate::profiler::Profiler;
 
 /// What a host is handed by its composition root.
@@ -85,6 +87,10 @@ pub(crate) struct Shared {
     pub(crate) access_samples: OnceLock<AccessSamples>,
     /// The controller, while this host leads the placement group.
     pub(crate) controller: RwLock<Option<Controller>>,
+    /// What is counted as it happens.
+    pub(crate) metrics: Metrics,
+    /// Whether the host belongs to a cluster and has opened its replicas.
+    pub(crate) is_member: AtomicBool,
     pub(crate) stop: CancellationToken,
     /// Why the host stops by itself.
     pub(crate) failure: OnceLock<HostFailure>,
@@ -201,6 +207,16 @@ impl Host {
     /// The access counters, once the host has an id.
     pub fn profiler(&self) -> Option<&Profiler> {
         self.shared.profiler.get()
+    }
+
+    /// What is counted as it happens.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Whether the host belongs to a cluster and has opened its replicas.
+    pub(crate) fn is_member(&self) -> bool {
+        self.shared.is_member.load(Ordering::Acquire)
     }
 
     /// The fail points of this host.

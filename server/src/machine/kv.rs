@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prometheus::IntCounter;
 use raft::{
     Captured, Env, Imported, Machine, MachineFault, Position, Preparation, Release, Response, SnapshotSink,
     SnapshotSource,
@@ -27,16 +28,20 @@ pub struct KvMachine {
     /// Where what it absorbs is found.
     neighbours: Neighbours,
     env: Env,
+    /// Entries applied.
+    applied: IntCounter,
 }
 
 impl KvMachine {
-    /// A shard's state, whose changes are told to `feed`, and whose splits to `successions`; it absorbs `neighbours`.
+    /// A shard's state, whose changes are told to `feed`, and whose splits to `successions`; it absorbs `neighbours`, and
+    /// `applied` counts its entries.
     pub(crate) fn new(
         store: ShardStore,
         feed: Feed,
         successions: Arc<Successions>,
         neighbours: Neighbours,
         env: Env,
+        applied: IntCounter,
     ) -> KvMachine {
         KvMachine {
             store,
@@ -44,6 +49,7 @@ impl KvMachine {
             successions,
             neighbours,
             env,
+            applied,
         }
     }
 }
@@ -61,6 +67,7 @@ impl Machine for KvMachine {
             index: at.index,
         };
         let outcomes = self.store.apply(at, command).map_err(apply_fault)?;
+        self.applied.inc();
         // An outcome that is remembered has an older revision than those around it.
         if let Some(newest) = outcomes.iter().map(|outcome| outcome.revision).max() {
             self.feed.advance(newest);

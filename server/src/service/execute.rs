@@ -177,12 +177,17 @@ async fn mutate(host: &Host, local: &LocalShard, parts: Vec<Part>) {
     };
     let mut outcomes = outcomes.into_iter();
     for part in parts {
-        let requests = part.requests.iter().zip(outcomes.by_ref());
-        let replies = requests.map(|(request, outcome)| {
-            record_mutation(host, local, &part.caller, request, &outcome);
-            reply::mutation(request.id, outcome)
+        part.answer(|request| match outcomes.next() {
+            Some(outcome) => {
+                record_mutation(host, local, &part.caller, request, &outcome);
+                reply::mutation(request.id, outcome)
+            }
+            None => reply::error(
+                request.id,
+                Code::UnknownOutcome,
+                "proposed, and without an outcome",
+            ),
         });
-        part.replies.send(replies.collect());
     }
 }
 

@@ -14,6 +14,7 @@ use super::exchange::Caller;
 use super::replies::Replies;
 use super::reply;
 use crate::host::Host;
+use crate::monitor::RequestMetrics;
 
 /// Requests without a deadline are given this one.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ pub(crate) struct Part {
     pub(super) received: tokio::time::Instant,
     pub(super) caller: Arc<Caller>,
     pub(super) replies: Replies,
+    /// Where its answers are counted.
+    measured: Arc<RequestMetrics>,
     /// What the host has room for until they are answered; shared by the parts of this part.
     room: Arc<OwnedSemaphorePermit>,
 }
@@ -57,6 +60,7 @@ impl Part {
             requests,
             caller: self.caller.clone(),
             replies: self.replies.clone(),
+            measured: self.measured.clone(),
             room: self.room.clone(),
             ..*self
         }
@@ -76,7 +80,11 @@ impl Part {
         let passed = self.received.elapsed();
         let is_late = |request: &Request| deadline_of(request) <= passed;
         let late = self.requests.iter().filter(|request| is_late(request));
-        let late = late.map(|request| reply::error(request.id, Code::Deadline, "too late to begin"));
+        let late = late.map(|request| {
+            let answer = reply::error(request.id, Code::Deadline, "too late to begin");
+            self.measured.note(request, &answer, passed);
+            answer
+        });
         self.replies.send(late.collect());
         self.requests.retain(|request| !is_late(request));
         let longest = self.requests.iter().map(deadline_of).max().unwrap_or_default();
@@ -85,7 +93,12 @@ impl Part {
 
     /// Answers every request.
     pub(super) fn answer(&self, answer: impl FnMut(&Request) -> Reply) {
-        self.replies.send(self.requests.iter().map(answer).collect());
+        let replies: Vec<Reply> = self.requests.iter().map(answer).collect();
+        let took = self.received.elapsed();
+        for (request, reply) in self.requests.iter().zip(&replies) {
+            self.measured.note(request, reply, took);
+        }
+        self.replies.send(replies);
     }
 }
 
@@ -105,10 +118,12 @@ pub(crate) fn spread(
     requests: Vec<Request>,
 ) -> Vec<Part> {
     let received = tokio::time::Instant::now();
+    let measured = &host.metrics().requests;
     let mut by_shard: BTreeMap<u64, (u64, Vec<Request>)> = BTreeMap::new();
     let mut refused = Vec::new();
     for request in requests {
         if let Some(refusal) = refusal(host, &request) {
+            measured.note(&request, &refusal, received.elapsed());
             refused.push(refusal);
             continue;
         }
@@ -119,7 +134,11 @@ pub(crate) fn spread(
     let mut parts = Vec::with_capacity(by_shard.len());
     for (shard, (bytes, requests)) in by_shard {
         let Some(room) = in_flight.admit(bytes) else {
-            refused.extend(requests.iter().map(overloaded));
+            for request in &requests {
+                let refusal = overloaded(request);
+                measured.note(request, &refusal, received.elapsed());
+                refused.push(refusal);
+            }
             continue;
         };
         parts.push(Part {
@@ -128,6 +147,7 @@ pub(crate) fn spread(
             received,
             caller: caller.clone(),
             replies: replies.clone(),
+            measured: measured.clone(),
             room: Arc::new(room),
         });
     }

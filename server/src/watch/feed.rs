@@ -135,6 +135,12 @@ impl Feed {
         inner.watches.contains_key(&number) || inner.behind.contains(&number)
     }
 
+    /// How many watches there are.
+    pub(crate) fn count(&self) -> usize {
+        let inner = self.inner();
+        inner.watches.len() + inner.behind.len()
+    }
+
     /// Ends a watch without a word to its client.
     pub(super) fn stop(&self, number: u64) {
         let mut inner = self.inner();

@@ -15,6 +15,7 @@ mod leaving;
 mod membership;
 mod merges;
 mod migrations;
+mod monitoring;
 mod power_cut;
 mod quota;
 mod recovery;

@@ -142,6 +142,14 @@ impl LogHub {
         }
     }
 
+    /// Whether the log takes operations: an error once it was closed, or failed.
+    ///
+    /// # Errors
+    /// [`LogFault::Closed`], or [`LogFault::Failed`] with the reason.
+    pub fn check(&self) -> Result<(), LogFault> {
+        self.hub.lock().check()
+    }
+
     /// Refuses further operations. The writer commits what is queued and ends.
     pub fn close(&self) {
         self.hub.lock().closed = true;

@@ -66,7 +66,7 @@ pub use merge::{Absorb, AbsorbError, Freeze, MergeStep, Thaw};
 pub use read::{Found, History, ReadError, ScanPage, ShardStats};
 pub use record::UnsealError;
 pub use rewrite::{FileSize, RewriteError, RewriteLimits, RewriteReport};
-pub use row_cache::RowCache;
+pub use row_cache::{RowCache, RowCacheStats};
 pub use scrub::{ScrubError, ScrubPoint, Scrubbed};
 pub use split::{Heir, SPLIT_BASE, Split, Successor};
 pub use store::{ApplyError, CreateShardError, ShardIdentity, ShardOptions, ShardStore};

@@ -78,7 +78,7 @@ pub struct History {
 }
 
 /// How much a shard holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ShardStats {
     /// Keys that exist.
     pub keys: u64,

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
@@ -36,7 +37,24 @@ impl Weighter<Name, (Key, Row)> for Weight {
 
 /// Memory for rows of all shards of a host. A cheap handle.
 #[derive(Clone, Default)]
-pub struct RowCache(Option<Arc<Rows>>);
+pub struct RowCache(Option<Arc<Counted>>);
+
+struct Counted {
+    rows: Rows,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// The figures of a cache of rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowCacheStats {
+    /// What the rows take, in bytes.
+    pub bytes: u64,
+    /// Reads that found their row, since the cache was made.
+    pub hits: u64,
+    /// Reads that had to go to a file.
+    pub misses: u64,
+}
 
 impl RowCache {
     /// Room for so many bytes; 0: every read goes to the file.
@@ -49,27 +67,51 @@ impl RowCache {
         // It is refused only without the two numbers.
         let made = options.ok().filter(|_| bytes_max > 0).map(|options| {
             let lifecycle = DefaultLifecycle::default();
-            Arc::new(Rows::with_options(options, Weight, Hashing::default(), lifecycle))
+            Arc::new(Counted {
+                rows: Rows::with_options(options, Weight, Hashing::default(), lifecycle),
+                hits: AtomicU64::new(0),
+                misses: AtomicU64::new(0),
+            })
         });
         RowCache(made)
     }
 
     pub(crate) fn get(&self, replica: u64, revision: u64, key: &[u8]) -> Option<Row> {
-        let (kept, row) = self.0.as_ref()?.get(&(replica, revision, crc32c::crc32c(key)))?;
-        (*kept == *key).then_some(row)
+        let counted = self.0.as_ref()?;
+        let found = counted.rows.get(&(replica, revision, crc32c::crc32c(key)));
+        let row = found.and_then(|(kept, row)| (*kept == *key).then_some(row));
+        let count = if row.is_some() {
+            &counted.hits
+        } else {
+            &counted.misses
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        row
     }
 
     pub(crate) fn insert(&self, replica: u64, revision: u64, key: &[u8], row: &Row) {
-        if let Some(rows) = &self.0 {
+        if let Some(counted) = &self.0 {
             let name = (replica, revision, crc32c::crc32c(key));
-            rows.insert(name, (Key::from(key), row.clone()));
+            counted.rows.insert(name, (Key::from(key), row.clone()));
+        }
+    }
+
+    /// The cache's figures; nothing but zeros where there is none.
+    pub fn stats(&self) -> RowCacheStats {
+        let Some(counted) = &self.0 else {
+            return RowCacheStats::default();
+        };
+        RowCacheStats {
+            bytes: counted.rows.weight(),
+            hits: counted.hits.load(Ordering::Relaxed),
+            misses: counted.misses.load(Ordering::Relaxed),
         }
     }
 }
 
 impl fmt::Debug for RowCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0.as_ref().map_or(0, |rows| rows.weight());
+        let bytes = self.stats().bytes;
         f.debug_struct("RowCache").field("bytes", &bytes).finish()
     }
 }
@@ -106,7 +148,7 @@ mod tests {
             let other = cache.get(1, revision, b"l");
             assert!(other.is_none_or(|other| other == row(revision + 2)));
         }
-        assert!(cache.0.as_ref().is_some_and(|rows| rows.weight() <= 100_000));
+        assert!((1..=100_000).contains(&cache.stats().bytes));
     }
 
     #[test]
