@@ -12,7 +12,8 @@ use crate::{
     config::ClientConfig,
     error::AdminError,
     proto::{
-        ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+        CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
+        ChangeLimitsRequest, LimitsReply, LimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest,
         JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest,
         MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
@@ -226,6 +227,31 @@ impl AdminClient {
     pub async fn history(&self, request: HistoryRequest) -> Result<HistoryReply, AdminError> {
         self.call(Effect::Looks, request, |mut admin, request| async move {
             admin.history(request).await
+        })
+        .await
+    }
+
+    /// How much may be under way at once, and whose proposals are paused.
+    pub async fn limits(&self) -> Result<LimitsReply, AdminError> {
+        let request = LimitsRequest {};
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.limits(request).await
+        })
+        .await
+    }
+
+    /// Pauses or resumes origins, or changes single limits. Answers once the change is logged.
+    pub async fn change_limits(&self, request: ChangeLimitsRequest) -> Result<ChangeLimitsReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.change_limits(request).await
+        })
+        .await
+    }
+
+    /// Gives a migration up before the point of no return. Answers once that is logged.
+    pub async fn cancel(&self, request: CancelRequest) -> Result<CancelReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.cancel(request).await
         })
         .await
     }

@@ -127,7 +127,7 @@ mod tests {
     use crate::migration::{Evidence, MigrationState};
     use crate::model::Admission;
     use crate::recovery::LogEnd;
-    use crate::rules::Origin;
+    use crate::rules::{Limits, LimitsChange, Origin, SnapshotRate};
 
     fn expire() -> Vec<u8> {
         encode(&Command::Expire { now_ms: 7 }).unwrap()
@@ -145,6 +145,43 @@ mod tests {
         bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
         bytes.extend_from_slice(body);
         assert_eq!(expire(), bytes);
+    }
+
+    #[test]
+    fn a_change_of_limits_names_what_it_changes() {
+        let changed = |change| Command::ChangeLimits {
+            change,
+            origin: Origin::Manual,
+            reason: "night".to_owned(),
+            now_ms: 7,
+        };
+        let golden = [
+            (
+                changed(LimitsChange {
+                    pause: [Origin::Model, Origin::Balance].into(),
+                    ..LimitsChange::default()
+                }),
+                r#"{"ChangeLimits":{"change":{"pause":["Balance","Model"]},"origin":"Manual","reason":"night","now_ms":7}}"#,
+            ),
+            (
+                changed(LimitsChange {
+                    resume: [Origin::Repair].into(),
+                    homes_max: Some(3),
+                    snapshot_rate: Some(SnapshotRate::BytesPerS(0)),
+                    ..LimitsChange::default()
+                }),
+                r#"{"ChangeLimits":{"change":{"resume":["Repair"],"homes_max":3,"snapshot_rate":{"BytesPerS":0}},"origin":"Manual","reason":"night","now_ms":7}}"#,
+            ),
+        ];
+        for (command, body) in golden {
+            let bytes = encode(&command).unwrap();
+            assert_eq!(std::str::from_utf8(&bytes[HEADER_BYTES..]).unwrap(), body);
+            assert_eq!(decode(&bytes).unwrap(), command);
+        }
+        // What was written before there was a rate in it is read as it was meant.
+        let before = serde_json::to_value(Limits::default()).unwrap();
+        assert!(before.get("snapshot_bytes_per_s").is_none());
+        assert_eq!(serde_json::from_value::<Limits>(before).unwrap(), Limits::default());
     }
 
     #[test]

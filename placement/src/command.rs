@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 use crate::migration::{Evidence, MigrationState, Proposal};
 use crate::model::{Admission, HostAffinityScores, HostState};
-use crate::rules::{Limits, Origin, Rules};
+use crate::rules::{Limits, LimitsChange, Origin, Rules};
 
 /// The most shards a bootstrap may ask for.
 pub const SHARDS_MAX: usize = 16_384;
@@ -245,6 +245,17 @@ pub enum Command {
         /// Mechanism time.
         now_ms: u64,
     },
+    /// Pauses or resumes origins, or changes single limits. What is under way goes on.
+    ChangeLimits {
+        /// What changes.
+        change: LimitsChange,
+        /// Who asks.
+        origin: Origin,
+        /// Why, in words.
+        reason: String,
+        /// Mechanism time.
+        now_ms: u64,
+    },
 }
 
 impl Command {
@@ -272,7 +283,8 @@ impl Command {
             | CloseWindow { now_ms, .. }
             | ChangeAdmission { now_ms, .. }
             | RemoveHost { now_ms, .. }
-            | RecoverShard { now_ms, .. } => *now_ms,
+            | RecoverShard { now_ms, .. }
+            | ChangeLimits { now_ms, .. } => *now_ms,
         }
     }
 }

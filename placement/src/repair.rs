@@ -61,6 +61,10 @@ fn proposal_for(
     now_ms: u64,
 ) -> Option<Proposal> {
     let Need { origin, kind, text } = need(placement, shard, loads)?;
+    // It would be refused, again and again.
+    if placement.limits().paused.contains(&origin) {
+        return None;
+    }
     if shard
         .active
         .is_some_and(|active| !gives_way(placement, active, origin))

@@ -12,6 +12,9 @@ pub const REPLICATION_FACTOR_MAX: u32 = 7;
 /// The largest number accepted as a limit or timeout: 31 years in milliseconds.
 const SETTING_MAX: u64 = 1_000_000_000_000;
 
+/// The lowest rate of snapshots accepted, in bytes a second.
+const SNAPSHOT_RATE_MIN: u64 = 64 * 1024;
+
 /// Which fault domain the voters of a shard are spread over. One replica a host holds in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spread {
@@ -60,6 +63,33 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Every origin, most urgent first.
+    pub const ALL: [Origin; 6] = [
+        Origin::Repair,
+        Origin::Drain,
+        Origin::Rule,
+        Origin::Manual,
+        Origin::Balance,
+        Origin::Model,
+    ];
+
+    /// Its name, as operators write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::Repair => "repair",
+            Origin::Drain => "drain",
+            Origin::Rule => "rule",
+            Origin::Manual => "manual",
+            Origin::Balance => "balance",
+            Origin::Model => "model",
+        }
+    }
+
+    /// The origin of a name.
+    pub fn named(name: &str) -> Option<Origin> {
+        Self::ALL.into_iter().find(|origin| origin.as_str() == name)
+    }
+
     /// Whether the change is a bet on the future: dwell applies, and half of the slots are kept from it.
     pub fn is_speculative(self) -> bool {
         matches!(self, Origin::Balance | Origin::Model)
@@ -119,8 +149,54 @@ pub struct Limits {
     pub dead_after_ms: u64,
     /// Deadlines of the states.
     pub timeouts: Timeouts,
-    /// Origins whose proposals are refused for now.
+    /// Origins whose proposals are refused for now, and whose migrations do not start; what has started goes on.
     pub paused: BTreeSet<Origin>,
+    /// Bytes a second of all snapshots that leave a host, together, instead of what each host is configured with; 0: as
+    /// many as go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_bytes_per_s: Option<u64>,
+}
+
+/// A change of some limits; what it does not name stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsChange {
+    /// Origins to pause.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub pause: BTreeSet<Origin>,
+    /// Origins that are to go on.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub resume: BTreeSet<Origin>,
+    /// As [`Limits::moves_in_max`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moves_in_max: Option<u32>,
+    /// As [`Limits::moves_out_max`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moves_out_max: Option<u32>,
+    /// As [`Limits::homes_max`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub homes_max: Option<u32>,
+    /// As [`Limits::move_dwell_windows`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub move_dwell_windows: Option<u64>,
+    /// As [`Limits::home_dwell_windows`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_dwell_windows: Option<u64>,
+    /// As [`Limits::dead_after_ms`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_after_ms: Option<u64>,
+    /// The rate of snapshots of all hosts, or each host's own again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_rate: Option<SnapshotRate>,
+}
+
+/// The rate of the snapshots that leave a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotRate {
+    /// What each host is configured with.
+    AsConfigured,
+    /// Bytes a second, on every host; 0: as many as go.
+    BytesPerS(u64),
 }
 
 impl Default for Limits {
@@ -137,6 +213,7 @@ impl Default for Limits {
             dead_after_ms: 300_000,
             timeouts: Timeouts::default(),
             paused: BTreeSet::new(),
+            snapshot_bytes_per_s: None,
         }
     }
 }
@@ -148,6 +225,27 @@ impl Limits {
             (slots / 2).max(slots.min(1))
         } else {
             slots
+        }
+    }
+
+    /// The limits with a change made to them.
+    pub fn changed(&self, change: &LimitsChange) -> Limits {
+        let mut paused: BTreeSet<Origin> = self.paused.union(&change.pause).copied().collect();
+        paused.retain(|origin| !change.resume.contains(origin));
+        Limits {
+            moves_in_max: change.moves_in_max.unwrap_or(self.moves_in_max),
+            moves_out_max: change.moves_out_max.unwrap_or(self.moves_out_max),
+            homes_max: change.homes_max.unwrap_or(self.homes_max),
+            move_dwell_windows: change.move_dwell_windows.unwrap_or(self.move_dwell_windows),
+            home_dwell_windows: change.home_dwell_windows.unwrap_or(self.home_dwell_windows),
+            dead_after_ms: change.dead_after_ms.unwrap_or(self.dead_after_ms),
+            snapshot_bytes_per_s: match change.snapshot_rate {
+                None => self.snapshot_bytes_per_s,
+                Some(SnapshotRate::AsConfigured) => None,
+                Some(SnapshotRate::BytesPerS(bytes)) => Some(bytes),
+            },
+            paused,
+            ..self.clone()
         }
     }
 }
@@ -172,10 +270,15 @@ impl Limits {
             ("timeouts.no_progress_ms", self.timeouts.no_progress_ms),
             ("timeouts.transferring_ms", self.timeouts.transferring_ms),
             ("timeouts.switching_ms", self.timeouts.switching_ms),
+            ("dead_after_ms", self.dead_after_ms),
         ];
         let too_long = at_least_one.iter().find(|(_, value)| *value > SETTING_MAX);
         if let Some((name, _)) = too_long {
             return Some(format!("{name} must be at most {SETTING_MAX}"));
+        }
+        // A frame is a mebibyte: one that takes longer than a minute would pass for a transfer that stands still.
+        if self.snapshot_bytes_per_s.is_some_and(|rate| (1..SNAPSHOT_RATE_MIN).contains(&rate)) {
+            return Some(format!("the rate of snapshots must be 0 or at least {SNAPSHOT_RATE_MIN} bytes a second"));
         }
         let zero = at_least_one.into_iter().find(|(_, value)| *value == 0);
         zero.map(|(name, _)| format!("{name} must be at least 1"))

@@ -8,7 +8,8 @@ use std::sync::{
 use client::{
     AdminClient, AdminError, ClientConfig,
     proto::{
-        ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+        CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
+        ChangeLimitsRequest, LimitsReply, LimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply,
         InitRequest, JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationsReply,
         MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest,
@@ -58,6 +59,21 @@ impl Host {
 
 #[tonic::async_trait]
 impl Admin for Host {
+    async fn limits(&self, _: Request<LimitsRequest>) -> Result<Response<LimitsReply>, Status> {
+        self.answer(LimitsReply::default()).await
+    }
+
+    async fn change_limits(
+        &self,
+        _: Request<ChangeLimitsRequest>,
+    ) -> Result<Response<ChangeLimitsReply>, Status> {
+        self.answer(ChangeLimitsReply::default()).await
+    }
+
+    async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelReply>, Status> {
+        self.answer(CancelReply::default()).await
+    }
+
     async fn init(&self, _: Request<InitRequest>) -> Result<Response<InitReply>, Status> {
         self.answer(InitReply {
             cluster_id: "c".into(),

@@ -111,6 +111,12 @@ impl Placement {
                 reason,
                 ..
             } => self.recover_shard(stamp, shard, Cause { origin, reason }),
+            Command::ChangeLimits {
+                change,
+                origin,
+                reason,
+                ..
+            } => self.change_limits(stamp, &change, &Cause { origin, reason }),
         }
     }
 

@@ -344,12 +344,16 @@ impl Placement {
             expires_ms,
             split,
             merge,
+            origin,
             ..
         } = migration;
         if *expires_ms <= now_ms {
             return Err(Refusal::Expired {
                 expires_ms: *expires_ms,
             });
+        }
+        if self.limits.paused.contains(origin) {
+            return Err(Refusal::Paused(*origin));
         }
         let shard = self.shards.get(shard).ok_or(Refusal::UnknownShard(*shard))?;
         let dst = dst.map(|placed| (Some(placed.replica), placed.host));

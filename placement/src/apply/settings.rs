@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Outcome;
+use super::{Cause, Outcome, check_texts};
 use crate::history::EventKind;
 use crate::ids::{ControllerTerm, HostId, ShardId, WindowId};
 use crate::model::{AFFINITY_TOTAL_PPM, Affinity, HostAffinityScores};
 use crate::response::{Accepted, Refusal};
-use crate::rules::{Limits, Rules};
+use crate::rules::{Limits, LimitsChange, Rules};
 use crate::state::{About, Controller, Placement, Stamp};
 
 impl Placement {
@@ -39,18 +39,30 @@ impl Placement {
     }
 
     pub(super) fn set_limits(&mut self, stamp: Stamp, limits: Limits) -> Outcome {
+        let detail = format!("{limits:?}");
+        self.take_limits(stamp, limits, detail)
+    }
+
+    /// A change names what it changes, so that of two operators' changes none undoes the other.
+    pub(super) fn change_limits(&mut self, stamp: Stamp, change: &LimitsChange, cause: &Cause) -> Outcome {
+        check_texts([&cause.reason])?;
+        if let Some(origin) = change.pause.intersection(&change.resume).next() {
+            let fault = format!("{} is to be paused and to go on", origin.as_str());
+            return Err(Refusal::Invalid(fault));
+        }
+        let limits = self.limits.changed(change);
+        let named = serde_json::to_string(change).unwrap_or_default();
+        self.take_limits(stamp, limits, format!("{named} {cause}"))
+    }
+
+    fn take_limits(&mut self, stamp: Stamp, limits: Limits, detail: String) -> Outcome {
         if let Some(fault) = limits.fault() {
             return Err(Refusal::Invalid(fault));
         }
         if self.limits == limits {
             return Ok(Accepted::Unchanged);
         }
-        self.record(
-            stamp,
-            EventKind::LimitsSet,
-            About::default(),
-            format!("{limits:?}"),
-        );
+        self.record(stamp, EventKind::LimitsSet, About::default(), detail);
         self.limits = limits;
         self.limits_version += 1;
         Ok(Accepted::Applied)

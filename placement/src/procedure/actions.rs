@@ -250,7 +250,7 @@ impl Look<'_> {
         match self.placement.start_refusal(self.migration, self.now_ms) {
             None if self.must_yield() => self.wait(),
             None => self.advance(next, Evidence::Start),
-            Some(Refusal::LimitReached(_)) => self.wait(),
+            Some(Refusal::LimitReached(_) | Refusal::Paused(_)) => self.wait(),
             Some(Refusal::Expired { .. }) => self.give_up(MigrationState::Rejected, AbortReason::Deadline),
             Some(_) => self.give_up(MigrationState::Rejected, AbortReason::TargetGone),
         }

@@ -24,7 +24,7 @@ use std::path::Path;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use placement::{
     AbortReason, Accepted, Admission, Advance, Command, ControllerTerm, Evidence, HostId, HostState,
-    LagSample, Limits, LogEnd, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, Remnant,
+    LagSample, Limits, LimitsChange, LogEnd, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, Remnant,
     ReplicaId, Response, Rules, ShardId, WindowId, remnants,
 };
 
@@ -134,6 +134,8 @@ impl Story {
                 reason: REASON.to_owned(),
                 now_ms,
             },
+            "pause" => change_limits(|limits, origin| limits.pause = [origin].into(), args, now_ms)?,
+            "resume" => change_limits(|limits, origin| limits.resume = [origin].into(), args, now_ms)?,
             "rules" => {
                 let replication_factor = args.take_key("rf").ok_or("rf?")?.parse()?;
                 let rules = Rules {
@@ -325,6 +327,22 @@ fn admit(
     Ok(Command::ChangeAdmission {
         host: HostId(id(args)?),
         admission,
+        origin: Origin::Manual,
+        reason: REASON.to_owned(),
+        now_ms,
+    })
+}
+
+fn change_limits(
+    set: impl FnOnce(&mut LimitsChange, Origin),
+    args: &mut ArgumentConsumer<'_>,
+    now_ms: u64,
+) -> Result<Command, Box<dyn Error>> {
+    let name = args.next_pos().ok_or("whose?")?;
+    let mut change = LimitsChange::default();
+    set(&mut change, Origin::named(name).ok_or("no such origin")?);
+    Ok(Command::ChangeLimits {
+        change,
         origin: Origin::Manual,
         reason: REASON.to_owned(),
         now_ms,

@@ -48,8 +48,117 @@ pub enum AdminVerb {
     Drain(LeaveArgs),
     /// Take a host out of the cluster for good, once what it holds is elsewhere; one that is down counts as dead
     Decommission(LeaveArgs),
+    /// Stop what an origin proposes: nothing of it starts until `resume`; what has started goes on
+    Pause(PauseArgs),
+    /// Have a paused origin go on
+    Resume(PauseArgs),
+    /// Give a migration up before its point of no return
+    Cancel(CancelArgs),
+    /// How much may be under way at once, and at what rate; with flags, change it
+    Limits(LimitsArgs),
     /// What is left of a shard whose majority is on dead hosts; with --unsafe, have it go on from that
     Recover(RecoverArgs),
+}
+
+/// Who proposes moves. `all` is everybody but operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OriginArg {
+    /// Forecasts
+    Model,
+    /// Uneven load
+    Balance,
+    /// Rules that do not hold, and shards that are too large
+    Rule,
+    /// Hosts that are being emptied
+    Drain,
+    /// Replicas that are lost or missing
+    Repair,
+    /// Operators: `admin move`, `home` and `split`
+    Manual,
+    /// All of these but manual
+    All,
+}
+
+impl OriginArg {
+    /// The names of the origins meant, as the protocol writes them.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            OriginArg::Model => &["model"],
+            OriginArg::Balance => &["balance"],
+            OriginArg::Rule => &["rule"],
+            OriginArg::Drain => &["drain"],
+            OriginArg::Repair => &["repair"],
+            OriginArg::Manual => &["manual"],
+            OriginArg::All => &["model", "balance", "rule", "drain", "repair"],
+        }
+    }
+}
+
+/// Flags of `admin pause` and `admin resume`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct PauseArgs {
+    /// Whose proposals
+    #[arg(value_enum, required = true)]
+    pub origins: Vec<OriginArg>,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// Flags of `admin cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CancelArgs {
+    /// Migration id
+    pub migration: u64,
+}
+
+/// Flags of `admin limits`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct LimitsArgs {
+    /// Replicas on their way to one host
+    #[arg(long, value_name = "N")]
+    pub moves_in: Option<u32>,
+    /// Replicas on their way from one host
+    #[arg(long, value_name = "N")]
+    pub moves_out: Option<u32>,
+    /// Home moves in the cluster
+    #[arg(long, value_name = "N")]
+    pub homes: Option<u32>,
+    /// Windows between two replica moves of a shard on a forecast
+    #[arg(long, value_name = "WINDOWS")]
+    pub move_dwell: Option<u64>,
+    /// Windows between two home moves of a shard on a forecast
+    #[arg(long, value_name = "WINDOWS")]
+    pub home_dwell: Option<u64>,
+    /// A host that is down this long is declared dead
+    #[arg(long, value_name = "MS")]
+    pub dead_after: Option<u64>,
+    /// Bytes a second of the snapshots that leave a host, on every host: a number, 0 for as many as go, or `configured`
+    /// for what each host is configured with
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    pub snapshot_rate: Option<RateArg>,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// A rate of snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateArg {
+    /// What each host is configured with.
+    Configured,
+    /// Bytes a second; 0: as many as go.
+    BytesPerS(u64),
+}
+
+fn parse_rate(text: &str) -> Result<RateArg, String> {
+    match text {
+        "configured" => Ok(RateArg::Configured),
+        number => number
+            .parse()
+            .map(RateArg::BytesPerS)
+            .map_err(|_| "must be a number of bytes a second, or `configured`".to_owned()),
+    }
 }
 
 /// Flags of `admin recover`.
@@ -234,6 +343,29 @@ mod tests {
                 verb: AdminVerb::Status
             })
         );
+    }
+
+    #[test]
+    fn origins_are_named_and_all_leaves_operators_out() {
+        let Ok(AdminVerb::Pause(args)) = admin(&["pause", "model", "balance"]).map(|args| args.verb) else {
+            panic!("refused");
+        };
+        let names: Vec<&str> = args.origins.iter().flat_map(|origin| origin.names()).copied().collect();
+        assert_eq!(names, ["model", "balance"]);
+        assert!(!OriginArg::All.names().contains(&"manual"));
+        assert_eq!(admin(&["pause"]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(admin(&["resume", "fortune"]), Err(ErrorKind::InvalidValue));
+    }
+
+    #[test]
+    fn a_rate_is_a_number_or_as_configured() {
+        let rate = |text| match admin(&["limits", "--snapshot-rate", text])?.verb {
+            AdminVerb::Limits(args) => Ok(args.snapshot_rate),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(rate("configured"), Ok(Some(RateArg::Configured)));
+        assert_eq!(rate("1048576"), Ok(Some(RateArg::BytesPerS(1 << 20))));
+        assert_eq!(rate("fast"), Err(ErrorKind::ValueValidation));
     }
 
     #[test]

@@ -11,8 +11,9 @@ mod kv;
 mod serve;
 
 pub use admin::{
-    AdminArgs, AdminVerb, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, MergeArgs, MigrationsArgs, MoveArgs,
-    MoveHomeArgs, RecoverArgs, ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
+    AdminArgs, AdminVerb, CancelArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, LimitsArgs, MergeArgs,
+    MigrationsArgs, MoveArgs, MoveHomeArgs, OriginArg, PauseArgs, RateArg, RecoverArgs, ReplicasArgs,
+    ScrubArgs, ShardsArgs, SplitArgs,
 };
 pub use backup::{BackupArgs, BackupCreateArgs, BackupRestoreArgs, BackupVerb, BackupVerifyArgs};
 pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};

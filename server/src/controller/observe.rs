@@ -187,6 +187,10 @@ impl Observer {
         let request = ObserveRequest {
             cluster_id,
             to_host: host.0,
+            snapshot_bytes_per_s: self
+                .host
+                .look_at_placement(|state| state.limits().snapshot_bytes_per_s)
+                .flatten(),
         };
         match tokio::time::timeout(LOOK_TIMEOUT, control.observe(request)).await {
             Ok(Ok(reply)) => self.take(host, reply.into_inner()),

@@ -104,6 +104,13 @@ impl Host {
         Duration::from_millis(self.shared.env.raft.context.random_below(interval_ms.max(1)))
     }
 
+    /// Sends snapshots at the cluster's rate, in bytes a second, or at the configured one.
+    pub(crate) fn follow_snapshot_rate(&self, of_cluster: Option<u64>) {
+        if let Some(raft) = self.raft() {
+            raft.set_snapshot_rate(of_cluster.unwrap_or(self.config().snapshot.bytes_per_s));
+        }
+    }
+
     pub(crate) fn groups(&self) -> Vec<Group> {
         let shards = self.shards().into_iter().map(|local| local.group);
         shards.chain(self.placement().map(|local| local.group)).collect()

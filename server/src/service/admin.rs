@@ -9,7 +9,8 @@ use bytes::Bytes;
 use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
-    ChangeAdmissionReply, ChangeAdmissionRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+    CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
+    ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, LimitsReply, LimitsRequest,
     DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
     InitReply, InitRequest, JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationStatus,
     MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
@@ -24,7 +25,7 @@ use placement::{
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::{hosts, replica_states};
+use super::{hosts, limits, replica_states};
 use crate::config::UnknownPolicy;
 use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -479,6 +480,50 @@ impl Admin for AdminService {
         let now_ms = self.host.now_ms();
         let departure = self.look(|state| hosts::departure(state, host, now_ms))?;
         Ok(Response::new(departure))
+    }
+
+    async fn limits(&self, request: Request<LimitsRequest>) -> Result<Response<LimitsReply>, Status> {
+        answer_or_forward!(self, request, limits);
+        let limits = self.look(|state| limits::of(state.limits()))?;
+        Ok(Response::new(LimitsReply { limits: Some(limits) }))
+    }
+
+    async fn change_limits(
+        &self,
+        request: Request<ChangeLimitsRequest>,
+    ) -> Result<Response<ChangeLimitsReply>, Status> {
+        answer_or_forward!(self, request, change_limits);
+        let request = request.into_inner();
+        let change = limits::change(&request).map_err(Status::invalid_argument)?;
+        let after = self.look(|state| limits::of(&state.limits().changed(&change)))?;
+        let command = Command::ChangeLimits {
+            change,
+            origin: Origin::Manual,
+            reason: request.reason,
+            now_ms: self.host.now_ms(),
+        };
+        let refused = match self.write(command).await? {
+            Applied::Accepted(_) => String::new(),
+            Applied::Refused(refusal) => refusal.to_string(),
+        };
+        let limits = refused.is_empty().then_some(after);
+        Ok(Response::new(ChangeLimitsReply { refused, limits }))
+    }
+
+    async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelReply>, Status> {
+        answer_or_forward!(self, request, cancel);
+        let command = Command::Cancel {
+            migration: MigrationId(request.into_inner().migration_id),
+            now_ms: self.host.now_ms(),
+        };
+        let (refused, state) = match self.write(command).await? {
+            Applied::Accepted(Accepted::Entered(state)) => (String::new(), format!("{state:?}")),
+            Applied::Accepted(other) => {
+                return Err(Status::internal(format!("an unexpected answer: {other:?}")));
+            }
+            Applied::Refused(refusal) => (refusal.to_string(), String::new()),
+        };
+        Ok(Response::new(CancelReply { refused, state }))
     }
 
     async fn set_balancer(

@@ -301,6 +301,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         self.check_host(request.to_host)?;
+        self.host.follow_snapshot_rate(request.snapshot_bytes_per_s);
         let groups = self.host.groups();
         let tombstones = self
             .host

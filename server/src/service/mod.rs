@@ -8,6 +8,7 @@ mod fresh;
 mod hosts;
 mod kv;
 mod lane;
+mod limits;
 mod record;
 mod replica_states;
 mod replies;

@@ -60,6 +60,10 @@ impl Operator<'_> {
             AdminVerb::Uncordon(args) => self.change_admission(Wish::uncordon(args), progress).await,
             AdminVerb::Drain(args) => self.change_admission(Wish::drain(args), progress).await,
             AdminVerb::Decommission(args) => self.change_admission(Wish::decommission(args), progress).await,
+            AdminVerb::Pause(args) => self.pause(args).await,
+            AdminVerb::Resume(args) => self.resume(args).await,
+            AdminVerb::Limits(args) => self.limits(args).await,
+            AdminVerb::Cancel(args) => self.cancel(args).await,
             AdminVerb::Recover(args) => self.recover(args).await,
             AdminVerb::Shards(args) => self.shards(args).await,
             AdminVerb::Replicas(args) => self.replicas(args).await,
@@ -75,8 +79,10 @@ impl Operator<'_> {
     }
 
     async fn status(&self) -> Result<Listing, VerbError> {
-        let reply = self.calls.status().await;
-        Ok(Listing::Status(reply.map_err(self.failed())?))
+        let status = self.calls.status().await.map_err(self.failed())?;
+        // A host without a cluster has a status, too.
+        let limits = self.calls.limits().await.ok().and_then(|reply| reply.limits);
+        Ok(Listing::Status(status, limits))
     }
 
     async fn hosts(&self, args: HostsArgs) -> Result<Listing, VerbError> {

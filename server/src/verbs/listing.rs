@@ -6,7 +6,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use client::proto::{
-    Affinity, Alarm, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, Replica,
+    Affinity, Alarm, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, PlacementLimits, Replica,
     ReplicaState, ScrubReply, ShardStatus, StatusReply, UsageReply,
 };
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use super::{
     departure::{counts, host_state},
     documents,
     health::{alarm_kinds, alarms_text, scrubbed_text, with_silent},
+    limits::{limits_document, limits_text, paused_text},
     recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},
 };
@@ -25,7 +26,14 @@ const SCORES_MAX: usize = 4;
 /// The answer to a verb of `godwit admin`.
 #[derive(Debug)]
 pub(super) enum Listing {
-    Status(StatusReply),
+    /// The cluster, and the limits of placement where they are known.
+    Status(StatusReply, Option<PlacementLimits>),
+    Limits(PlacementLimits),
+    /// A migration that was given up, and what it has entered.
+    Cancelled {
+        migration: u64,
+        state: String,
+    },
     /// The hosts, and what those that answered use.
     Hosts {
         hosts: Vec<HostStatus>,
@@ -65,7 +73,11 @@ impl Listing {
     /// For people; without a line feed at the end.
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Status(status) => status_text(status),
+            Self::Status(status, limits) => status_text(status, limits.as_ref()),
+            Self::Limits(limits) => limits_text(limits),
+            Self::Cancelled { migration, state } => {
+                format!("migration {migration} is given up: {}", escaped(state.as_bytes()))
+            }
             Self::Hosts { hosts, .. } if hosts.is_empty() => "no hosts".to_owned(),
             Self::Hosts { hosts, usage } => hosts_text(hosts, usage),
             Self::Alarms { alarms, silent } => alarms_text(alarms, silent),
@@ -91,7 +103,13 @@ impl Listing {
     /// For scripts.
     pub(super) fn document(&self) -> Value {
         match self {
-            Self::Status(status) => documents::status(status),
+            Self::Status(status, limits) => {
+                let mut document = documents::status(status);
+                document["paused"] = json!(limits.as_ref().map(|limits| &limits.paused));
+                document
+            }
+            Self::Limits(limits) => limits_document(limits),
+            Self::Cancelled { migration, state } => json!({ "migration_id": migration, "state": state }),
             Self::Hosts { hosts, usage } => {
                 let host = |host: &HostStatus| documents::used_host(host, usage.get(&host.host_id));
                 json!({ "hosts": documents::each(hosts, host) })
@@ -119,7 +137,8 @@ impl Listing {
     }
 }
 
-fn status_text(status: &StatusReply) -> String {
+fn status_text(status: &StatusReply, limits: Option<&PlacementLimits>) -> String {
+    let paused = limits.map_or_else(|| "not known to this host".to_owned(), paused_text);
     let cluster = match status.cluster_id.as_str() {
         "" => "none yet".to_owned(),
         id => escaped(id.as_bytes()),
@@ -150,6 +169,7 @@ fn status_text(status: &StatusReply) -> String {
             ),
         ),
         ("active migrations", status.migrations_active.to_string()),
+        ("paused", paused),
     ])
 }
 
@@ -414,9 +434,10 @@ mod tests {
             r" shard map version  0",
             r" shards             8, 3 led by this host",
             r" active migrations  0",
+            r" paused             not known to this host",
         ]
         .join("\n");
-        assert_eq!(Listing::Status(status).text(), expected);
+        assert_eq!(Listing::Status(status, None).text(), expected);
     }
 
     #[test]

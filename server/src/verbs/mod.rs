@@ -15,6 +15,7 @@ mod init;
 mod kv;
 mod lease;
 mod leaving;
+mod limits;
 mod listing;
 mod outcome;
 mod pairs;

@@ -7,6 +7,7 @@
 
 mod backups;
 mod bad_input;
+mod control;
 mod failing_disk;
 mod harness;
 mod kills;

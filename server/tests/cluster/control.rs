@@ -1,0 +1,155 @@
+//! What an operator stops stays stopped, over restarts of all hosts, until it is to go on; a migration that is given up ends
+//! where it began; and rates change while they hold something back.
+
+use std::time::Duration;
+
+use client::proto::{InitRequest, MigrationStatus, MoveHomeRequest, MoveReplicaRequest};
+use serde_json::Value;
+
+use super::harness::{Cluster, check_all, eventually, godwit, keys, write_all};
+
+/// Two hosts with a shard, and one that has nothing yet.
+async fn start() -> Cluster {
+    let mut cluster = Cluster::processes(3);
+    for host in &mut cluster.hosts {
+        host.settings = vec![
+            // What is moved lies in snapshots, not in the log.
+            "raft.snapshot_entries=10".to_owned(),
+            "raft.keep_entries=0".to_owned(),
+            "balancer.enabled=false".to_owned(),
+        ];
+        host.start("");
+    }
+    let admin = cluster.admin_of(&[0]);
+    let request = InitRequest {
+        shards: 1,
+        replication_factor: 2,
+        hosts: 3,
+        ..InitRequest::default()
+    };
+    eventually("the cluster is made", || async {
+        match admin.init(request.clone()).await.map_err(|e| e.to_string()) {
+            Err(refused) if refused.contains("already") => Ok(()),
+            other => other.map(drop),
+        }
+    })
+    .await;
+    cluster.wait_until_settled(1).await;
+    cluster
+}
+
+/// The JSON document that an admin verb answers with.
+fn admin(cluster: &Cluster, verb: &[&str]) -> Value {
+    let addresses: Vec<&str> = cluster.hosts.iter().map(|host| host.address.as_str()).collect();
+    let connect = addresses.join(",");
+    let (code, out, err) = godwit(&[&["--connect", &connect, "admin", "--json"], verb].concat());
+    assert_eq!(code, Some(0), "{verb:?}: {err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+/// A follower's host, the home, and the host without a replica.
+async fn places(cluster: &Cluster) -> (u64, u64, u64) {
+    let shard = cluster.shards().await.remove(0);
+    let holds = |host: u64| shard.replicas.iter().any(|replica| replica.host_id == host);
+    let follower = shard.replicas.iter().find(|replica| replica.host_id != shard.home);
+    let free = (1..=3).find(|host| !holds(*host)).expect("a host without a replica");
+    (follower.expect("two replicas").host_id, shard.home, free)
+}
+
+async fn move_replica(cluster: &Cluster, from_host: u64, to_host: u64) -> u64 {
+    let request = MoveReplicaRequest {
+        shard_id: cluster.shards().await[0].shard_id,
+        from_host,
+        to_host,
+        reason: "test".into(),
+    };
+    let reply = cluster.admin().move_replica(request).await.unwrap();
+    assert_eq!(reply.refused, "");
+    reply.migration_id
+}
+
+async fn migration(cluster: &Cluster, id: u64) -> MigrationStatus {
+    let known = cluster.migrations().await.into_iter();
+    let mut found = known.filter(|known| known.migration_id == id);
+    found.next().expect("it is known")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paused_stays_so_over_restarts() {
+    let mut cluster = start().await;
+    assert_eq!(admin(&cluster, &["status"])["paused"], serde_json::json!([]));
+    let paused = admin(&cluster, &["pause", "manual", "model", "--reason", "night"]);
+    assert_eq!(paused["paused"], serde_json::json!(["manual", "model"]));
+    for host in &mut cluster.hosts {
+        host.kill();
+    }
+    for host in &mut cluster.hosts {
+        host.start("");
+    }
+    cluster.wait_until_settled(1).await;
+    assert_eq!(admin(&cluster, &["status"])["paused"], paused["paused"]);
+    let (follower, _, _) = places(&cluster).await;
+    let request = MoveHomeRequest {
+        shard_id: cluster.shards().await[0].shard_id,
+        to_host: follower,
+        reason: "test".into(),
+    };
+    let refused = cluster.admin().move_home(request.clone()).await.unwrap().refused;
+    assert!(refused.contains("paused"), "{refused}");
+    let history = admin(&cluster, &["history"]);
+    assert!(history.to_string().contains("night"), "{history}");
+
+    admin(&cluster, &["resume", "manual"]);
+    assert_eq!(admin(&cluster, &["limits"])["paused"], serde_json::json!(["model"]));
+    let (follower, _, _) = places(&cluster).await;
+    let request = MoveHomeRequest {
+        to_host: follower,
+        ..request
+    };
+    let moved = cluster.admin().move_home(request).await.unwrap();
+    assert_eq!(moved.refused, "");
+    assert_eq!(cluster.wait_for(moved.migration_id).await.state, "Done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_move_is_given_up_and_another_hurried() {
+    let cluster = start().await;
+    let client = cluster.client().await;
+    // Four mebibytes: more than a minute at the rate below.
+    let written = write_all(&client, &keys(64), &"v".repeat(64 << 10)).await;
+    let slow = admin(&cluster, &["limits", "--snapshot-rate", "65536", "--dead-after", "600000"]);
+    assert_eq!(slow["snapshot_bytes_per_s"], 65_536);
+    assert_eq!(slow["dead_after_ms"], 600_000);
+    // The hosts hear of it with the controller's next look.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (follower, _, free) = places(&cluster).await;
+    let id = move_replica(&cluster, follower, free).await;
+    eventually("the new replica is catching up", || async {
+        let state = migration(&cluster, id).await.state;
+        (state == "CatchingUp").then_some(()).ok_or(state)
+    })
+    .await;
+    let cancelled = admin(&cluster, &["cancel", &id.to_string()]);
+    assert_eq!(cancelled["state"], "Aborting");
+    let ended = cluster.wait_for(id).await;
+    assert_eq!(ended.state, "Aborted", "{ended:?}");
+    assert!(ended.reason.contains("Cancelled"), "{ended:?}");
+    assert_eq!(places(&cluster).await.2, free, "it is where it was");
+    let (code, _, err) = godwit(&["--connect", &cluster.hosts[0].address, "admin", "cancel", &id.to_string()]);
+    assert_ne!(code, Some(0));
+    assert!(err.contains("past the point"), "{err}");
+
+    let id = move_replica(&cluster, follower, free).await;
+    eventually("the new replica is catching up", || async {
+        let state = migration(&cluster, id).await.state;
+        (state == "CatchingUp").then_some(()).ok_or(state)
+    })
+    .await;
+    let began = std::time::Instant::now();
+    admin(&cluster, &["limits", "--snapshot-rate", "0"]);
+    assert_eq!(cluster.wait_for(id).await.state, "Done");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    check_all(&client, &written).await;
+    let again = admin(&cluster, &["limits", "--snapshot-rate", "configured"]);
+    assert_eq!(again["snapshot_bytes_per_s"], Value::Null);
+}
