@@ -13,7 +13,7 @@ use crate::{
     error::AdminError,
     proto::{
         CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-        ChangeLimitsRequest, LimitsReply, LimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+        ChangeLimitsRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, LimitsReply, LimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest,
         JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest,
         MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
@@ -244,6 +244,24 @@ impl AdminClient {
     pub async fn change_limits(&self, request: ChangeLimitsRequest) -> Result<ChangeLimitsReply, AdminError> {
         self.call(Effect::Changes, request, |mut admin, request| async move {
             admin.change_limits(request).await
+        })
+        .await
+    }
+
+    /// What each place is worth for a shard, and what forbids it.
+    pub async fn explain(&self, shard_id: u64) -> Result<ExplainReply, AdminError> {
+        let request = ExplainRequest { shard_id };
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.explain(request).await
+        })
+        .await
+    }
+
+    /// What would be proposed now: of homes, or of replica sets as well.
+    pub async fn dry_run(&self, replicas: bool) -> Result<DryRunReply, AdminError> {
+        let request = DryRunRequest { replicas };
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.dry_run(request).await
         })
         .await
     }

@@ -9,7 +9,7 @@ use client::{
     AdminClient, AdminError, ClientConfig,
     proto::{
         CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-        ChangeLimitsRequest, LimitsReply, LimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
+        ChangeLimitsRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, LimitsReply, LimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply,
         DepartureRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply,
         InitRequest, JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationsReply,
         MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest,
@@ -59,6 +59,14 @@ impl Host {
 
 #[tonic::async_trait]
 impl Admin for Host {
+    async fn explain(&self, _: Request<ExplainRequest>) -> Result<Response<ExplainReply>, Status> {
+        self.answer(ExplainReply::default()).await
+    }
+
+    async fn dry_run(&self, _: Request<DryRunRequest>) -> Result<Response<DryRunReply>, Status> {
+        self.answer(DryRunReply::default()).await
+    }
+
     async fn limits(&self, _: Request<LimitsRequest>) -> Result<Response<LimitsReply>, Status> {
         self.answer(LimitsReply::default()).await
     }

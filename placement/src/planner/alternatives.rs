@@ -115,6 +115,11 @@ impl<'s> Survey<'s> {
         survey
     }
 
+    /// The hosts that a replica could go to.
+    pub(super) fn candidates(&self) -> &[HostIx] {
+        &self.candidates
+    }
+
     /// The alternative of the greatest value, if any is worth its cost; and the best of each zone that the first step
     /// can go to.
     pub(super) fn best(mut self) -> (Option<Alternative>, Vec<Option<Alternative>>) {

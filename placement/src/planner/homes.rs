@@ -86,7 +86,8 @@ pub(super) fn seats(problem: &Problem, memory: &mut PlanMemory, taken: &[bool], 
     seats
 }
 
-fn seat(problem: &Problem, number: usize, memory: &mut ShardMemory, regret: Regret) -> Seat {
+/// The seat of one shard.
+pub(super) fn seat(problem: &Problem, number: usize, memory: &mut ShardMemory, regret: Regret) -> Seat {
     let shard = &problem.shards[number];
     let drains = problem.topology.hosts[shard.home].1.drains() && !shard.view.busy;
     let hosts = shard.voter_hosts();

@@ -18,6 +18,7 @@
 //! Left out: repairs, splits and merges (the placement machine proposes repairs itself), follower reads (no access
 //! mode reports them yet), and bytes still to be written by the shards.
 
+mod account;
 mod alternatives;
 mod cost;
 mod explain;
@@ -33,6 +34,7 @@ mod search;
 mod solve;
 mod topology;
 
+pub use account::{Account, Place, account};
 pub use forecast::{Forecast, ForecastError, PPM, ShardForecast};
 pub use input::{
     HostView, Hysteresis, Mode, Objective, PlacementView, PlanCosts, PlanInput, PlanOptions, ReplicaView,

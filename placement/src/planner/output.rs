@@ -1,5 +1,7 @@
 //! What the planner returns: moves with their reasons, what it could not do and why, and its memory for next time.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostId, ReplicaId, ShardId, WindowId, Zone};
@@ -142,6 +144,39 @@ pub enum Constraint {
         /// What it must reach.
         bar_micros: u64,
     },
+    /// Every way there would put more voters into one fault domain than now.
+    Crowded,
+    /// What it saves until the horizon is less than what it costs.
+    Unpaid,
+}
+
+/// For people.
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Constraint::Busy => write!(f, "a migration of the shard is under way, or it has not begun"),
+            Constraint::NotAccepting => write!(f, "the host is down, cordoned or draining"),
+            Constraint::Accesses { max_milli } => write!(
+                f,
+                "the host would serve more than its part of {}.{:03} accesses a window",
+                max_milli / 1_000,
+                max_milli % 1_000
+            ),
+            Constraint::Bytes { zone } => write!(f, "no room on the host, or in zone {zone}"),
+            Constraint::NoHost => write!(f, "no host may take the replica"),
+            Constraint::MovesLimit => write!(f, "as many moves are under way as may be"),
+            Constraint::Dwell { until } => write!(f, "the shard moved lately, and stays until window {until}"),
+            Constraint::Regret {
+                regret_micros,
+                bar_micros,
+            } => write!(
+                f,
+                "staying has cost {regret_micros} us so far, and a move must have cost {bar_micros} us"
+            ),
+            Constraint::Crowded => write!(f, "more voters would share a fault domain"),
+            Constraint::Unpaid => write!(f, "it would save less than it costs"),
+        }
+    }
 }
 
 impl MoveCause {

@@ -91,9 +91,7 @@ fn wish(
     let Some(alternative) = best else {
         return full(problem, loads, shard).map(Err);
     };
-    let gate =
-        standing(problem, shard, MoveCause::Latency).or_else(|| waiting(problem, memory, &alternative));
-    if let Some(constraint) = gate {
+    if let Some(constraint) = gate(problem, shard, memory, &alternative) {
         return Some(Err(blocked(problem, shard, &alternative, constraint)));
     }
     let runner_up = runner_up(problem, &alternative, &by_zone);
@@ -133,6 +131,16 @@ fn forced(problem: &Problem, loads: &Loads, number: usize) -> Option<Result<Repl
         gain_micros: 0,
         constraint,
     }))
+}
+
+/// What stands in the way of an alternative that is worth its cost.
+pub(super) fn gate(
+    problem: &Problem,
+    shard: &DenseShard,
+    memory: &ShardMemory,
+    wish: &Alternative,
+) -> Option<Constraint> {
+    standing(problem, shard, MoveCause::Latency).or_else(|| waiting(problem, memory, wish))
 }
 
 /// What forbids any replica move of the shard.

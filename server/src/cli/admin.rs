@@ -48,6 +48,10 @@ pub enum AdminVerb {
     Drain(LeaveArgs),
     /// Take a host out of the cluster for good, once what it holds is elsewhere; one that is down counts as dead
     Decommission(LeaveArgs),
+    /// What each place is worth for a shard as things stand, and what forbids it; changes nothing
+    Explain(ExplainArgs),
+    /// What the planner would propose now, and what stands in the way of the rest; changes nothing
+    Plan(PlanArgs),
     /// Stop what an origin proposes: nothing of it starts until `resume`; what has started goes on
     Pause(PauseArgs),
     /// Have a paused origin go on
@@ -58,6 +62,25 @@ pub enum AdminVerb {
     Limits(LimitsArgs),
     /// What is left of a shard whose majority is on dead hosts; with --unsafe, have it go on from that
     Recover(RecoverArgs),
+}
+
+/// Flags of `admin explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ExplainArgs {
+    /// Shard id
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub shard: u64,
+}
+
+/// Flags of `admin plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct PlanArgs {
+    /// Only say what would be proposed; there is no other way yet, so it may be left out
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Plan replica sets as well as homes
+    #[arg(long)]
+    pub replicas: bool,
 }
 
 /// Who proposes moves. `all` is everybody but operators.

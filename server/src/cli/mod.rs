@@ -11,7 +11,7 @@ mod kv;
 mod serve;
 
 pub use admin::{
-    AdminArgs, AdminVerb, CancelArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, LimitsArgs, MergeArgs,
+    AdminArgs, AdminVerb, CancelArgs, ExplainArgs, PlanArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, LimitsArgs, MergeArgs,
     MigrationsArgs, MoveArgs, MoveHomeArgs, OriginArg, PauseArgs, RateArg, RecoverArgs, ReplicasArgs,
     ScrubArgs, ShardsArgs, SplitArgs,
 };

@@ -48,9 +48,9 @@ pub(crate) enum BalanceError {
 /// The policy in force and what it has learnt.
 #[derive(Default)]
 pub(crate) struct Balancer {
-    policy: Option<PolicyName>,
-    forecaster: Option<Box<dyn Forecaster + Send + Sync>>,
-    memory: PlanMemory,
+    pub(super) policy: Option<PolicyName>,
+    pub(super) forecaster: Option<Box<dyn Forecaster + Send + Sync>>,
+    pub(super) memory: PlanMemory,
     /// The share of reads by lease in the last window that had reads.
     lease_reads_ppm: Option<u32>,
 }
@@ -249,6 +249,30 @@ impl Controller {
         window: WindowId,
         mode: Mode,
     ) -> Result<Vec<Proposal>, BalanceError> {
+        let planned = self.judge(balancer, policy, forecast, mode, plan)?;
+        balancer.memory = planned.memory;
+        let now_ms = self.clock.now_ms();
+        // Explicit replica plans may have to wait for slots for as long as they are given to settle.
+        let life_ms = match mode {
+            Mode::Homes => PROPOSAL_LIFE_MS,
+            Mode::HomesAndReplicas => REPLICAS_SETTLE.as_millis() as u64,
+        };
+        let proposals = planned.proposals.iter();
+        let logged = self.logged_window(window);
+        Ok(proposals
+            .map(|planned| planned.proposal(policy.as_str(), logged, now_ms, now_ms + life_ms))
+            .collect())
+    }
+
+    /// Judges the placement as it stands, under a forecast and with the policy's options and memory.
+    pub(super) fn judge<T>(
+        &self,
+        balancer: &Balancer,
+        policy: PolicyName,
+        forecast: &Forecast,
+        mode: Mode,
+        judge: impl FnOnce(&PlanInput<'_>, &PlanMemory) -> T,
+    ) -> Result<T, BalanceError> {
         let rtt = self.rtt()?;
         let expected = self.host.config().balancer.lease_reads_ppm;
         let lease_reads_ppm = balancer.lease_reads_ppm.unwrap_or(expected);
@@ -259,35 +283,17 @@ impl Controller {
             state.active_migrations(),
             &self.observer.shard_bytes(),
         );
-        let planned = plan(
-            &PlanInput {
-                placement: &view,
-                forecast,
-                replica_forecast: None,
-                rtt: &rtt,
-                rules: state.rules(),
-                limits: state.limits(),
-                costs: &forecast::plan_costs(),
-                options: &forecast::plan_options(policy, mode, lease_reads_ppm),
-            },
-            &balancer.memory,
-        );
-        balancer.memory = planned.memory;
-        let now_ms = self.clock.now_ms();
-        // Explicit replica plans may have to wait for slots for as long as they are given to settle.
-        let life_ms = match mode {
-            Mode::Homes => PROPOSAL_LIFE_MS,
-            Mode::HomesAndReplicas => REPLICAS_SETTLE.as_millis() as u64,
+        let input = PlanInput {
+            placement: &view,
+            forecast,
+            replica_forecast: None,
+            rtt: &rtt,
+            rules: state.rules(),
+            limits: state.limits(),
+            costs: &forecast::plan_costs(),
+            options: &forecast::plan_options(policy, mode, lease_reads_ppm),
         };
-        let proposals = planned.proposals.iter();
-        let logged = if self.host.config().balancer.external_windows {
-            state.window()
-        } else {
-            window
-        };
-        Ok(proposals
-            .map(|planned| planned.proposal(policy.as_str(), logged, now_ms, now_ms + life_ms))
-            .collect())
+        Ok(judge(&input, &balancer.memory))
     }
 
     /// The policy without a forecast: each shard's home is the voter that its number picks.

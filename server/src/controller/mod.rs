@@ -10,6 +10,7 @@
 mod act;
 mod balance;
 mod clock;
+mod explain;
 mod forecast;
 mod geography;
 mod merges;
@@ -28,6 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::host::{Host, LocalPlacement};
 pub(crate) use balance::{BalanceError, Balancer};
 use clock::LogClock;
+pub(crate) use explain::Outlook;
 use observe::Observer;
 pub(crate) use splits::middle_key;
 

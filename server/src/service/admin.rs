@@ -10,7 +10,7 @@ use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
     CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-    ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, LimitsReply, LimitsRequest,
+    ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, LimitsReply, LimitsRequest,
     DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
     InitReply, InitRequest, JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationStatus,
     MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
@@ -25,7 +25,7 @@ use placement::{
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::{hosts, limits, replica_states};
+use super::{explain, hosts, limits, replica_states};
 use crate::config::UnknownPolicy;
 use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -480,6 +480,27 @@ impl Admin for AdminService {
         let now_ms = self.host.now_ms();
         let departure = self.look(|state| hosts::departure(state, host, now_ms))?;
         Ok(Response::new(departure))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainReply>, Status> {
+        let Some(controller) = self.host.controller() else {
+            return self.leader(&request)?.explain(passed_on(request)).await;
+        };
+        let shard = ShardId(request.into_inner().shard_id);
+        let outlook = controller.explain(shard).await.map_err(balance_status)?;
+        let explained = self.look(|state| explain::explained(&outlook, state.limits()))?;
+        let unknown = || Status::not_found(format!("no shard {}, or its home is not known", shard.0));
+        Ok(Response::new(explained.ok_or_else(unknown)?))
+    }
+
+    async fn dry_run(&self, request: Request<DryRunRequest>) -> Result<Response<DryRunReply>, Status> {
+        let Some(controller) = self.host.controller() else {
+            return self.leader(&request)?.dry_run(passed_on(request)).await;
+        };
+        let replicas = request.into_inner().replicas;
+        let outlook = controller.dry_run(replicas).await.map_err(balance_status)?;
+        let planned = self.look(|state| explain::dry_run(&outlook, state.limits()))?;
+        Ok(Response::new(planned))
     }
 
     async fn limits(&self, request: Request<LimitsRequest>) -> Result<Response<LimitsReply>, Status> {

@@ -4,6 +4,7 @@ mod admin;
 mod control;
 mod exchange;
 mod execute;
+mod explain;
 mod fresh;
 mod hosts;
 mod kv;

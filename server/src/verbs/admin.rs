@@ -60,6 +60,8 @@ impl Operator<'_> {
             AdminVerb::Uncordon(args) => self.change_admission(Wish::uncordon(args), progress).await,
             AdminVerb::Drain(args) => self.change_admission(Wish::drain(args), progress).await,
             AdminVerb::Decommission(args) => self.change_admission(Wish::decommission(args), progress).await,
+            AdminVerb::Explain(args) => self.explain(args).await,
+            AdminVerb::Plan(args) => self.plan(args).await,
             AdminVerb::Pause(args) => self.pause(args).await,
             AdminVerb::Resume(args) => self.resume(args).await,
             AdminVerb::Limits(args) => self.limits(args).await,

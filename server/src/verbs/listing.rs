@@ -6,7 +6,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use client::proto::{
-    Affinity, Alarm, DepartureReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, PlacementLimits, Replica,
+    Affinity, Alarm, DepartureReply, DryRunReply, ExplainReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, PlacementLimits, Replica,
     ReplicaState, ScrubReply, ShardStatus, StatusReply, UsageReply,
 };
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use super::{
     departure::{counts, host_state},
     documents,
     health::{alarm_kinds, alarms_text, scrubbed_text, with_silent},
+    explain::{explained_document, explained_text, planned_document, planned_text},
     limits::{limits_document, limits_text, paused_text},
     recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},
@@ -29,6 +30,8 @@ pub(super) enum Listing {
     /// The cluster, and the limits of placement where they are known.
     Status(StatusReply, Option<PlacementLimits>),
     Limits(PlacementLimits),
+    Explained(ExplainReply),
+    Planned(DryRunReply),
     /// A migration that was given up, and what it has entered.
     Cancelled {
         migration: u64,
@@ -75,6 +78,8 @@ impl Listing {
         match self {
             Self::Status(status, limits) => status_text(status, limits.as_ref()),
             Self::Limits(limits) => limits_text(limits),
+            Self::Explained(told) => explained_text(told),
+            Self::Planned(plan) => planned_text(plan),
             Self::Cancelled { migration, state } => {
                 format!("migration {migration} is given up: {}", escaped(state.as_bytes()))
             }
@@ -109,6 +114,8 @@ impl Listing {
                 document
             }
             Self::Limits(limits) => limits_document(limits),
+            Self::Explained(told) => explained_document(told),
+            Self::Planned(plan) => planned_document(plan),
             Self::Cancelled { migration, state } => json!({ "migration_id": migration, "state": state }),
             Self::Hosts { hosts, usage } => {
                 let host = |host: &HostStatus| documents::used_host(host, usage.get(&host.host_id));
@@ -327,7 +334,7 @@ fn replicas(replicas: &[Replica]) -> String {
 }
 
 /// The highest scores, highest first, and how many there are besides.
-fn scores(scores: impl Iterator<Item = (u64, u32)>) -> String {
+pub(super) fn scores(scores: impl Iterator<Item = (u64, u32)>) -> String {
     let mut scores: Vec<(u64, u32)> = scores.collect();
     scores.sort_by_key(|(id, score_ppm)| (Reverse(*score_ppm), *id));
     let besides = scores.len().saturating_sub(SCORES_MAX);

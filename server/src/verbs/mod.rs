@@ -10,6 +10,7 @@ mod backup;
 mod connect;
 mod departure;
 mod documents;
+mod explain;
 mod health;
 mod init;
 mod kv;

@@ -8,6 +8,7 @@
 mod backups;
 mod bad_input;
 mod control;
+mod explains;
 mod failing_disk;
 mod harness;
 mod kills;
