@@ -46,5 +46,7 @@ async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {
         Command::Admin(args) => Ok(verbs::admin(&cli.connect, args, &mut out).await?),
         Command::Backup(args) => Ok(verbs::backup(&cli.connect, args, &mut out).await?),
         Command::Demo(args) => Ok(crate::demo::demo(args).await.map(|()| Exit::Ok)?),
+        Command::Completions(args) => Ok(verbs::completions(&args, &mut out)?),
+        Command::Man(args) => Ok(verbs::man(&args)?),
     }
 }

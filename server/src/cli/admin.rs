@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::moment::{Moment, parse_moment};
+
 /// Flags shared by the admin verbs, and the verb.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct AdminArgs {
@@ -331,6 +333,12 @@ pub struct HistoryArgs {
     /// Events of this migration
     #[arg(long, value_name = "ID")]
     pub migration: Option<u64>,
+    /// From then on: so long ago (30m, 2h, 7d), or a time in UTC (2026-03-01T12:00:00Z)
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    pub since: Option<Moment>,
+    /// Until then, as --since
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    pub until: Option<Moment>,
     /// At most this many, the newest
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,

@@ -49,6 +49,24 @@ pub enum Command {
     Backup(BackupArgs),
     /// Replay a real access trace on a cluster of six local hosts under every placement policy
     Demo(DemoArgs),
+    /// Print what a shell needs to complete godwit's verbs and flags
+    Completions(CompletionsArgs),
+    /// Write a manual page for each verb into a folder
+    Man(ManArgs),
+}
+
+/// Flags of `godwit completions`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Flags of `godwit man`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ManArgs {
+    /// The folder, e.g. ~/.local/share/man/man1; made where it is missing
+    pub dir: PathBuf,
 }
 
 /// Flags of `godwit init`.

@@ -8,6 +8,7 @@ mod backup;
 mod cluster;
 mod demo;
 mod kv;
+mod moment;
 mod serve;
 
 pub use admin::{
@@ -16,10 +17,11 @@ pub use admin::{
     ScrubArgs, ShardsArgs, SplitArgs,
 };
 pub use backup::{BackupArgs, BackupCreateArgs, BackupRestoreArgs, BackupVerb, BackupVerifyArgs};
-pub use cluster::{Cli, Command, ConnectArgs, InitArgs, InitRanges};
+pub use cluster::{Cli, Command, CompletionsArgs, ConnectArgs, InitArgs, InitRanges, ManArgs};
 pub use demo::DemoArgs;
 pub use kv::{
     CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, LeaseArgs, LeaseOf,
     LeaseVerb, PutArgs, ReadChoice, ScanArgs, TxnArgs, WatchArgs,
 };
+pub use moment::Moment;
 pub use serve::ServeArgs;

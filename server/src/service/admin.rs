@@ -695,7 +695,12 @@ fn concerns(state: &Placement, event: &placement::HistoryEvent, request: &Histor
     let source = migration
         .and_then(|migration| migration.src)
         .map(|src| src.host.0);
-    is(request.shard_id, event.shard.map(|shard| shard.0))
+    let until_ms = match request.until_ms {
+        0 => u64::MAX,
+        until_ms => until_ms,
+    };
+    (request.since_ms..until_ms).contains(&event.at_ms)
+        && is(request.shard_id, event.shard.map(|shard| shard.0))
         && (is(request.host_id, event.host.map(|host| host.0)) || is(request.host_id, source))
         && is(request.migration_id, event.migration.map(|MigrationId(id)| id))
 }

@@ -13,12 +13,14 @@ use client::{
 };
 
 use futures_util::future::join_all;
+use storage::clock::Clock;
 
 use super::{
     Exit, VerbError, connect,
     leaving::Wish,
     listing::{Listing, SilentHost},
 };
+use crate::serve::SystemClock;
 use crate::cli::{
     AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, HostsArgs, MergeArgs, MigrationsArgs, MoveArgs,
     MoveHomeArgs, ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
@@ -239,11 +241,14 @@ impl Operator<'_> {
     }
 
     async fn history(&self, args: HistoryArgs) -> Result<Listing, VerbError> {
+        let now_ms = SystemClock.now_ms();
         let request = HistoryRequest {
             shard_id: id_or_all("shard", args.shard)?,
             host_id: id_or_all("host", args.host)?,
             migration_id: id_or_all("migration", args.migration)?,
             limit: args.limit,
+            since_ms: args.since.map_or(0, |since| since.at_ms(now_ms)),
+            until_ms: args.until.map_or(0, |until| until.at_ms(now_ms)),
         };
         let reply = self.calls.history(request).await;
         Ok(Listing::History(reply.map_err(self.failed())?.events))

@@ -12,6 +12,7 @@ mod departure;
 mod documents;
 mod explain;
 mod health;
+mod help;
 mod init;
 mod kv;
 mod lease;
@@ -27,6 +28,7 @@ mod watch;
 
 pub use admin::admin;
 pub use backup::backup;
+pub use help::{completions, man};
 pub use init::{SplitFileError, init};
 pub use kv::kv;
 pub use outcome::{Exit, VerbError};

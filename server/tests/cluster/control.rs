@@ -96,8 +96,10 @@ async fn what_is_paused_stays_so_over_restarts() {
     };
     let refused = cluster.admin().move_home(request.clone()).await.unwrap().refused;
     assert!(refused.contains("paused"), "{refused}");
-    let history = admin(&cluster, &["history"]);
+    let history = admin(&cluster, &["history", "--since", "10m"]);
     assert!(history.to_string().contains("night"), "{history}");
+    let before = admin(&cluster, &["history", "--until", "10m"]);
+    assert_eq!(before["events"], serde_json::json!([]), "all of it happened just now");
 
     admin(&cluster, &["resume", "manual"]);
     assert_eq!(admin(&cluster, &["limits"])["paused"], serde_json::json!(["model"]));
