@@ -513,6 +513,8 @@ mod tests {
             shard: None,
             host: Some(2),
             migration: None,
+            since: None,
+            until: None,
             limit: 9,
         };
         let args = admin(&["history", "--host", "2", "--limit", "9"]).unwrap();
