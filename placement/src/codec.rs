@@ -181,7 +181,10 @@ mod tests {
         // What was written before there was a rate in it is read as it was meant.
         let before = serde_json::to_value(Limits::default()).unwrap();
         assert!(before.get("snapshot_bytes_per_s").is_none());
-        assert_eq!(serde_json::from_value::<Limits>(before).unwrap(), Limits::default());
+        assert_eq!(
+            serde_json::from_value::<Limits>(before).unwrap(),
+            Limits::default()
+        );
     }
 
     #[test]

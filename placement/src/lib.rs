@@ -61,5 +61,7 @@ pub use procedure::{
 pub use recovery::{LogEnd, Recovery, Succession, recovery_refusal};
 pub use repair::{overdue_hosts, placement_group_target, repairs};
 pub use response::{Accepted, Refusal, Response, Slot, Tombstone};
-pub use rules::{Limits, LimitsChange, Origin, REPLICATION_FACTOR_MAX, Rules, SnapshotRate, Spread, Timeouts};
+pub use rules::{
+    Limits, LimitsChange, Origin, REPLICATION_FACTOR_MAX, Rules, SnapshotRate, Spread, Timeouts,
+};
 pub use state::{Controller, ENDED_MAX, Placement, Route};

@@ -277,8 +277,13 @@ impl Limits {
             return Some(format!("{name} must be at most {SETTING_MAX}"));
         }
         // A frame is a mebibyte: one that takes longer than a minute would pass for a transfer that stands still.
-        if self.snapshot_bytes_per_s.is_some_and(|rate| (1..SNAPSHOT_RATE_MIN).contains(&rate)) {
-            return Some(format!("the rate of snapshots must be 0 or at least {SNAPSHOT_RATE_MIN} bytes a second"));
+        if self
+            .snapshot_bytes_per_s
+            .is_some_and(|rate| (1..SNAPSHOT_RATE_MIN).contains(&rate))
+        {
+            return Some(format!(
+                "the rate of snapshots must be 0 or at least {SNAPSHOT_RATE_MIN} bytes a second"
+            ));
         }
         let zero = at_least_one.into_iter().find(|(_, value)| *value == 0);
         zero.map(|(name, _)| format!("{name} must be at least 1"))

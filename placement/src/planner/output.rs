@@ -165,7 +165,9 @@ impl fmt::Display for Constraint {
             Constraint::Bytes { zone } => write!(f, "no room on the host, or in zone {zone}"),
             Constraint::NoHost => write!(f, "no host may take the replica"),
             Constraint::MovesLimit => write!(f, "as many moves are under way as may be"),
-            Constraint::Dwell { until } => write!(f, "the shard moved lately, and stays until window {until}"),
+            Constraint::Dwell { until } => {
+                write!(f, "the shard moved lately, and stays until window {until}")
+            }
             Constraint::Regret {
                 regret_micros,
                 bar_micros,

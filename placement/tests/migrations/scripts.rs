@@ -24,8 +24,8 @@ use std::path::Path;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use placement::{
     AbortReason, Accepted, Admission, Advance, Command, ControllerTerm, Evidence, HostId, HostState,
-    LagSample, Limits, LimitsChange, LogEnd, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, Remnant,
-    ReplicaId, Response, Rules, ShardId, WindowId, remnants,
+    LagSample, Limits, LimitsChange, LogEnd, MigrationId, MigrationState, Origin, Proposal, ProposalKind,
+    Reasons, Remnant, ReplicaId, Response, Rules, ShardId, WindowId, remnants,
 };
 
 use crate::cluster::{Cluster, Network, new_host};

@@ -14,7 +14,14 @@ fn world() -> World {
         world.add_host(id, zone);
     }
     world.add_shard(1, &[1, 2, 3], 1 << 20);
-    for (from, to) in [("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")] {
+    for (from, to) in [
+        ("a", "b"),
+        ("a", "c"),
+        ("a", "d"),
+        ("b", "c"),
+        ("b", "d"),
+        ("c", "d"),
+    ] {
         world.rtt.insert_both(zone(from), zone(to), 10_000);
     }
     world.costs.home_move_micros = 2_000;
@@ -35,7 +42,10 @@ fn the_best_home_of_an_account_is_the_one_that_is_planned() {
         panic!("{planned:?}");
     };
     let best = &told.homes[0];
-    assert_eq!((best.host, best.gain_micros, best.cost_micros), (moved.to, moved.gain_micros, 2_000));
+    assert_eq!(
+        (best.host, best.gain_micros, best.cost_micros),
+        (moved.to, moved.gain_micros, 2_000)
+    );
     assert_eq!(best.constraint, None);
     assert_eq!(told.scores, moved.scores);
     assert!(told.homes[1].gain_micros < best.gain_micros);
@@ -52,21 +62,36 @@ fn what_forbids_a_place_is_named() {
     world.host(3).admission = Admission::Cordoned;
     world.host(4).admission = Admission::Draining;
     let told = account(&world.input(), &PlanMemory::default(), SHARD).unwrap();
-    let of = |host: u64| told.homes.iter().chain(&told.replicas).find(|place| place.host == HostId(host));
+    let of = |host: u64| {
+        told.homes
+            .iter()
+            .chain(&told.replicas)
+            .find(|place| place.host == HostId(host))
+    };
     let constraint = |host| of(host).unwrap().constraint.clone();
-    assert!(matches!(constraint(2), Some(Constraint::Regret { regret_micros: 0, .. })));
+    assert!(matches!(
+        constraint(2),
+        Some(Constraint::Regret { regret_micros: 0, .. })
+    ));
     assert_eq!(constraint(3), Some(Constraint::NotAccepting));
     assert_eq!(constraint(4), Some(Constraint::NotAccepting));
 
     world.host(4).admission = Admission::Open;
     world.host(4).capacity_bytes = 1;
     let told = account(&world.input(), &PlanMemory::default(), SHARD).unwrap();
-    assert!(matches!(told.replicas[0].constraint, Some(Constraint::Bytes { .. })));
+    assert!(matches!(
+        told.replicas[0].constraint,
+        Some(Constraint::Bytes { .. })
+    ));
 
     world.host(4).capacity_bytes = u64::MAX;
     world.shard(1).busy = true;
     let told = account(&world.input(), &PlanMemory::default(), SHARD).unwrap();
-    assert!(told.homes.iter().all(|place| place.constraint == Some(Constraint::Busy)));
+    assert!(
+        told.homes
+            .iter()
+            .all(|place| place.constraint == Some(Constraint::Busy))
+    );
     world.shard(1).busy = false;
     world.limits.home_dwell_windows = 3;
     world.shard(1).home_window = Some(WindowId(0));

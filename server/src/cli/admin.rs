@@ -381,7 +381,12 @@ mod tests {
         let Ok(AdminVerb::Pause(args)) = admin(&["pause", "model", "balance"]).map(|args| args.verb) else {
             panic!("refused");
         };
-        let names: Vec<&str> = args.origins.iter().flat_map(|origin| origin.names()).copied().collect();
+        let names: Vec<&str> = args
+            .origins
+            .iter()
+            .flat_map(|origin| origin.names())
+            .copied()
+            .collect();
         assert_eq!(names, ["model", "balance"]);
         assert!(!OriginArg::All.names().contains(&"manual"));
         assert_eq!(admin(&["pause"]), Err(ErrorKind::MissingRequiredArgument));

@@ -12,9 +12,9 @@ mod moment;
 mod serve;
 
 pub use admin::{
-    AdminArgs, AdminVerb, CancelArgs, ExplainArgs, PlanArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, LimitsArgs, MergeArgs,
-    MigrationsArgs, MoveArgs, MoveHomeArgs, OriginArg, PauseArgs, RateArg, RecoverArgs, ReplicasArgs,
-    ScrubArgs, ShardsArgs, SplitArgs,
+    AdminArgs, AdminVerb, CancelArgs, ExplainArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, LimitsArgs,
+    MergeArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, OriginArg, PauseArgs, PlanArgs, RateArg, RecoverArgs,
+    ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
 };
 pub use backup::{BackupArgs, BackupCreateArgs, BackupRestoreArgs, BackupVerb, BackupVerifyArgs};
 pub use cluster::{Cli, Command, CompletionsArgs, ConnectArgs, InitArgs, InitRanges, ManArgs};

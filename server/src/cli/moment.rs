@@ -25,7 +25,9 @@ impl Moment {
 
 /// Reads `90s`, `30m`, `2h`, `7d`, or `2026-03-01T12:00:00Z`.
 pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
-    let moment = ago(text).map(Moment::Ago).or_else(|| Some(Moment::At(utc_s(text)?.checked_mul(1_000)?)));
+    let moment = ago(text)
+        .map(Moment::Ago)
+        .or_else(|| Some(Moment::At(utc_s(text)?.checked_mul(1_000)?)));
     moment.ok_or_else(|| "must be like 90s, 30m, 2h, 7d or 2026-03-01T12:00:00Z".to_owned())
 }
 
@@ -38,7 +40,9 @@ fn ago(text: &str) -> Option<Duration> {
         "d" => DAY_S,
         _ => return None,
     };
-    Some(Duration::from_secs(count.parse::<u64>().ok()?.checked_mul(seconds)?))
+    Some(Duration::from_secs(
+        count.parse::<u64>().ok()?.checked_mul(seconds)?,
+    ))
 }
 
 /// Seconds since 1970 of a date and time; between them stands a T or a blank.
@@ -84,7 +88,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "h", "2", "2w", "-2h", "2024-13-01T00:00:00Z", "2024-01-01", "1969-01-01T00:00:00Z", "é"] {
+        for text in [
+            "",
+            "h",
+            "2",
+            "2w",
+            "-2h",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01",
+            "1969-01-01T00:00:00Z",
+            "é",
+        ] {
             assert!(parse_moment(text).is_err(), "{text}");
         }
         assert!(parse_moment(&format!("{}d", u64::MAX)).is_err());

@@ -6,8 +6,8 @@
 use placement::planner::{Account, Forecast, Mode, Plan, account, plan};
 use placement::{ShardId, WindowId};
 
-use super::balance::{BalanceError, Balancer};
 use super::Controller;
+use super::balance::{BalanceError, Balancer};
 use crate::config::PolicyName;
 
 /// What was judged, and by which policy; `None`: by none, so that no accesses are expected.

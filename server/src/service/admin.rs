@@ -10,13 +10,13 @@ use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
     CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-    ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, LimitsReply, LimitsRequest,
-    DepartureRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest,
-    InitReply, InitRequest, JoinReply, JoinRequest, MergeShardRequest, MigrationReply, MigrationStatus,
-    MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
-    RecoverShardRequest, Replica, ReplicaStatesReply, ReplicaStatesRequest, ScrubReply, ScrubRequest,
-    SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest,
-    StatusReply, StatusRequest, UsageReply, UsageRequest,
+    ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, DepartureRequest, DryRunReply,
+    DryRunRequest, ExplainReply, ExplainRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity,
+    HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest,
+    MergeShardRequest, MigrationReply, MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest,
+    MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, Replica, ReplicaStatesReply,
+    ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardStatus,
+    ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,

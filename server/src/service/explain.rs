@@ -1,8 +1,6 @@
 //! What the planner said, in the protocol's words.
 
-use client::proto::{
-    BlockedMove, DryRunReply, ExplainReply, HostAffinity, Place, PlannedMove as ToldMove,
-};
+use client::proto::{BlockedMove, DryRunReply, ExplainReply, HostAffinity, Place, PlannedMove as ToldMove};
 use placement::planner::{Account, Blocked, MoveKind, Plan, PlannedMove};
 use placement::{HostId, Limits};
 
@@ -23,13 +21,16 @@ pub(super) fn dry_run(outlook: &Outlook<Plan>, limits: &Limits) -> DryRunReply {
 }
 
 /// The account of a shard, and what the plan makes of it.
-pub(super) fn explained(
-    outlook: &Outlook<Option<(Account, Plan)>>,
-    limits: &Limits,
-) -> Option<ExplainReply> {
+pub(super) fn explained(outlook: &Outlook<Option<(Account, Plan)>>, limits: &Limits) -> Option<ExplainReply> {
     let (account, plan) = outlook.judged.as_ref()?;
-    let moves = plan.proposals.iter().filter(|planned| planned.shard == account.shard);
-    let stuck = plan.blocked.iter().filter(|blocked| blocked.shard == account.shard);
+    let moves = plan
+        .proposals
+        .iter()
+        .filter(|planned| planned.shard == account.shard);
+    let stuck = plan
+        .blocked
+        .iter()
+        .filter(|blocked| blocked.shard == account.shard);
     let scores = account.scores.0.iter();
     Some(ExplainReply {
         shard_id: account.shard.0,
@@ -59,7 +60,11 @@ fn policy<T>(outlook: &Outlook<T>) -> String {
 }
 
 fn paused(limits: &Limits) -> Vec<String> {
-    limits.paused.iter().map(|origin| origin.as_str().to_owned()).collect()
+    limits
+        .paused
+        .iter()
+        .map(|origin| origin.as_str().to_owned())
+        .collect()
 }
 
 fn place(place: &placement::planner::Place) -> Place {

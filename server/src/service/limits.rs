@@ -8,7 +8,11 @@ use placement::{Limits, LimitsChange, Origin, SnapshotRate};
 /// The limits in force, as operators are told.
 pub(super) fn of(limits: &Limits) -> PlacementLimits {
     PlacementLimits {
-        paused: limits.paused.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        paused: limits
+            .paused
+            .iter()
+            .map(|origin| origin.as_str().to_owned())
+            .collect(),
         moves_in_max: limits.moves_in_max,
         moves_out_max: limits.moves_out_max,
         homes_max: limits.homes_max,

@@ -20,11 +20,11 @@ use super::{
     leaving::Wish,
     listing::{Listing, SilentHost},
 };
-use crate::serve::SystemClock;
 use crate::cli::{
     AdminArgs, AdminVerb, ConnectArgs, HistoryArgs, HostsArgs, MergeArgs, MigrationsArgs, MoveArgs,
     MoveHomeArgs, ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
 };
+use crate::serve::SystemClock;
 
 /// Shows what a change that was not confirmed came to.
 const LOOK: &str = "godwit admin migrations --all";

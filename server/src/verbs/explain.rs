@@ -66,13 +66,18 @@ fn proposed(told: &ExplainReply) -> String {
         let constraint = escaped(blocked.constraint.as_bytes());
         format!("nothing: {constraint}{}", to_host(blocked))
     });
-    planned.or(stuck).unwrap_or_else(|| "nothing: no place is better".to_owned())
+    planned
+        .or(stuck)
+        .unwrap_or_else(|| "nothing: no place is better".to_owned())
 }
 
 fn to_host(blocked: &BlockedMove) -> String {
     match blocked.to_host {
         0 => String::new(),
-        host => format!(" (to host {host}, {} saved a window)", signed(blocked.gain_micros)),
+        host => format!(
+            " (to host {host}, {} saved a window)",
+            signed(blocked.gain_micros)
+        ),
     }
 }
 
@@ -118,7 +123,10 @@ pub(super) fn planned_text(plan: &DryRunReply) -> String {
     };
     match plan.blocked.is_empty() {
         true => format!("{facts}\n\n{moves}"),
-        false => format!("{facts}\n\n{moves}\n\nwanted, and forbidden\n{}", blocked_text(&plan.blocked)),
+        false => format!(
+            "{facts}\n\n{moves}\n\nwanted, and forbidden\n{}",
+            blocked_text(&plan.blocked)
+        ),
     }
 }
 
@@ -287,7 +295,14 @@ mod tests {
     #[test]
     fn an_explanation_names_figures_and_obstacles() {
         let shown = explained_text(&explained());
-        for part in ["burn-model (burn-3f2a)", "100.500", "1234.567 ms", "-1.500 ms", "cordoned", "0.900 ms saved"] {
+        for part in [
+            "burn-model (burn-3f2a)",
+            "100.500",
+            "1234.567 ms",
+            "-1.500 ms",
+            "cordoned",
+            "0.900 ms saved",
+        ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         let document = explained_document(&explained());
@@ -314,7 +329,10 @@ mod tests {
     #[test]
     fn without_a_policy_nothing_is_planned() {
         let shown = planned_text(&DryRunReply::default());
-        assert!(shown.contains("no policy forecasts") && shown.contains("nothing would be proposed"), "{shown}");
+        assert!(
+            shown.contains("no policy forecasts") && shown.contains("nothing would be proposed"),
+            "{shown}"
+        );
         assert_eq!(planned_document(&DryRunReply::default())["policy"], Value::Null);
     }
 }

@@ -46,7 +46,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("man1");
         man(&ManArgs { dir: dir.clone() }).unwrap();
-        for page in ["godwit.1", "godwit-serve.1", "godwit-admin-explain.1", "godwit-kv-put.1"] {
+        for page in [
+            "godwit.1",
+            "godwit-serve.1",
+            "godwit-admin-explain.1",
+            "godwit-kv-put.1",
+        ] {
             let text = std::fs::read_to_string(dir.join(page)).unwrap();
             assert!(text.contains(".SH NAME"), "{page}");
         }

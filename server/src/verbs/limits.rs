@@ -111,7 +111,10 @@ pub(super) fn limits_text(limits: &PlacementLimits) -> String {
     };
     text::facts([
         ("paused", paused_text(limits)),
-        ("replicas on their way to one host", limits.moves_in_max.to_string()),
+        (
+            "replicas on their way to one host",
+            limits.moves_in_max.to_string(),
+        ),
         (
             "replicas on their way from one host",
             limits.moves_out_max.to_string(),

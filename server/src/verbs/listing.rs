@@ -6,16 +6,17 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use client::proto::{
-    Affinity, Alarm, DepartureReply, DryRunReply, ExplainReply, HistoryEvent, HostAffinity, HostStatus, MigrationStatus, PlacementLimits, Replica,
-    ReplicaState, ScrubReply, ShardStatus, StatusReply, UsageReply,
+    Affinity, Alarm, DepartureReply, DryRunReply, ExplainReply, HistoryEvent, HostAffinity, HostStatus,
+    MigrationStatus, PlacementLimits, Replica, ReplicaState, ScrubReply, ShardStatus, StatusReply,
+    UsageReply,
 };
 use serde_json::{Value, json};
 
 use super::{
     departure::{counts, host_state},
     documents,
-    health::{alarm_kinds, alarms_text, scrubbed_text, with_silent},
     explain::{explained_document, explained_text, planned_document, planned_text},
+    health::{alarm_kinds, alarms_text, scrubbed_text, with_silent},
     limits::{limits_document, limits_text, paused_text},
     recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},

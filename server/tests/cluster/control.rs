@@ -51,8 +51,13 @@ fn admin(cluster: &Cluster, verb: &[&str]) -> Value {
 async fn places(cluster: &Cluster) -> (u64, u64, u64) {
     let shard = cluster.shards().await.remove(0);
     let holds = |host: u64| shard.replicas.iter().any(|replica| replica.host_id == host);
-    let follower = shard.replicas.iter().find(|replica| replica.host_id != shard.home);
-    let free = (1..=3).find(|host| !holds(*host)).expect("a host without a replica");
+    let follower = shard
+        .replicas
+        .iter()
+        .find(|replica| replica.host_id != shard.home);
+    let free = (1..=3)
+        .find(|host| !holds(*host))
+        .expect("a host without a replica");
     (follower.expect("two replicas").host_id, shard.home, free)
 }
 
@@ -99,10 +104,17 @@ async fn what_is_paused_stays_so_over_restarts() {
     let history = admin(&cluster, &["history", "--since", "10m"]);
     assert!(history.to_string().contains("night"), "{history}");
     let before = admin(&cluster, &["history", "--until", "10m"]);
-    assert_eq!(before["events"], serde_json::json!([]), "all of it happened just now");
+    assert_eq!(
+        before["events"],
+        serde_json::json!([]),
+        "all of it happened just now"
+    );
 
     admin(&cluster, &["resume", "manual"]);
-    assert_eq!(admin(&cluster, &["limits"])["paused"], serde_json::json!(["model"]));
+    assert_eq!(
+        admin(&cluster, &["limits"])["paused"],
+        serde_json::json!(["model"])
+    );
     let (follower, _, _) = places(&cluster).await;
     let request = MoveHomeRequest {
         to_host: follower,
@@ -119,7 +131,10 @@ async fn a_slow_move_is_given_up_and_another_hurried() {
     let client = cluster.client().await;
     // Four mebibytes: more than a minute at the rate below.
     let written = write_all(&client, &keys(64), &"v".repeat(64 << 10)).await;
-    let slow = admin(&cluster, &["limits", "--snapshot-rate", "65536", "--dead-after", "600000"]);
+    let slow = admin(
+        &cluster,
+        &["limits", "--snapshot-rate", "65536", "--dead-after", "600000"],
+    );
     assert_eq!(slow["snapshot_bytes_per_s"], 65_536);
     assert_eq!(slow["dead_after_ms"], 600_000);
     // The hosts hear of it with the controller's next look.
@@ -137,7 +152,13 @@ async fn a_slow_move_is_given_up_and_another_hurried() {
     assert_eq!(ended.state, "Aborted", "{ended:?}");
     assert!(ended.reason.contains("Cancelled"), "{ended:?}");
     assert_eq!(places(&cluster).await.2, free, "it is where it was");
-    let (code, _, err) = godwit(&["--connect", &cluster.hosts[0].address, "admin", "cancel", &id.to_string()]);
+    let (code, _, err) = godwit(&[
+        "--connect",
+        &cluster.hosts[0].address,
+        "admin",
+        "cancel",
+        &id.to_string(),
+    ]);
     assert_ne!(code, Some(0));
     assert!(err.contains("past the point"), "{err}");
 

@@ -48,7 +48,9 @@ async fn a_shard_is_explained_with_what_forbids_each_place() {
     let told = eventually("accesses are expected", || async {
         write_all(&client, &keys(4), "v").await;
         let told = admin(&cluster, 1, &["explain", &id]);
-        (told["accesses_milli"].as_u64() > Some(0)).then_some(told.clone()).ok_or(told.to_string())
+        (told["accesses_milli"].as_u64() > Some(0))
+            .then_some(told.clone())
+            .ok_or(told.to_string())
     })
     .await;
     assert_eq!(told["policy"], "ewma-hysteresis");
@@ -67,13 +69,19 @@ async fn a_shard_is_explained_with_what_forbids_each_place() {
         let told = admin(&cluster, host, &["explain", &id]);
         let homes = told["homes"].as_array().unwrap();
         let cordoned = homes.iter().find(|place| place["host_id"] == other).unwrap();
-        assert!(cordoned["constraint"].as_str().unwrap().contains("cordoned"), "{told}");
+        assert!(
+            cordoned["constraint"].as_str().unwrap().contains("cordoned"),
+            "{told}"
+        );
     }
 
     let before = cluster.migrations().await.len();
     let plan = admin(&cluster, 2, &["plan", "--dry-run", "--replicas"]);
     assert_eq!(plan["policy"], "ewma-hysteresis");
-    assert!(plan["cost_before_micros"].as_u64() >= plan["cost_after_micros"].as_u64(), "{plan}");
+    assert!(
+        plan["cost_before_micros"].as_u64() >= plan["cost_after_micros"].as_u64(),
+        "{plan}"
+    );
     assert_eq!(cluster.migrations().await.len(), before, "nothing is proposed");
     assert!(cluster.shards().await[0].home == shard.home);
 
@@ -83,5 +91,8 @@ async fn a_shard_is_explained_with_what_forbids_each_place() {
     assert!(err.contains("no shard 999"), "{err}");
     let (code, out, _) = godwit(&["--connect", address, "admin", "explain", &id]);
     assert_eq!(code, Some(0));
-    assert!(out.contains("saves a window") && out.contains("would be proposed"), "{out}");
+    assert!(
+        out.contains("saves a window") && out.contains("would be proposed"),
+        "{out}"
+    );
 }
