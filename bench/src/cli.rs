@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bench::compare::Matrix;
 use bench::failover::Loss;
 use bench::peer::Route;
-use bench::placement::ShardMap;
+use bench::placement::{Parts, ShardMap};
 use bench::workload::{Keys, Kind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -250,6 +250,9 @@ pub(crate) struct PlacementArgs {
     /// One seed and two passes.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Which parts to measure: forecasters and policies, the whole system, or both.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) parts: Parts,
     /// Cuts measured at a time.
     #[arg(long, default_value_t = 2)]
     pub(crate) threads: usize,

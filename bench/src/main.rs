@@ -197,6 +197,7 @@ fn placed(args: &PlacementArgs) -> anyhow::Result<()> {
         costs: args.cost.clone(),
         epochs: args.epochs(),
         threads: args.threads,
+        parts: args.parts,
     };
     let report = placement(&options, |done| eprintln!("{done}"))?;
     print!("{report}");

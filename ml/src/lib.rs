@@ -22,21 +22,22 @@ mod zone_map;
 
 pub use access_log::{AccessLogEntry, AccessLogError, AccessLogReader, COLUMNS};
 pub use affinity::{
-    HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, Scorer, ScorerError,
-    ScorerWeights, ShardFeatures, TrainConfig, TrainDevice, TrainError, TrainedModel, TrainingMetrics,
-    TrainingSet, TrainingSpan, train,
+    GuardedModel, HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, Scorer,
+    ScorerError, ScorerWeights, ShardFeatures, TrainConfig, TrainDevice, TrainError, TrainedModel,
+    TrainingMetrics, TrainingSet, TrainingSpan, train,
 };
 pub use baselines::{
     Ewma, HourOfDay, LastAccess, LastWindow, Rule, RuleForecaster, SeasonalNaive, StaticHash, StaticMajority,
 };
 pub use evaluate::field;
 pub use evaluate::{
-    CalibrationScore, Cell, Contender, Forecasts, Ground, HeadRoom, HeadRoomScore, Ledger,
-    MOVE_DELAY_WINDOWS, Mixture, Mover, Objective, ReplayConfig, ReplayScore, Standing, Standings,
-    Tournament, Voters, head_room, optimum, replay, replay_oracle, run_tournament, run_tournament_observed,
+    Bounds, CalibrationScore, Cell, Contender, Contestant, Forecasts, GateConfig, GateError, GateReport,
+    Ground, HeadRoom, HeadRoomScore, Ledger, MOVE_DELAY_WINDOWS, Mixture, Mover, Objective, ReplayConfig,
+    ReplayScore, Standing, Standings, Terms, Tournament, Voters, head_room, judge, optimum, replay,
+    replay_oracle, run_tournament, run_tournament_observed,
 };
 pub use forecaster::{Expectation, Forecaster, shares_ppm};
-pub use partition::{KeyLoad, KeyRanges};
+pub use partition::{KeyLoad, KeyLoads, KeyRanges};
 pub use profile::{Counts, WindowLength};
 pub use window::{
     OriginCount, TOUCHES_MAX, Touch, WindowAggregator, WindowCounts, WindowError, digest, each_window,

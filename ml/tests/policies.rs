@@ -1,8 +1,8 @@
 //! Policies where the answer is known: what should be followed is, what should be left alone is left alone.
 
 use ml::{
-    Ground, Ledger, Standings, Touch, Tournament, TrainConfig, WindowCounts, WindowLength, digest, field,
-    optimum, run_tournament, run_tournament_observed, train,
+    Bounds, Ground, Ledger, Standings, Terms, Touch, Tournament, TrainConfig, WindowCounts, WindowLength,
+    digest, field, optimum, run_tournament, run_tournament_observed, train,
 };
 use placement::{ShardId, WindowId, Zone};
 use rand::{RngExt, SeedableRng};
@@ -62,7 +62,7 @@ impl Played {
     }
 }
 
-fn tournament(windows: &[WindowCounts], move_cost: f64) -> Tournament {
+fn tournament(windows: &[WindowCounts], move_cost: f64, terms: Terms) -> Tournament {
     let config = TrainConfig {
         epochs: 4,
         batch: 256,
@@ -79,24 +79,45 @@ fn tournament(windows: &[WindowCounts], move_cost: f64) -> Tournament {
         mixtures: field::mixtures(&contenders, &[move_cost], 1),
         contenders,
         bytes: Vec::new(),
+        terms,
+        first_homes: Vec::new(),
+        apart: Vec::new(),
     }
 }
 
 fn play(windows: &[WindowCounts], move_cost: f64) -> Played {
+    play_on(windows, move_cost, Terms::plain(3)).0
+}
+
+/// Round trips, this many voters, and hosts that serve at most this many times the mean.
+fn bounded(voters: usize, fair_share_max: f64) -> Terms {
+    let bounds = Bounds {
+        voters,
+        fair_share_max: Some(fair_share_max),
+        half_life_windows: 72.0,
+        review_windows: 24,
+        copy_cost: 4.0,
+        expected: Vec::new(),
+    };
+    Terms::system(&rtt(), bounds)
+}
+
+fn play_on(windows: &[WindowCounts], move_cost: f64, terms: Terms) -> (Played, Standings) {
     let (zones, rtt) = (zones(), rtt());
     let ground = Ground::new(windows, &zones, &rtt, WindowLength::HOUR, HISTORY as usize);
-    let tournament = tournament(windows, move_cost);
+    let tournament = tournament(windows, move_cost, terms);
     let stay = tournament
         .contenders
         .iter()
         .position(|contender| contender.family == field::family::STATIC_MAJORITY)
         .expect("one stays");
     let standings: Standings = run_tournament(tournament, &ground);
-    Played {
+    let played = Played {
         mixture: standings.mixtures[0].scored.clone(),
         stay: standings.contenders[stay].scored.clone(),
         optimum: optimum(&ground, &ground.majority_homes(HISTORY as usize), move_cost, &[]),
-    }
+    };
+    (played, standings)
 }
 
 #[test]
@@ -164,6 +185,70 @@ fn flapping_is_not_followed() {
 }
 
 #[test]
+fn the_sun_is_followed_within_voters_and_limits() {
+    let origin = |shard: u64, hour: u64, _: &mut ChaCha8Rng| Some(((hour % 24 / 8 + shard) % 3) as usize);
+    let (played, standings) = play_on(&windows(8, origin), 0.25, bounded(3, 1.75));
+    assert!(played.of_optimum() > 0.95, "{}", played.of_optimum());
+    assert!(played.mixture.fair_share_max() <= 1.75);
+    assert!(played.mixture.quorum_micros > 0 && standings.copies.0 == 0);
+}
+
+#[test]
+fn a_host_is_not_given_more_than_it_may_serve() {
+    let origin = |shard: u64, _: u64, rng: &mut ChaCha8Rng| {
+        let elsewhere = shard.is_multiple_of(3) && rng.random_ratio(1, 3);
+        Some(usize::from(elsewhere))
+    };
+    let (played, standings) = play_on(&windows(9, origin), 0.25, bounded(3, 1.5));
+    // Four of nine shards fit where all accesses come from; those go elsewhere that lose least.
+    assert!(
+        played.mixture.fair_share_max() <= 1.5,
+        "{}",
+        played.mixture.fair_share_max()
+    );
+    let local = played.mixture.local_access_ratio();
+    assert!((0.44..0.6).contains(&local), "{local}");
+    let near = standings.near_reads.unwrap();
+    assert!(
+        near.scored.fair_share_max() <= 1.5,
+        "{}",
+        near.scored.fair_share_max()
+    );
+}
+
+#[test]
+fn without_signal_nothing_is_moved_or_copied() {
+    let windows = windows(10, |_, _, rng| Some(rng.random_range(0..3)));
+    let (played, standings) = play_on(&windows, 1.0, bounded(2, 2.0));
+    assert_eq!(standings.copies.0, 0, "replicas were copied for homes");
+    assert_eq!(
+        standings.near_reads.unwrap().scored.moves,
+        0,
+        "replicas were copied for reads"
+    );
+    let hours = SCORED_DAYS * 24 * SHARDS;
+    assert!(
+        played.mixture.moves * 100 < hours,
+        "{} moves in {hours} hours",
+        played.mixture.moves
+    );
+}
+
+#[test]
+fn voters_follow_where_accesses_go_for_good() {
+    let origin = |_: u64, hour: u64, rng: &mut ChaCha8Rng| {
+        Some(match hour < HISTORY + 24 {
+            true => rng.random_range(0..2),
+            false => 2,
+        })
+    };
+    let (_, standings) = play_on(&windows(11, origin), 0.25, bounded(2, 3.0));
+    let near = standings.near_reads.unwrap().scored;
+    assert_eq!((near.moves, standings.copies.0), (SHARDS, SHARDS));
+    assert!(near.local_access_ratio() > 0.75, "{}", near.local_access_ratio());
+}
+
+#[test]
 fn what_comes_later_changes_no_earlier_decision() {
     let changed_from = (HISTORY + 100) as usize;
     let past = windows(7, |shard, hour, rng| {
@@ -185,15 +270,19 @@ fn what_comes_later_changes_no_earlier_decision() {
     let decisions = |windows: &[WindowCounts]| {
         let ground = Ground::new(windows, &zones, &rtt, WindowLength::HOUR, HISTORY as usize);
         let mut decided: Vec<(usize, Vec<usize>)> = Vec::new();
-        run_tournament_observed(tournament(windows, 0.05), &ground, |at, homes| {
-            decided.push((
-                at,
-                homes
-                    .iter()
-                    .flat_map(|homes| homes[..SHARDS as usize].to_vec())
-                    .collect(),
-            ));
-        });
+        run_tournament_observed(
+            tournament(windows, 0.05, bounded(2, 2.0)),
+            &ground,
+            |at, homes| {
+                decided.push((
+                    at,
+                    homes
+                        .iter()
+                        .flat_map(|homes| homes[..SHARDS as usize].to_vec())
+                        .collect(),
+                ));
+            },
+        );
         decided
     };
     let (one, two) = (decisions(&past), decisions(&other));

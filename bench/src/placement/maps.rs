@@ -113,9 +113,35 @@ fn grouped(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
     trace.keys.iter().zip(&homes).map(group).collect()
 }
 
+/// The ranges for new keys in the map [`ShardMap::Cut`]: as many for each origin, after all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BirthRanges {
+    kept: usize,
+    /// Ranges of one origin.
+    pub an_origin: usize,
+}
+
+impl BirthRanges {
+    pub(super) fn new(origins: usize, shards: usize) -> Self {
+        let an_origin = (shards / BIRTH_PART / origins).max(1);
+        Self {
+            kept: shards.saturating_sub(an_origin * origins).max(1),
+            an_origin,
+        }
+    }
+
+    /// The origin whose new keys are born in a shard.
+    pub(super) fn origin_of(self, shard: ShardId) -> Option<usize> {
+        let place = (shard.0 as usize).checked_sub(self.kept + 1)?;
+        Some(place / self.an_origin)
+    }
+}
+
 fn cut(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
-    let births = (shards / BIRTH_PART / trace.zones.len()).max(1);
-    let kept = shards.saturating_sub(births * trace.zones.len()).max(1);
+    let BirthRanges {
+        kept,
+        an_origin: births,
+    } = BirthRanges::new(trace.zones.len(), shards);
     let known = partition::affinity_aware(&loads(trace, history), kept);
     let (homes, sums) = (homes(trace, history), by_key(trace, history));
     let shard = |key: usize| match majority(&sums[key]) {
@@ -197,6 +223,10 @@ mod tests {
                 "{map:?} {shards:?}"
             );
         }
+        let births = BirthRanges::new(2, 4);
+        let cut = ShardMap::Cut.shards_of(&trace, &trace.events[..3], 4);
+        let born: Vec<Option<usize>> = cut.iter().map(|shard| births.origin_of(*shard)).collect();
+        assert_eq!(born, [None, None, None, Some(1)]);
         let hashed = ShardMap::Hash.shards_of(&trace, &trace.events[..3], 4);
         assert!(
             hashed.iter().all(|shard| (1..=4).contains(&shard.0)),

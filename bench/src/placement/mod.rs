@@ -9,6 +9,7 @@ mod maps;
 mod page;
 mod row;
 mod study;
+mod system;
 mod table;
 mod trace;
 mod verdict;
@@ -17,16 +18,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 pub use interval::Interval;
 pub use maps::ShardMap;
 pub use page::render_page;
 pub use row::{ForecastRow, PolicyRow};
+pub use system::{SystemRow, SystemVerdict};
 pub use verdict::{Comparison, HeadRoomVerdict, Verdict};
 
 use row::{CutRows, Trial, measure};
-use study::{Cut, cuts_of};
+use study::{Cut, cuts_of, system_window_h};
+use system::system_rows;
 use trace::{Trace, read_traces};
 
 /// What the command is told.
@@ -50,6 +54,20 @@ pub struct PlacementOptions {
     pub epochs: usize,
     /// Cuts measured at a time.
     pub threads: usize,
+    /// Which parts to measure.
+    pub parts: Parts,
+}
+
+/// Which parts to measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Parts {
+    /// Both.
+    #[default]
+    All,
+    /// Forecasters and policies, cut by cut.
+    Policies,
+    /// The whole system, trace by trace.
+    System,
 }
 
 /// All that was measured.
@@ -61,6 +79,10 @@ pub struct PlacementReport {
     pub policies: Vec<PolicyRow>,
     /// What the rows come to.
     pub verdict: Verdict,
+    /// A row a trace, map and policy of the whole system, in round trips.
+    pub system: Vec<SystemRow>,
+    /// What those come to.
+    pub system_verdicts: Vec<SystemVerdict>,
     /// Seconds that the longest training took.
     pub train_s_max: f64,
     /// Seconds that the longest replay of all policies took.
@@ -75,13 +97,20 @@ pub fn placement(options: &PlacementOptions, told: impl Fn(&str) + Sync) -> anyh
     let mut traces = read_traces(&options.traces, options.train.as_deref())?;
     traces
         .retain(|trace| options.only.is_empty() || options.only.iter().any(|part| trace.name.contains(part)));
+    let cuts = |trace| match options.parts {
+        Parts::System => Vec::new(),
+        Parts::All | Parts::Policies => cuts_of(trace),
+    };
     let tasks: Vec<(&Trace, Cut)> = traces
         .iter()
-        .flat_map(|trace| cuts_of(trace).into_iter().map(move |cut| (trace, cut)))
+        .flat_map(|trace| cuts(trace).into_iter().map(move |cut| (trace, cut)))
         .filter(|(_, cut)| options.maps.is_empty() || options.maps.contains(&cut.map))
         .filter(|(_, cut)| options.windows_h.is_empty() || options.windows_h.contains(&cut.window_h))
         .collect();
-    anyhow::ensure!(!tasks.is_empty(), "no trace, window and map is left to measure");
+    anyhow::ensure!(
+        !tasks.is_empty() || (options.parts == Parts::System && !traces.is_empty()),
+        "no trace, window and map is left to measure"
+    );
     let trial = Trial {
         seeds: (1..=options.seeds.max(1)).collect(),
         costs: options.costs.clone(),
@@ -100,6 +129,16 @@ pub fn placement(options: &PlacementOptions, told: impl Fn(&str) + Sync) -> anyh
         report.policies.extend(rows.policies);
     }
     report.verdict = Verdict::of(&report.forecasts, &report.policies);
+    if options.parts != Parts::Policies {
+        for rows in side_by_side(&traces, options.threads, |trace| {
+            let rows = system_rows(trace, system_window_h(trace), &trial);
+            told(&format!("{}, the whole system", trace.name));
+            rows
+        }) {
+            report.system.extend(rows?);
+        }
+        report.system_verdicts = SystemVerdict::of(&report.system);
+    }
     Ok(report)
 }
 

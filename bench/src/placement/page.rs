@@ -4,7 +4,8 @@ use server::report::html::{document, escape, section, table};
 use server::report::plot::{Bar, Mark, bars};
 
 use super::row::PolicyRow;
-use super::table::{FORECAST_COLUMNS, POLICY_COLUMNS};
+use super::system::SystemRow;
+use super::table::{FORECAST_COLUMNS, POLICY_COLUMNS, SYSTEM_COLUMNS};
 use super::{ForecastRow, PlacementReport};
 
 const COLOURS: usize = 6;
@@ -13,15 +14,18 @@ const COLOURS: usize = 6;
 pub fn render_page(report: &PlacementReport) -> String {
     let verdicts = report.verdict.head_room.iter().map(ToString::to_string);
     let verdicts = verdicts.chain(report.verdict.comparisons.iter().map(ToString::to_string));
+    let verdicts = verdicts.chain(report.system_verdicts.iter().map(ToString::to_string));
     let verdicts: String = verdicts
         .map(|line| format!("<li>{}</li>\n", escape(&line)))
         .collect();
     let forecasts: Vec<Vec<String>> = report.forecasts.iter().map(ForecastRow::cells).collect();
     let policies: Vec<Vec<String>> = report.policies.iter().map(PolicyRow::cells).collect();
+    let system: Vec<Vec<String>> = report.system.iter().map(SystemRow::cells).collect();
     let content = format!(
         "<h1>Placement on access traces</h1>\n<p>Cost: remote accesses and what moves cost, by access. Policies see \
-         windows that have ended, and a decision serves the window after the next.</p>\n<ul>{verdicts}</ul>\n{}{}{}",
+         windows that have ended, and a decision serves the window after the next.</p>\n<ul>{verdicts}</ul>\n{}{}{}{}",
         plots(report),
+        section("The whole system", &table(&SYSTEM_COLUMNS, &system)),
         section("Forecasters", &table(&FORECAST_COLUMNS, &forecasts)),
         section("Policies", &table(&POLICY_COLUMNS, &policies)),
     );

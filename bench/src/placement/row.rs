@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::interval::Interval;
 use super::maps::{ShardMap, windows};
 use super::study::{Cut, SHARDS};
-use super::trace::Trace;
+use super::trace::{Event, Trace};
 
 const HOUR_MS: u64 = 3_600_000;
 const WARM_UP_HOURS: u64 = 24 * 14;
@@ -107,27 +107,56 @@ pub(super) struct Trial {
     pub epochs: usize,
 }
 
+/// A trace as one cut has it.
+pub(super) struct CutTrace<'a> {
+    /// What is known when scoring begins.
+    pub history: &'a [Event],
+    /// Each key's shard, by the key's number.
+    pub shard_of: Vec<ShardId>,
+    /// All windows.
+    pub windows: Vec<WindowCounts>,
+    /// The place of the first that is scored.
+    pub from: usize,
+    /// How long each is.
+    pub length: WindowLength,
+}
+
+impl<'a> CutTrace<'a> {
+    pub(super) fn new(trace: &'a Trace, cut: Cut) -> Self {
+        let length = WindowLength::from_ms(cut.window_h * HOUR_MS);
+        let split_ms = trace.split_ms(length);
+        let history = &trace.events[..trace
+            .events
+            .partition_point(|event| event.timestamp_ms < split_ms)];
+        let shard_of = cut.map.shards_of(trace, history, SHARDS);
+        let windows = windows(trace, &shard_of, length);
+        Self {
+            from: windows.partition_point(|window| length.start_ms(window.window) < split_ms),
+            history,
+            shard_of,
+            windows,
+            length,
+        }
+    }
+
+    pub(super) fn ground(&'a self, trace: &'a Trace) -> Ground<'a> {
+        Ground::new(
+            &self.windows,
+            &trace.zones,
+            &trace.rtt_micros,
+            self.length,
+            self.from,
+        )
+    }
+}
+
 /// Measures one cut of a trace.
 ///
 /// # Errors
 /// When its history is too short to train on.
 pub(super) fn measure(trace: &Trace, cut: Cut, trial: &Trial) -> anyhow::Result<CutRows> {
-    let length = WindowLength::from_ms(cut.window_h * HOUR_MS);
-    let split_ms = trace.split_ms(length);
-    let history = &trace.events[..trace
-        .events
-        .partition_point(|event| event.timestamp_ms < split_ms)];
-    let shard_of = cut.map.shards_of(trace, history, SHARDS);
-    let windows = windows(trace, &shard_of, length);
-    let from = windows.partition_point(|window| length.start_ms(window.window) < split_ms);
-    let ground = Ground::new(&windows, &trace.zones, &trace.rtt_micros, length, from);
-    let measured = Measured {
-        trace,
-        cut,
-        trial,
-        bytes: bytes_of(trace, history, &shard_of, &ground),
-        ground,
-    };
+    let cut_trace = CutTrace::new(trace, cut);
+    let measured = Measured::new(trace, cut, trial, &cut_trace);
     let mut rows = CutRows::default();
     measured.forecasts(&mut rows)?;
     if cut.policies {
@@ -137,12 +166,7 @@ pub(super) fn measure(trace: &Trace, cut: Cut, trial: &Trial) -> anyhow::Result<
 }
 
 /// The last known sizes of the history's keys, by shard.
-fn bytes_of(
-    trace: &Trace,
-    history: &[super::trace::Event],
-    shard_of: &[ShardId],
-    ground: &Ground<'_>,
-) -> Vec<u64> {
+fn bytes_of(trace: &Trace, history: &[Event], shard_of: &[ShardId], ground: &Ground<'_>) -> Vec<u64> {
     let mut sizes = vec![0; trace.keys.len()];
     history.iter().for_each(|event| sizes[event.key] = event.bytes);
     let mut by_shard: std::collections::BTreeMap<ShardId, u64> = std::collections::BTreeMap::new();
@@ -153,17 +177,31 @@ fn bytes_of(
     ground.shards().iter().map(bytes).collect()
 }
 
-struct Measured<'a> {
+/// A cut that is being measured.
+pub(super) struct Measured<'a> {
     trace: &'a Trace,
     cut: Cut,
     trial: &'a Trial,
-    ground: Ground<'a>,
-    bytes: Vec<u64>,
+    /// Its windows in numbers.
+    pub ground: Ground<'a>,
+    /// Bytes of the shards by number.
+    pub bytes: Vec<u64>,
 }
 
-impl Measured<'_> {
+impl<'a> Measured<'a> {
+    pub(super) fn new(trace: &'a Trace, cut: Cut, trial: &'a Trial, cut_trace: &'a CutTrace<'a>) -> Self {
+        let ground = cut_trace.ground(trace);
+        Self {
+            trace,
+            cut,
+            trial,
+            bytes: bytes_of(trace, cut_trace.history, &cut_trace.shard_of, &ground),
+            ground,
+        }
+    }
+
     /// One model a seed, trained on the history with this lead.
-    fn models(&self, horizon_windows: usize, rows: &mut CutRows) -> anyhow::Result<Vec<Scorer>> {
+    pub(super) fn models(&self, horizon_windows: usize, rows: &mut CutRows) -> anyhow::Result<Vec<Scorer>> {
         let history = &self.ground.windows[..self.ground.from];
         let config = |seed| TrainConfig {
             seed,
@@ -266,6 +304,9 @@ impl Measured<'_> {
                 mixtures: field::mixtures(&contenders, costs, seeds),
                 contenders: contenders.clone(),
                 bytes: self.bytes.clone(),
+                terms: ml::Terms::plain(self.ground.zones.len()),
+                first_homes: Vec::new(),
+                apart: Vec::new(),
             },
             &self.ground,
         );

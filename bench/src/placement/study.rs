@@ -61,6 +61,13 @@ fn studied(name: &str) -> Option<Vec<Cut>> {
     })
 }
 
+/// Hours of a window when the whole system is measured: those of the shortest with policies.
+pub(super) fn system_window_h(trace: &Trace) -> u64 {
+    let cuts = cuts_of(trace);
+    let hours = cuts.iter().filter(|cut| cut.policies).map(|cut| cut.window_h);
+    hours.min().unwrap_or(6)
+}
+
 /// The cuts of a trace: the study's where it has the trace, or else windows of six hours in every map.
 pub(super) fn cuts_of(trace: &Trace) -> Vec<Cut> {
     let mut cuts = studied(&trace.name).unwrap_or_else(|| {

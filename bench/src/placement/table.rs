@@ -7,6 +7,7 @@ use comfy_table::Table;
 use super::PlacementReport;
 use super::interval::Interval;
 use super::row::{ForecastRow, PolicyRow};
+use super::system::SystemRow;
 use super::verdict::HeadRoomVerdict;
 
 pub(super) const FORECAST_COLUMNS: [&str; 10] = [
@@ -26,6 +27,22 @@ pub(super) const POLICY_COLUMNS: [&str; 13] = [
     "setting",
 ];
 
+pub(super) const SYSTEM_COLUMNS: [&str; 13] = [
+    "trace",
+    "window",
+    "map",
+    "policy",
+    "mean ms",
+    "known ms",
+    "p99 ms",
+    "quorum ms",
+    "LAR",
+    "moves/1000",
+    "copies/1000",
+    "busiest",
+    "setting",
+];
+
 impl fmt::Display for PlacementReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -38,6 +55,14 @@ impl fmt::Display for PlacementReport {
             "{}\n",
             table(&POLICY_COLUMNS, self.policies.iter().map(PolicyRow::cells))
         )?;
+        writeln!(
+            f,
+            "{}\n",
+            table(&SYSTEM_COLUMNS, self.system.iter().map(SystemRow::cells))
+        )?;
+        for system in &self.system_verdicts {
+            writeln!(f, "{system}")?;
+        }
         for cut in &self.verdict.head_room {
             writeln!(f, "{cut}")?;
         }
@@ -103,6 +128,28 @@ impl PolicyRow {
             with(&self.p99_ms, 1),
             with(&self.moves, 0),
             format!("{:.1}", self.bytes_moved.mean / 1e6),
+            self.setting.clone(),
+        ]
+    }
+}
+
+impl SystemRow {
+    pub(super) fn cells(&self) -> Vec<String> {
+        vec![
+            self.trace.clone(),
+            format!("{} h", self.window_h),
+            self.map.name().to_owned(),
+            self.policy.clone(),
+            with(&self.mean_ms, 2),
+            with(&self.mean_ms_known, 2),
+            with(&self.p99_ms, 1),
+            self.mean_quorum_ms
+                .as_ref()
+                .map_or(String::new(), |mean| with(mean, 2)),
+            with(&self.local_access_ratio, 3),
+            with(&self.moves_per_1000, 1),
+            format!("{:.1}", self.copies_per_1000),
+            with(&self.fair_share_max, 2),
             self.setting.clone(),
         ]
     }

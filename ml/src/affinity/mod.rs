@@ -12,6 +12,7 @@
 
 mod calibration;
 mod features;
+mod guarded;
 mod host_affinity;
 mod model_file;
 mod network;
@@ -25,6 +26,7 @@ mod trainer;
 
 pub use features::{PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, ShardFeatures};
 pub(crate) use features::{features_of, seen_in};
+pub use guarded::GuardedModel;
 pub use host_affinity::HostAffinityModel;
 pub use model_file::{ModelFileError, TrainedModel, TrainingMetrics, TrainingSpan};
 pub(crate) use recalibration::Recalibration;

@@ -85,20 +85,16 @@ impl Experts {
         }
     }
 
-    /// Takes in accesses of one shard, and how many of them each contender served from afar.
-    pub(crate) fn served(&mut self, class: usize, accesses: u64, remote: impl Fn(usize) -> u64) {
+    /// Takes in accesses of one shard, and what they cost each contender.
+    pub(crate) fn served(&mut self, class: usize, accesses: u64, cost: impl Fn(usize) -> f64) {
         let fade = 0.5f64.powf(accesses as f64 / self.mixture.half_life_accesses);
         self.accesses[class] = self.accesses[class] * fade + accesses as f64;
-        let fallback = self
-            .mixture
-            .experts
-            .first()
-            .map_or(0.0, |first| remote(*first) as f64);
+        let fallback = self.mixture.experts.first().map_or(0.0, |first| cost(*first));
         for (place, contender) in self.mixture.experts.iter().enumerate() {
-            let remote = remote(*contender) as f64;
-            let (cost, variance) = (&mut self.costs[class][place], &mut self.variances[class][place]);
-            *cost = *cost * fade + remote;
-            *variance = *variance * fade + (remote - fallback).powi(2);
+            let incurred = cost(*contender);
+            let (sum, variance) = (&mut self.costs[class][place], &mut self.variances[class][place]);
+            *sum = *sum * fade + incurred;
+            *variance = *variance * fade + (incurred - fallback).powi(2);
         }
     }
 

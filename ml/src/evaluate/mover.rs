@@ -38,7 +38,7 @@ impl Mover {
         match *self {
             Self::Stay => home,
             Self::Spread => shard % outlook.origins(),
-            Self::Margin(margin) => past_margin(outlook.next(), home, margin),
+            Self::Margin(margin) => past_margin(outlook, home, margin),
             Self::Regret(bar) => past_regret(outlook.next(), home, bar * move_cost, regret),
             Self::Horizon {
                 caution,
@@ -48,10 +48,10 @@ impl Mover {
     }
 }
 
-fn past_margin(expected: &[f32], home: usize, margin: f32) -> usize {
+fn past_margin(outlook: &Outlook, home: usize, margin: f32) -> usize {
+    let expected = outlook.next();
     let best = largest(expected, home);
-    let total: f32 = expected.iter().sum();
-    match expected[best] - expected[home] > margin * total {
+    match expected[best] - expected[home] > margin * outlook.next_accesses() {
         true => best,
         false => home,
     }

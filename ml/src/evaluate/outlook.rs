@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use placement::{ShardId, WindowId, Zone};
 
 use super::ground::Ground;
+use super::mover::ORIGINS_MAX;
+use super::terms::Terms;
 use crate::affinity::{Recalibration, Scorer, features_of, seen_in};
 use crate::baselines::Rule;
 use crate::profile::{AccessProfile, Counts, EWMA_ALPHAS, WindowLength};
@@ -14,12 +16,16 @@ use crate::window::WindowCounts;
 
 /// Windows ahead that a model's outlook tells apart; beyond them is the long run.
 pub(crate) const HORIZON_WINDOWS: usize = 4;
+/// Less than any home can be worth, and small enough to be added up.
+const FORBIDDEN: f32 = -1e9;
 
 /// Expected accesses by origin: of one or more coming windows, and then of a window in the long run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Outlook {
     origins: usize,
     demand: Vec<f32>,
+    /// Accesses of the next window, where rows say what homes are worth instead.
+    next_accesses: Option<f32>,
 }
 
 impl Outlook {
@@ -28,6 +34,7 @@ impl Outlook {
         Self {
             origins,
             demand: vec![0.0; (windows + 1) * origins],
+            next_accesses: None,
         }
     }
 
@@ -37,6 +44,7 @@ impl Outlook {
         Self {
             origins: rows[0].len(),
             demand: rows.concat(),
+            next_accesses: None,
         }
     }
 
@@ -53,6 +61,29 @@ impl Outlook {
     /// The next window.
     pub(crate) fn next(&self) -> &[f32] {
         &self.demand[..self.origins]
+    }
+
+    /// Accesses of the next window.
+    pub(crate) fn next_accesses(&self) -> f32 {
+        self.next_accesses.unwrap_or_else(|| self.next().iter().sum())
+    }
+
+    /// Turns accesses by origin into what homes are worth: accesses, less what they cost from there. A home that is not
+    /// permitted is worth nothing that any other could be.
+    pub(crate) fn weigh(&mut self, terms: &Terms, permitted: Option<&[usize]>) {
+        self.next_accesses = Some(self.next().iter().sum());
+        let mut worth = [0.0; ORIGINS_MAX];
+        let worth = &mut worth[..self.origins];
+        for row in self.demand.chunks_exact_mut(self.origins) {
+            let accesses: f32 = row.iter().sum();
+            for (home, worth) in worth.iter_mut().enumerate() {
+                *worth = match permitted.is_none_or(|permitted| permitted.contains(&home)) {
+                    true => accesses - terms.expected_cost(row, home),
+                    false => FORBIDDEN,
+                };
+            }
+            row.copy_from_slice(worth);
+        }
     }
 
     /// A window in the long run.

@@ -2,17 +2,20 @@
 //!
 //! The protocol: a window ends, every forecaster observes it, every policy decides; what is decided then serves the
 //! window after the next, for a move takes time and this is the [`MOVE_DELAY_WINDOWS`]. At the beginning of what is
-//! scored, every home is where the history had most accesses.
+//! scored, every home is where the history had most accesses. What an access costs and what homes are bound to, the
+//! [`Terms`] say; what binds homes binds all policies alike, but for those that never move.
 //!
 //! Must hold: a decision at the end of window w depends on windows up to w and on nothing else.
 
 use placement::WindowId;
 
 use super::experts::{Experts, ShardClasses};
-use super::ground::Ground;
+use super::ground::{Cell, Ground};
 use super::ledger::Ledger;
 use super::mover::{Mover, ORIGINS_MAX};
 use super::outlook::{HORIZON_WINDOWS, ModelSource, Outlook, RuleSource};
+use super::seat::{Field, Seat};
+use super::terms::Terms;
 use crate::affinity::Scorer;
 use crate::baselines::Rule;
 
@@ -63,6 +66,8 @@ pub struct Standing {
     pub trial: Ledger,
     /// In what is scored.
     pub scored: Ledger,
+    /// Of that, what was to be counted apart.
+    pub apart: Ledger,
 }
 
 /// Who takes part.
@@ -77,6 +82,13 @@ pub struct Tournament {
     pub mixtures: Vec<Mixture>,
     /// Bytes of the shards by number.
     pub bytes: Vec<u64>,
+    /// What accesses cost, and what homes are bound to.
+    pub terms: Terms,
+    /// The home to begin with of shards that the history knows nothing of, by the shard's number; where it is not given,
+    /// the origin with most accesses of all shards.
+    pub first_homes: Vec<Option<usize>>,
+    /// Accesses by window that are also counted apart; none where this is empty.
+    pub apart: Vec<Vec<Cell>>,
 }
 
 /// Everyone's standing, in the order in which they were given.
@@ -86,6 +98,10 @@ pub struct Standings {
     pub contenders: Vec<Standing>,
     /// Of the mixtures.
     pub mixtures: Vec<Standing>,
+    /// Of voters that are chosen for reads at the nearest one, whose moves are replicas copied; where homes are bound.
+    pub near_reads: Option<Standing>,
+    /// Replicas copied so that homes can be at them, where homes are bound, and their bytes.
+    pub copies: (u64, u64),
 }
 
 /// Runs the windows once for all. Panics with more than 64 origins.
@@ -104,6 +120,7 @@ pub fn run_observed(
     let mut round = Round::new(tournament, ground);
     let trial = ground.trial();
     (0..trial).for_each(|at| round.observe(at));
+    round.begin(trial);
     for at in trial..ground.windows.len() {
         if at == ground.from {
             round.begin_scoring();
@@ -116,84 +133,45 @@ pub fn run_observed(
     round.finish()
 }
 
-/// One policy's homes and its account.
-struct Seat {
-    homes: Homes,
-    regrets: Vec<f32>,
-    trial: Ledger,
-    ledger: Ledger,
-}
-
-/// Where a policy's homes are, and where they will be when what was decided has happened.
-struct Homes {
-    now: Vec<usize>,
-    next: Vec<usize>,
-}
-
-impl Seat {
-    fn new(homes: &[usize], origins: usize) -> Self {
-        Self {
-            homes: Homes {
-                now: homes.to_vec(),
-                next: homes.to_vec(),
-            },
-            regrets: vec![0.0; homes.len()],
-            trial: Ledger::new(origins),
-            ledger: Ledger::new(origins),
-        }
-    }
-
-    fn begin_scoring(&mut self, homes: &[usize], origins: usize) {
-        self.trial = std::mem::replace(&mut self.ledger, Ledger::new(origins));
-        self.homes.now.copy_from_slice(homes);
-        self.homes.next.copy_from_slice(homes);
-        self.regrets.fill(0.0);
-    }
-
-    fn standing(self) -> Standing {
-        Standing {
-            trial: self.trial,
-            scored: self.ledger,
-        }
-    }
-}
-
 struct Round<'a> {
     ground: &'a Ground<'a>,
     rules: Vec<RuleSource>,
     models: ModelSource,
     contenders: Vec<Contender>,
-    bytes: Vec<u64>,
+    first_homes: Vec<Option<usize>>,
+    apart: Vec<Vec<Cell>>,
     seats: Vec<Seat>,
     mixtures: Vec<(Experts, Seat)>,
     classes: ShardClasses,
     rule_outlooks: Vec<Outlook>,
     model_outlooks: Vec<Outlook>,
+    field: Field,
 }
 
 impl<'a> Round<'a> {
     fn new(tournament: Tournament, ground: &'a Ground<'a>) -> Self {
         let origins = ground.zones.len();
-        let homes = ground.majority_homes(ground.trial());
         let classes = ShardClasses::of(ground, ground.trial());
-        let mixture = |mixture: Mixture| (Experts::new(mixture, &classes), Seat::new(&homes, origins));
+        let seat = || Seat::new(ground.shards().len(), origins);
         Self {
             rule_outlooks: vec![Outlook::empty(1, origins); tournament.rules.len()],
             model_outlooks: vec![Outlook::empty(HORIZON_WINDOWS, origins); tournament.models.len()],
+            field: Field::new(tournament.terms, tournament.bytes, ground),
             rules: tournament
                 .rules
                 .into_iter()
                 .map(|rule| RuleSource::new(rule, ground.zones))
                 .collect(),
             models: ModelSource::new(tournament.models, ground.zones, ground.length),
-            seats: tournament
-                .contenders
-                .iter()
-                .map(|_| Seat::new(&homes, origins))
+            seats: tournament.contenders.iter().map(|_| seat()).collect(),
+            mixtures: tournament
+                .mixtures
+                .into_iter()
+                .map(|mixture| (Experts::new(mixture, &classes), seat()))
                 .collect(),
-            mixtures: tournament.mixtures.into_iter().map(mixture).collect(),
             contenders: tournament.contenders,
-            bytes: tournament.bytes,
+            first_homes: tournament.first_homes,
+            apart: tournament.apart,
             classes,
             ground,
         }
@@ -204,18 +182,25 @@ impl<'a> Round<'a> {
             .iter_mut()
             .for_each(|rule| rule.observe(self.ground, at));
         self.models.observe(&self.ground.windows[at]);
+        self.field.observe(self.ground.cells(at));
     }
 
-    fn begin_scoring(&mut self) {
-        let (homes, origins) = (
-            self.ground.majority_homes(self.ground.from),
-            self.ground.zones.len(),
-        );
+    /// Everyone begins from the same homes: those of the windows before place `until`.
+    fn begin(&mut self, until: usize) {
+        let mut homes = self.ground.majority_homes(until);
+        for (home, first) in homes.iter_mut().zip(&self.first_homes) {
+            *home = first.unwrap_or(*home);
+        }
+        self.field.begin(&mut homes);
         let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
         self.seats
             .iter_mut()
             .chain(mixed)
-            .for_each(|seat| seat.begin_scoring(&homes, origins));
+            .for_each(|seat| seat.begin(&homes));
+    }
+
+    fn begin_scoring(&mut self) {
+        self.begin(self.ground.from);
         self.mixtures
             .iter_mut()
             .for_each(|(experts, _)| experts.choose_afresh());
@@ -225,39 +210,50 @@ impl<'a> Round<'a> {
     fn serve(&mut self, at: usize) {
         for cell in self.ground.cells(at) {
             let (total, class) = (cell.total(), self.classes.of_shard(cell.shard));
-            let remote = |seat: &Seat| total - u64::from(cell.accesses[seat.homes.now[cell.shard]]);
+            let (seats, terms) = (&self.seats, self.field.terms());
+            let cost = |contender: usize| terms.cost(&cell.accesses, seats[contender].homes.now[cell.shard]);
             for (experts, _) in &mut self.mixtures {
-                experts.served(class, total, |contender| remote(&self.seats[contender]));
+                experts.served(class, total, cost);
             }
-            for seat in self
-                .seats
-                .iter_mut()
-                .chain(self.mixtures.iter_mut().map(|(_, seat)| seat))
-            {
-                seat.ledger.serve(&cell.accesses, seat.homes.now[cell.shard]);
+            let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
+            for seat in self.seats.iter_mut().chain(mixed) {
+                let home = seat.homes.now[cell.shard];
+                serve_cell(&mut seat.ledger, cell, home, &self.field, self.ground);
             }
+            self.field.serve(cell);
         }
-        for seat in self
-            .seats
+        for cell in self.apart.get(at).into_iter().flatten() {
+            let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
+            for seat in self.seats.iter_mut().chain(mixed) {
+                let home = seat.homes.now[cell.shard];
+                serve_cell(&mut seat.apart, cell, home, &self.field, self.ground);
+            }
+            self.field.serve_apart(cell);
+        }
+        let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
+        self.seats
             .iter_mut()
-            .chain(self.mixtures.iter_mut().map(|(_, seat)| seat))
-        {
-            seat.homes.now.copy_from_slice(&seat.homes.next);
-        }
+            .chain(mixed)
+            .for_each(|seat| seat.homes.now.copy_from_slice(&seat.homes.next));
     }
 
     fn decide(&mut self, at: usize) {
         let first = WindowId(self.ground.windows[at].window.0 + 1 + MOVE_DELAY_WINDOWS as u64);
+        self.field.decide();
         for shard in 0..self.ground.shards().len() {
             self.decide_shard(shard, first);
+        }
+        for at in 0..self.seats.len() {
+            self.settle_contender(at);
         }
         for (experts, seat) in &mut self.mixtures {
             experts.follow(|contender| self.seats[contender].homes.next.as_slice());
             for shard in 0..self.ground.shards().len() {
                 let expert = experts.of_class(self.classes.of_shard(shard));
-                let next = self.seats[expert].homes.next[shard];
-                move_home(seat, shard, next, &self.bytes);
+                seat.homes.next[shard] = self.seats[expert].homes.next[shard];
             }
+            self.field.settle(&mut seat.homes);
+            self.field.count_moves(seat, |_| ());
         }
     }
 
@@ -270,6 +266,17 @@ impl<'a> Round<'a> {
             .map(|(rule, outlook)| rule.expect(id, first, outlook))
             .collect();
         let modelled = self.models.expect(id, first, &mut self.model_outlooks);
+        for (outlook, _) in self
+            .rule_outlooks
+            .iter_mut()
+            .zip(&known)
+            .filter(|(_, known)| **known)
+        {
+            self.field.weigh(shard, outlook);
+        }
+        for outlook in self.model_outlooks.iter_mut().filter(|_| modelled) {
+            self.field.weigh(shard, outlook);
+        }
         for (at, contender) in self.contenders.iter().enumerate() {
             let outlook = match contender.forecasts {
                 Forecasts::Rule(rule) => known[rule].then(|| &self.rule_outlooks[rule]),
@@ -278,16 +285,27 @@ impl<'a> Round<'a> {
             let Some(outlook) = outlook else { continue };
             let seat = &mut self.seats[at];
             let (home, regret) = (seat.homes.now[shard], &mut seat.regrets[shard]);
-            let next = contender
-                .mover
-                .choose(shard, home, outlook, contender.move_cost, regret);
-            if move_home(seat, shard, next, &self.bytes) {
-                let class = self.classes.of_shard(shard);
-                self.mixtures
-                    .iter_mut()
-                    .for_each(|(experts, _)| experts.moved(class, at));
-            }
+            seat.homes.next[shard] =
+                contender
+                    .mover
+                    .choose(shard, home, outlook, contender.move_cost, regret);
         }
+    }
+
+    /// Fits a contender's homes to what they are bound to, but for those that never move after the beginning, and counts
+    /// what it moves.
+    fn settle_contender(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        if !matches!(self.contenders[at].mover, Mover::Stay | Mover::Spread) {
+            self.field.settle(&mut seat.homes);
+        }
+        let (mixtures, classes) = (&mut self.mixtures, &self.classes);
+        self.field.count_moves(seat, |shard| {
+            let class = classes.of_shard(shard);
+            mixtures
+                .iter_mut()
+                .for_each(|(experts, _)| experts.moved(class, at));
+        });
     }
 
     fn decisions(&self) -> Vec<&[usize]> {
@@ -297,6 +315,7 @@ impl<'a> Round<'a> {
     }
 
     fn finish(self) -> Standings {
+        let (near_reads, copies) = self.field.finish();
         Standings {
             contenders: self.seats.into_iter().map(Seat::standing).collect(),
             mixtures: self
@@ -304,16 +323,13 @@ impl<'a> Round<'a> {
                 .into_iter()
                 .map(|(_, seat)| seat.standing())
                 .collect(),
+            near_reads,
+            copies,
         }
     }
 }
 
-/// Whether the home will be elsewhere than it is.
-fn move_home(seat: &mut Seat, shard: usize, next: usize, bytes: &[u64]) -> bool {
-    let moves = next != seat.homes.now[shard];
-    if moves {
-        seat.ledger.moved(bytes.get(shard).copied().unwrap_or(0));
-    }
-    seat.homes.next[shard] = next;
-    moves
+fn serve_cell(ledger: &mut Ledger, cell: &Cell, home: usize, field: &Field, ground: &Ground<'_>) {
+    ledger.serve(&cell.accesses, home);
+    ledger.quorum_micros += cell.total() * field.quorum_micros(cell.shard, home, ground.rtt_micros);
 }

@@ -86,7 +86,7 @@ fn totals(windows: &[WindowCounts], zones: &[Zone]) -> BTreeMap<ShardId, Vec<u64
 }
 
 /// All sets of `count` numbers below `of`, in order.
-fn subsets(of: usize, count: usize) -> Vec<Vec<usize>> {
+pub(super) fn subsets(of: usize, count: usize) -> Vec<Vec<usize>> {
     let mut sets: Vec<Vec<usize>> = vec![Vec::new()];
     for _ in 0..count.min(of) {
         let longer = |set: &Vec<usize>| {

@@ -1,4 +1,4 @@
-//! Cuts the key space into shards, from an access log alone.
+//! Where to cut.
 //!
 //! Two cuts. [`equal_load`] gives every shard the same number of accesses. [`affinity_aware`] first cuts 32 times finer
 //! and then merges, again and again, the adjacent pair that loses least majority share: the accesses that no longer
@@ -8,46 +8,13 @@
 //! Must hold: shards are contiguous ranges, never hashes; the same log gives the same cut.
 //! Left out: keys that training never saw. They fall into the range that their bytes say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use placement::ShardId;
-use serde::{Deserialize, Serialize};
+use super::loads::{KeyLoad, add_counts};
+use super::ranges::KeyRanges;
 
 const MICRO_RANGES_PER_SHARD: usize = 32;
 const LOAD_CAP: u64 = 2;
-
-/// Accesses of a key by origin; origins are any dense numbering.
-pub type KeyLoad = BTreeMap<Vec<u8>, Vec<u64>>;
-
-/// Shards as ranges: shard 1 ends before the first split key, and so on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyRanges {
-    splits: Vec<Vec<u8>>,
-}
-
-impl KeyRanges {
-    /// Ranges between the given split keys, in any order; equal ones count once.
-    pub fn new(mut splits: Vec<Vec<u8>>) -> Self {
-        splits.sort();
-        splits.dedup();
-        Self { splits }
-    }
-
-    /// The split keys in order: each is the first key of a shard.
-    pub fn splits(&self) -> &[Vec<u8>] {
-        &self.splits
-    }
-
-    /// The shard that a key belongs to, numbered from 1 in key order.
-    pub fn shard_of(&self, key: &[u8]) -> ShardId {
-        ShardId(self.splits.partition_point(|split| split.as_slice() <= key) as u64 + 1)
-    }
-
-    /// All shards in key order.
-    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (1..=self.splits.len() as u64 + 1).map(ShardId)
-    }
-}
 
 /// Cuts so that every shard has about the same load.
 pub fn equal_load(loads: &KeyLoad, shards: usize) -> KeyRanges {
@@ -84,11 +51,7 @@ impl Range {
     }
 
     fn absorb(&mut self, other: &[u64]) {
-        self.by_origin.resize(self.by_origin.len().max(other.len()), 0);
-        self.by_origin
-            .iter_mut()
-            .zip(other)
-            .for_each(|(mine, theirs)| *mine += theirs);
+        add_counts(&mut self.by_origin, other);
     }
 
     fn union(&self, other: &Self) -> Self {
@@ -206,17 +169,6 @@ mod tests {
         of.iter()
             .map(|(key, counts)| (key.as_bytes().to_vec(), counts.to_vec()))
             .collect()
-    }
-
-    #[test]
-    fn a_key_belongs_to_the_range_it_begins() {
-        let ranges = KeyRanges::new(vec![b"t".to_vec(), b"h".to_vec()]);
-        let shards: Vec<u64> = ["a", "h", "s", "t", "z"]
-            .iter()
-            .map(|key| ranges.shard_of(key.as_bytes()).0)
-            .collect();
-        assert_eq!(shards, [1, 2, 2, 3, 3]);
-        assert_eq!(ranges.shards().count(), 3);
     }
 
     #[test]

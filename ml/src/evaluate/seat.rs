@@ -1,0 +1,235 @@
+//! One policy's homes and its account, and what all policies' homes are bound to.
+
+use super::capacity::Fitting;
+use super::ground::{Cell, Ground};
+use super::ledger::Ledger;
+use super::outlook::Outlook;
+use super::replicas::{Replicas, SetFor};
+use super::terms::{Bounds, Terms};
+use super::tournament::Standing;
+
+/// Where a policy's homes are, and where they will be when what was decided has happened.
+pub(crate) struct Homes {
+    pub now: Vec<usize>,
+    pub next: Vec<usize>,
+}
+
+/// One policy's homes and its account.
+pub(crate) struct Seat {
+    pub homes: Homes,
+    pub regrets: Vec<f32>,
+    pub ledger: Ledger,
+    pub apart: Ledger,
+    trial: Ledger,
+    origins: usize,
+}
+
+impl Seat {
+    pub(crate) fn new(shards: usize, origins: usize) -> Self {
+        Self {
+            homes: Homes {
+                now: vec![0; shards],
+                next: vec![0; shards],
+            },
+            regrets: vec![0.0; shards],
+            ledger: Ledger::new(origins),
+            apart: Ledger::new(origins),
+            trial: Ledger::new(origins),
+            origins,
+        }
+    }
+
+    /// Begins from these homes; what was done until now was the trial.
+    pub(crate) fn begin(&mut self, homes: &[usize]) {
+        self.trial = std::mem::replace(&mut self.ledger, Ledger::new(self.origins));
+        self.apart = Ledger::new(self.origins);
+        self.homes.now.copy_from_slice(homes);
+        self.homes.next.copy_from_slice(homes);
+        self.regrets.fill(0.0);
+    }
+
+    pub(crate) fn standing(self) -> Standing {
+        Standing {
+            trial: self.trial,
+            scored: self.ledger,
+            apart: self.apart,
+        }
+    }
+}
+
+/// What all play on: the terms, the shards' sizes and, where homes are bound, the voters.
+pub(crate) struct Field {
+    terms: Terms,
+    bytes: Vec<u64>,
+    origins: usize,
+    bound: Option<Bound>,
+}
+
+struct Bound {
+    bounds: Bounds,
+    homes: Replicas,
+    near: Replicas,
+    near_seat: Seat,
+    /// The voters of policies that never move.
+    first: Vec<Vec<usize>>,
+}
+
+impl Field {
+    pub(crate) fn new(terms: Terms, bytes: Vec<u64>, ground: &Ground<'_>) -> Self {
+        let (shards, origins) = (ground.shards().len(), ground.zones.len());
+        let bound = terms.bounds.clone().map(|bounds| Bound {
+            homes: Replicas::new(SetFor::Homes, shards, origins, &bounds),
+            near: Replicas::new(SetFor::NearReads, shards, origins, &bounds),
+            near_seat: Seat::new(0, origins),
+            first: Vec::new(),
+            bounds,
+        });
+        Self {
+            terms,
+            bytes,
+            origins,
+            bound,
+        }
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Takes in a window that has ended.
+    pub(crate) fn observe(&mut self, cells: &[Cell]) {
+        if let Some(bound) = &mut self.bound {
+            bound.homes.observe(cells, &self.terms);
+            bound.near.observe(cells, &self.terms);
+        }
+    }
+
+    /// Chooses voters afresh, and fits the homes to begin with to what hosts may serve.
+    pub(crate) fn begin(&mut self, homes: &mut [usize]) {
+        let Some(bound) = &mut self.bound else { return };
+        bound.homes.begin(&self.terms, None);
+        bound.near.begin(&self.terms, bound.bounds.fair_share_max);
+        bound.near_seat.begin(&[]);
+        fit(bound, &self.terms, self.origins, homes, None);
+        bound.first = (0..homes.len())
+            .map(|shard| bound.homes.now(shard).to_vec())
+            .collect();
+    }
+
+    /// Lets decided voters take their places, and reviews them.
+    pub(crate) fn decide(&mut self) {
+        if let Some(bound) = &mut self.bound {
+            bound.homes.decide(&self.terms, &bound.bounds, &self.bytes);
+            bound.near.decide(&self.terms, &bound.bounds, &self.bytes);
+        }
+    }
+
+    /// Serves reads at the voters nearby.
+    pub(crate) fn serve(&mut self, cell: &Cell) {
+        if let Some(bound) = &mut self.bound {
+            bound.near.serve_near(cell, &mut bound.near_seat.ledger);
+        }
+    }
+
+    /// Serves reads that are also counted apart.
+    pub(crate) fn serve_apart(&mut self, cell: &Cell) {
+        if let Some(bound) = &mut self.bound {
+            bound.near.serve_near(cell, &mut bound.near_seat.apart);
+        }
+    }
+
+    /// Turns expected accesses into what homes are worth, where terms are not plain.
+    pub(crate) fn weigh(&self, shard: usize, outlook: &mut Outlook) {
+        if !self.terms.is_plain() {
+            let permitted = self.bound.as_ref().map(|bound| bound.homes.next(shard));
+            outlook.weigh(&self.terms, permitted);
+        }
+    }
+
+    /// Brings homes to voters, and below what hosts may serve.
+    pub(crate) fn settle(&self, homes: &mut Homes) {
+        let Some(bound) = &self.bound else { return };
+        for (shard, next) in homes.next.iter_mut().enumerate() {
+            let voters = bound.homes.next(shard);
+            if !voters.contains(next) {
+                let demand = bound.homes.demand(shard);
+                let cost = |home: usize| self.terms.expected_cost(demand, home);
+                let best = voters
+                    .iter()
+                    .copied()
+                    .min_by(|a, b| cost(*a).total_cmp(&cost(*b)));
+                *next = best.unwrap_or(*next);
+            }
+        }
+        fit(
+            bound,
+            &self.terms,
+            self.origins,
+            &mut homes.next,
+            Some(&homes.now),
+        );
+    }
+
+    /// Writes down which homes will be elsewhere, and tells of each.
+    pub(crate) fn count_moves(&self, seat: &mut Seat, mut told: impl FnMut(usize)) {
+        for shard in 0..seat.homes.now.len() {
+            if seat.homes.next[shard] != seat.homes.now[shard] {
+                seat.ledger.moved(self.bytes.get(shard).copied().unwrap_or(0));
+                told(shard);
+            }
+        }
+    }
+
+    /// The round trip from a home to the nearest majority of its voters; zero where there are none. A home that is none
+    /// of today's voters is of those to begin with.
+    pub(crate) fn quorum_micros(&self, shard: usize, home: usize, rtt_micros: &[Vec<u64>]) -> u64 {
+        let Some(bound) = &self.bound else { return 0 };
+        let now = bound.homes.now(shard);
+        let voters = if now.contains(&home) {
+            now
+        } else {
+            &bound.first[shard]
+        };
+        let mut others: Vec<u64> = voters
+            .iter()
+            .filter(|voter| **voter != home)
+            .map(|voter| rtt_micros[home][*voter])
+            .collect();
+        others.sort_unstable();
+        match voters.len() / 2 {
+            0 => 0,
+            majority => others.get(majority - 1).copied().unwrap_or(0),
+        }
+    }
+
+    pub(crate) fn finish(self) -> (Option<Standing>, (u64, u64)) {
+        let Some(bound) = self.bound else {
+            return (None, (0, 0));
+        };
+        let mut near = bound.near_seat;
+        (near.ledger.moves, near.ledger.bytes) = (bound.near.copies, bound.near.bytes);
+        (Some(near.standing()), (bound.homes.copies, bound.homes.bytes))
+    }
+}
+
+/// Fits homes to what hosts may serve. One that has yet to move, from `now`, loses by staying what the move would gain.
+fn fit(bound: &Bound, terms: &Terms, origins: usize, homes: &mut [usize], now: Option<&[usize]>) {
+    let Some(limit) = bound.bounds.fair_share_max else {
+        return;
+    };
+    let loads: Vec<f32> = (0..homes.len())
+        .map(|shard| bound.homes.demand(shard).iter().sum())
+        .collect();
+    let total: f32 = loads.iter().sum();
+    let fitting = Fitting {
+        loads: &loads,
+        limit: limit as f32 * total / origins as f32,
+        hosts: origins,
+    };
+    fitting.fit(homes, |shard, host| {
+        let permitted = bound.homes.next(shard).contains(&host);
+        let stays = now.is_some_and(|now| now[shard] == host);
+        let cost = terms.expected_cost(bound.homes.demand(shard), host);
+        (permitted || stays).then_some(cost)
+    });
+}
