@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{AdminArgs, BackupArgs, DemoArgs, KvArgs, ServeArgs};
+use super::{AdminArgs, BackupArgs, DemoArgs, KvArgs, ModelArgs, PartitionArgs, ServeArgs};
 
 /// A strongly consistent, sharded key-value store that moves its data to where it will be read.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -47,6 +47,10 @@ pub enum Command {
     Admin(AdminArgs),
     /// Back a cluster up to a folder, check a backup and restore it
     Backup(BackupArgs),
+    /// Propose where to cut the key space, from access logs or traces
+    Partition(PartitionArgs),
+    /// Train placement models on logs, judge them and look at them
+    Model(ModelArgs),
     /// Replay a real access trace on a cluster of six local hosts under every placement policy
     Demo(DemoArgs),
     /// Print what a shell needs to complete godwit's verbs and flags
@@ -188,6 +192,8 @@ mod tests {
             &["admin", "status"],
             &["backup", "verify", "d"],
             &["demo"],
+            &["partition", "--log", "d"],
+            &["model", "status", "m"],
         ] {
             let line: Vec<&str> = [&["godwit"], verb, &["--no-such-flag"]].concat();
             assert_eq!(refused(&line), ErrorKind::UnknownArgument, "{line:?}");

@@ -8,7 +8,9 @@ mod backup;
 mod cluster;
 mod demo;
 mod kv;
+mod model;
 mod moment;
+mod partition;
 mod serve;
 
 pub use admin::{
@@ -23,5 +25,7 @@ pub use kv::{
     CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, LeaseArgs, LeaseOf,
     LeaseVerb, PutArgs, ReadChoice, ScanArgs, TxnArgs, WatchArgs,
 };
+pub use model::{ModelArgs, ModelEvalArgs, ModelLogArgs, ModelStatusArgs, ModelTrainArgs, ModelVerb};
 pub use moment::Moment;
+pub use partition::{PartitionArgs, PartitionSources};
 pub use serve::ServeArgs;

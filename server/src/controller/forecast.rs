@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ml::{
-    AccessLogError, AccessLogReader, Ewma, Forecaster, HostAffinityModel, HourOfDay, KeyRanges, LastWindow,
-    ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowError,
+    AccessLogError, AccessLogReader, Ewma, Forecaster, GuardedModel, HostAffinityModel, HourOfDay, KeyRanges,
+    LastWindow, ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowError,
     WindowLength, ZoneMap, ZoneMapError, each_window,
 };
 use placement::planner::{Hysteresis, Mode, Objective, PlanCosts, PlanOptions, SkiRental};
@@ -54,11 +54,7 @@ pub(crate) fn forecaster(
         PolicyName::LastWindow => {
             Box::new(RuleForecaster::new(policy.as_str(), zones, LastWindow::default()))
         }
-        PolicyName::EwmaHysteresis => Box::new(RuleForecaster::new(
-            format!("ewma-{EWMA_ALPHA}"),
-            zones,
-            Ewma::new(EWMA_ALPHA),
-        )),
+        PolicyName::EwmaHysteresis => Box::new(slow_average(zones)),
         PolicyName::HourOfDay => Box::new(RuleForecaster::new(
             policy.as_str(),
             zones,
@@ -66,9 +62,15 @@ pub(crate) fn forecaster(
         )),
         PolicyName::BurnModel => {
             let path = config.model_file.as_deref().ok_or(PolicyError::NoModel)?;
-            Box::new(HostAffinityModel::new(TrainedModel::load(path)?, zones))
+            let model = HostAffinityModel::new(TrainedModel::load(path)?, zones);
+            Box::new(GuardedModel::new(Box::new(model), Box::new(slow_average(zones))))
         }
     }))
+}
+
+/// What a model falls back on as well.
+fn slow_average(zones: &[Zone]) -> RuleForecaster<Ewma> {
+    RuleForecaster::new(format!("ewma-{EWMA_ALPHA}"), zones, Ewma::new(EWMA_ALPHA))
 }
 
 /// What the planner may do for a policy.

@@ -116,7 +116,7 @@ fn failed(connect: &ConnectArgs, error: AdminError) -> VerbError {
     }
 }
 
-fn read_split_keys(path: &Path) -> Result<Vec<Bytes>, SplitFileError> {
+pub(super) fn read_split_keys(path: &Path) -> Result<Vec<Bytes>, SplitFileError> {
     split_keys(&std::fs::read(path)?)
 }
 

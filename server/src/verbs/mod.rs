@@ -1,4 +1,5 @@
-//! The verbs that ask a running cluster: [`init`], [`kv`], [`admin`] and [`backup`], over the SDK.
+//! The verbs that ask a running cluster: [`init`], [`kv`], [`admin`] and [`backup`], over the SDK; and [`partition`] and
+//! [`model`], which read files alone.
 //!
 //! A verb makes its calls and prints one answer to the writer that the caller hands in: lines and tables for people, or
 //! with `--json` one JSON document, whose field names are an interface and only grow. What went wrong is returned as a
@@ -19,8 +20,10 @@ mod lease;
 mod leaving;
 mod limits;
 mod listing;
+mod model;
 mod outcome;
 mod pairs;
+mod partition;
 mod recover;
 mod text;
 mod transaction;
@@ -31,4 +34,6 @@ pub use backup::backup;
 pub use help::{completions, man};
 pub use init::{SplitFileError, init};
 pub use kv::kv;
+pub use model::{ModelError, model};
 pub use outcome::{Exit, VerbError};
+pub use partition::{PartitionError, partition};
