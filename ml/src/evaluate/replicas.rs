@@ -14,7 +14,7 @@ use super::ledger::Ledger;
 use super::terms::{Bounds, Terms};
 
 /// Standard deviations by which a candidate must be better: each shard asks once a review.
-const DEVIATIONS: f64 = 3.0;
+const DEVIATIONS: f64 = 4.0;
 /// A candidate gives way to one whose expected cost is below this part of its own.
 const BETTER_PART: f32 = 0.95;
 

@@ -8,6 +8,9 @@ use super::replicas::{Replicas, SetFor};
 use super::terms::{Bounds, Terms};
 use super::tournament::Standing;
 
+/// What an access is taken to lose by a move for want of room, so that those that are alike do not change places.
+const MOVE_LOSS: f32 = 0.1;
+
 /// Where a policy's homes are, and where they will be when what was decided has happened.
 pub(crate) struct Homes {
     pub now: Vec<usize>,
@@ -150,8 +153,13 @@ impl Field {
     pub(crate) fn settle(&self, homes: &mut Homes) {
         let Some(bound) = &self.bound else { return };
         for (shard, next) in homes.next.iter_mut().enumerate() {
-            let voters = bound.homes.next(shard);
-            if !voters.contains(next) {
+            let (voters, now) = (bound.homes.next(shard), homes.now[shard]);
+            if voters.contains(next) {
+                continue;
+            }
+            if voters.contains(&now) {
+                *next = now;
+            } else {
                 let demand = bound.homes.demand(shard);
                 let cost = |home: usize| self.terms.expected_cost(demand, home);
                 let best = voters
@@ -230,6 +238,7 @@ fn fit(bound: &Bound, terms: &Terms, origins: usize, homes: &mut [usize], now: O
         let permitted = bound.homes.next(shard).contains(&host);
         let stays = now.is_some_and(|now| now[shard] == host);
         let cost = terms.expected_cost(bound.homes.demand(shard), host);
-        (permitted || stays).then_some(cost)
+        let move_cost = if stays { 0.0 } else { MOVE_LOSS * loads[shard] };
+        (permitted || stays).then_some(cost + move_cost)
     });
 }
