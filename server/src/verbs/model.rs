@@ -342,16 +342,15 @@ mod tests {
         /// Two shards for forty days; `origin` says from where a shard is accessed in an hour.
         fn new(origin: impl Fn(u64, u64) -> usize) -> Self {
             let folder = Self(tempfile::tempdir().unwrap());
-            let line = |hour: u64, shard: u64| {
+            let line = |hour: u64, minute: u64, shard: u64| {
                 let key = ["a", "m"][shard as usize];
                 let origin = ["east", "west"][origin(hour, shard)];
-                format!(
-                    "{},u,{key},{origin},get,1\n",
-                    hour * HOUR_MS + 60_000 * (shard + 1)
-                )
+                format!("{},u,{key},{origin},get,1\n", hour * HOUR_MS + 60_000 * minute)
             };
+            let of_hour = |hour: u64| (0..8).map(move |at| (hour, 5 * at, at % 2));
             let lines: String = (0..DAYS * 24)
-                .flat_map(|hour| [line(hour, 0), line(hour, 1)])
+                .flat_map(of_hour)
+                .map(|(hour, minute, shard)| line(hour, minute, shard))
                 .collect();
             std::fs::write(folder.path("log.csv"), format!("{HEADER}{lines}")).unwrap();
             std::fs::write(folder.path("keys"), "m\n").unwrap();
