@@ -9,7 +9,7 @@ use super::terms::{Bounds, Terms};
 use super::tournament::Standing;
 
 /// What an access is taken to lose by a move for want of room, so that those that are alike do not change places.
-const MOVE_LOSS: f32 = 0.1;
+const MOVE_LOSS: f32 = 0.5;
 
 /// Where a policy's homes are, and where they will be when what was decided has happened.
 pub(crate) struct Homes {
