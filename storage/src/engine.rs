@@ -359,7 +359,7 @@ pub struct TableView {
 
 impl TableView {
     /// How many rows there are.
-    pub fn len(&self) -> Result<u64, ReadEngineError> {
+    pub fn count(&self) -> Result<u64, ReadEngineError> {
         let Some(table) = &self.table else { return Ok(0) };
         Ok(shielded(|| table.len()).map_err(ReadEngineError::Corrupt)??)
     }

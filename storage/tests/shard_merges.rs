@@ -154,10 +154,9 @@ fn the_whole_goes_on_where_the_halves_were() {
     pair.merge();
     assert_eq!(left.revision(), left_at.max(right_at));
     assert_eq!((left.generation(), left.range().end), (GEN + 2, Some("x".into())));
-    let all: Vec<_> = pairs(left).into_iter().map(|(key, value)| (key, value)).collect();
     let expected = [("a", "1"), ("m", "5"), ("n", "2"), ("w", "3")];
     assert_eq!(
-        all,
+        pairs(left),
         expected.map(|(key, value)| (key.to_owned(), Bytes::from(value)))
     );
     // Each part has its past, and goes on from it.

@@ -206,7 +206,7 @@ impl ShardStore {
         };
         let view = engine.read().map_err(OpenShardError::from)?;
         let rows = view.table(ROWS).map_err(OpenShardError::from)?;
-        if rows.len().map_err(OpenShardError::from)? == versions {
+        if rows.count().map_err(OpenShardError::from)? == versions {
             return Ok(());
         }
         let remove = |piece: &mut Vec<Bytes>| -> Result<(), WriteEngineError> {
