@@ -402,7 +402,7 @@ mod tests {
         let text = concat!(
             r#"{"watcher":1,"at_ns":5,"watch":"made"}"#,
             "\n",
-            r#"{"watcher":1,"at_ns":6,"watch":"event","shard":1,"version":3,"key":"ab","value":null,"replaced":2}"#,
+            r#"{"watcher":1,"at_ns":6,"watch":"event","part":"","shard":1,"version":3,"key":"ab","value":null,"replaced":2}"#,
             "\n",
             r#"{"watcher":1,"at_ns":7,"watch":"ended","complete":true}"#,
             "\n",
