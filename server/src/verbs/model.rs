@@ -388,14 +388,15 @@ mod tests {
 
     #[test]
     fn a_model_that_no_rule_beats_is_kept_and_can_be_looked_at_and_judged() {
-        // Half a day here and half a day there.
-        let folder = Folder::new(|hour, shard| ((hour % 24 / 12 + shard) % 2) as usize);
+        // In the last tenth the rhythm is turned round: rules go by it, the model sees that it does not hold any more.
+        let held = DAYS * 24 * 9 / 10;
+        let folder = Folder::new(|hour, shard| match hour < held {
+            true => ((hour % 24 / 12 + shard) % 2) as usize,
+            false => 1 - ((hour % 24 / 12 + shard) % 2) as usize,
+        });
         let model = folder.path("model");
         let printed = folder.run(&["train", "--out", &model]).unwrap();
-        assert!(
-            printed.contains("it may serve") && printed.contains("EWMA 0.02"),
-            "{printed}"
-        );
+        assert!(printed.contains("it may serve"), "{printed}");
         let listed = folder.run(&["status", &model, "--json"]).unwrap();
         let listed: Value = serde_json::from_str(&listed).unwrap();
         assert_eq!(listed[0]["span"]["window_ms"], 3_600_000);
@@ -417,17 +418,13 @@ mod tests {
     }
 
     #[test]
-    fn a_model_whose_lesson_no_longer_holds_is_refused_and_not_kept() {
-        // In the last tenth the rhythm is turned round.
-        let held = DAYS * 24 * 9 / 10;
-        let folder = Folder::new(|hour, shard| match hour < held {
-            true => ((hour % 24 / 12 + shard) % 2) as usize,
-            false => 1 - ((hour % 24 / 12 + shard) % 2) as usize,
-        });
+    fn a_model_that_a_rule_beats_is_refused_and_not_kept() {
+        // Half a day here and half a day there: what was a day ago is all there is to know.
+        let folder = Folder::new(|hour, shard| ((hour % 24 / 12 + shard) % 2) as usize);
         let model = folder.path("model");
         let refused = folder.run(&["train", "--out", &model]).unwrap_err();
         assert!(
-            refused.contains("may not serve: better in the held windows:"),
+            refused.contains("may not serve: better in the held windows: hour of day"),
             "{refused}"
         );
         assert!(!Path::new(&model).exists());
