@@ -12,7 +12,7 @@ use raft::{
 };
 use storage::shard::{
     ApplyError, Capture, CaptureError, CheckpointError, Export, ExportError, Import, ImportError,
-    ImportedFile, OutcomeKind, ReadError, ShardStore,
+    ImportedFile, OpenShardError, OutcomeKind, ReadError, ShardStore,
 };
 
 use crate::host::{Neighbours, Successions};
@@ -178,6 +178,7 @@ fn apply_fault(error: ApplyError) -> MachineFault {
 fn export_fault(error: ExportError) -> MachineFault {
     match error {
         ExportError::Corrupt(e) => MachineFault::Corrupt(e.to_string()),
+        ExportError::Open(OpenShardError::Corrupt(what)) => MachineFault::Corrupt(what),
         other => MachineFault::Storage(other.to_string()),
     }
 }

@@ -98,7 +98,7 @@ impl Export {
                         return Ok(Some(self.cursor.encode(FrameKind::Sessions, &body)));
                     }
                 },
-                Stage::End => return Ok(Some(self.end())),
+                Stage::End => return self.end().map(Some),
                 Stage::Done => return Ok(None),
             }
         }
@@ -120,14 +120,23 @@ impl Export {
         self.cursor.encode(FrameKind::Begin, &body)
     }
 
-    fn end(&mut self) -> Bytes {
+    /// A record whose key is damaged looks like another shard's, and is passed over: only the count shows that.
+    fn end(&mut self) -> Result<Bytes, ExportError> {
         self.stage = Stage::Done;
+        let (sent, expected) = (
+            (self.rows_sent, self.sessions_sent),
+            (self.checkpoint.rows, self.checkpoint.sessions),
+        );
+        if sent != expected {
+            let why = format!("(rows, sessions) should be {expected:?}, found {sent:?}");
+            return Err(OpenShardError::Corrupt(why).into());
+        }
         let body = EndBody {
             rows: self.rows_sent,
             sessions: self.sessions_sent,
             checksum: self.cursor.checksum,
         };
-        self.cursor.encode(FrameKind::End, &body)
+        Ok(self.cursor.encode(FrameKind::End, &body))
     }
 }
 
