@@ -217,9 +217,9 @@ fn a_host_is_not_given_more_than_it_may_serve() {
 }
 
 #[test]
-fn without_signal_nothing_is_moved_or_copied() {
+fn without_signal_nothing_is_copied_and_little_is_moved() {
     let windows = windows(10, |_, _, rng| Some(rng.random_range(0..3)));
-    // Every host has room for all. Where room is short, homes that are alike still change places with the noise.
+    // Every host has room for all. Homes that are alike still change places with the noise: DESIGN 49.
     let (played, standings) = play_on(&windows, 1.0, bounded(2, 3.0));
     assert_eq!(standings.copies.0, 0, "replicas were copied for homes");
     assert_eq!(
@@ -229,7 +229,7 @@ fn without_signal_nothing_is_moved_or_copied() {
     );
     let hours = SCORED_DAYS * 24 * SHARDS;
     assert!(
-        played.mixture.moves * 100 < hours,
+        played.mixture.moves * 20 < hours,
         "{} moves in {hours} hours",
         played.mixture.moves
     );
