@@ -78,6 +78,8 @@ struct Picture {
     /// Where every replica id was first seen: its shard and host.
     replicas: BTreeMap<u64, (u64, u64)>,
     destroyed: BTreeSet<u64>,
+    /// Shards that are no more. Their groups go as they are, with the membership that they had.
+    absorbed: BTreeSet<u64>,
     settled: bool,
     found: Vec<Violation>,
 }
@@ -142,6 +144,10 @@ impl Picture {
             }
             Showing::Destroyed { shard, replica } => self.destroyed(*shard, *replica),
             Showing::ForcedRecovery { shard } => self.shards.entry(*shard).or_default().recovered = true,
+            Showing::Absorbed { shard } => {
+                self.shards.remove(shard);
+                self.absorbed.insert(*shard);
+            }
             Showing::Settled => self.settle(),
         }
     }
@@ -225,6 +231,9 @@ impl Picture {
     }
 
     fn committed(&mut self, id: u64, conf_ver: u64, replicas: &[u64]) {
+        if self.absorbed.contains(&id) {
+            return;
+        }
         let shard = self.shards.entry(id).or_default();
         let before = shard.committed_conf_ver.replace(conf_ver).unwrap_or(0);
         shard.committed = Some(replicas.iter().copied().collect());

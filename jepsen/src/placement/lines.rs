@@ -84,6 +84,11 @@ pub enum Showing {
         /// The shard.
         shard: u64,
     },
+    /// Another shard has absorbed this one: its range is the other's, and its replicas are to be destroyed.
+    Absorbed {
+        /// The shard.
+        shard: u64,
+    },
     /// All faults are over, and the time that migrations may take since has passed.
     Settled,
 }

@@ -228,6 +228,13 @@ impl Chronicle {
                         shard: migration.shard.0,
                     });
                 }
+                if let Some(merge) = migration
+                    .merge
+                    .as_ref()
+                    .filter(|_| state == MigrationState::Dissolving)
+                {
+                    self.show(Showing::Absorbed { shard: merge.shard.0 });
+                }
                 self.show(Showing::Step {
                     migration: migration.id.0,
                     shard: migration.shard.0,
