@@ -20,20 +20,13 @@ async fn start() -> Cluster {
         host.settings = vec!["profiler.window_ms=1000".to_owned()];
         host.start("");
     }
-    let admin = cluster.admin_of(&[0]);
     let request = InitRequest {
         shards: 2,
         replication_factor: 3,
         hosts: 3,
         ..InitRequest::default()
     };
-    eventually("the cluster is made", || async {
-        match admin.init(request.clone()).await.map_err(|e| e.to_string()) {
-            Err(refused) if refused.contains("already") => Ok(()),
-            other => other.map(drop),
-        }
-    })
-    .await;
+    cluster.init_as(request).await;
     cluster.wait_until_settled(2).await;
     cluster
 }

@@ -166,7 +166,6 @@ impl Cluster {
     }
 
     pub(crate) async fn init(&self, shards: u32) {
-        let admin = self.admin_of(&[0]);
         let hosts = self.hosts.len() as u32;
         let request = InitRequest {
             shards,
@@ -174,6 +173,12 @@ impl Cluster {
             replication_factor: 3.min(hosts),
             hosts,
         };
+        self.init_as(request).await;
+    }
+
+    /// Makes the cluster as asked, by its first host.
+    pub(crate) async fn init_as(&self, request: InitRequest) {
+        let admin = self.admin_of(&[0]);
         eventually("the cluster is made", || async {
             match admin.init(request.clone()).await.map_err(|e| e.to_string()) {
                 // The answer to an earlier attempt was too slow in coming.

@@ -38,13 +38,7 @@ async fn start() -> Cluster {
         hosts: 3,
         ..InitRequest::default()
     };
-    eventually("the cluster is made", || async {
-        match admin.init(request.clone()).await.map_err(|e| e.to_string()) {
-            Err(refused) if refused.contains("already") => Ok(()),
-            other => other.map(drop),
-        }
-    })
-    .await;
+    cluster.init_as(request).await;
     cluster.wait_until_settled(2).await;
     let fourth = cluster.add_host();
     cluster.hosts[fourth].settings = settings();
