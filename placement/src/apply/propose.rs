@@ -249,7 +249,7 @@ impl Placement {
             ..
         } = proposal;
         let voters = self.shards.get(&shard).map_or(0, Shard::voter_count);
-        let mut migration = Migration {
+        let migration = Migration {
             id,
             shard,
             kind: target.kind,
@@ -274,19 +274,25 @@ impl Placement {
             merge: target.merge,
             recovery: None,
         };
-        migration.enter(stamp, MigrationState::Proposed, None, None);
         let detail = format!("{:?} by {origin:?}: {}", migration.kind, migration.reasons.text);
         let about = About::migration(&migration);
+        self.open_migration(stamp, migration);
+        self.record(stamp, EventKind::Proposed, about, detail);
+        id
+    }
+
+    /// Writes a new migration down, as the active one of each shard that it begins with.
+    pub(super) fn open_migration(&mut self, stamp: Stamp, mut migration: Migration) {
+        migration.enter(stamp, MigrationState::Proposed, None, None);
+        let id = migration.id;
         let merged = migration.merge.as_ref().map(|plan| plan.shard);
-        self.migrations.insert(id, migration);
-        self.active.insert(id);
-        for shard in std::iter::once(shard).chain(merged) {
+        for shard in std::iter::once(migration.shard).chain(merged) {
             if let Some(shard) = self.shards.get_mut(&shard) {
                 shard.active = Some(id);
             }
         }
-        self.record(stamp, EventKind::Proposed, about, detail);
-        id
+        self.migrations.insert(id, migration);
+        self.active.insert(id);
     }
 
     pub(super) fn next_replica(&mut self) -> ReplicaId {

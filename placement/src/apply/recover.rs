@@ -91,7 +91,7 @@ impl Placement {
         let id = MigrationId(self.last.migration);
         let known = self.shards.get(&shard);
         let voters = known.map_or(0, Shard::voter_count);
-        let mut migration = Migration {
+        let migration = Migration {
             id,
             shard,
             kind: MigrationKind::Recover,
@@ -120,12 +120,7 @@ impl Placement {
             merge: None,
             recovery: Some(recovery),
         };
-        migration.enter(stamp, MigrationState::Proposed, None, None);
-        self.migrations.insert(id, migration);
-        self.active.insert(id);
-        if let Some(shard) = self.shards.get_mut(&shard) {
-            shard.active = Some(id);
-        }
+        self.open_migration(stamp, migration);
         id
     }
 
