@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// Restarts a host that holds many keys, and measures how long it takes and what a key takes of its memory.
     Restart(RestartArgs),
-    /// Moves a replica under load, and measures what clients notice.
+    /// Moves a replica, splits a shard or merges two under load, and measures what clients notice.
     Migrate(MigrateArgs),
     /// Watches many keys on one host, and measures how soon changes are told.
     Watch(WatchArgs),
@@ -51,6 +51,17 @@ pub(crate) enum Command {
 pub(crate) enum PeerName {
     /// etcd, of this machine.
     Etcd,
+}
+
+/// Changes of the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChangeName {
+    /// Of a replica.
+    Move,
+    /// Of a shard into two.
+    Split,
+    /// Of two shards into one.
+    Merge,
 }
 
 /// What every measurement may be told.
@@ -177,6 +188,9 @@ pub(crate) struct RestartArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
+    /// What happens under load.
+    #[arg(long, value_enum, default_value_t = ChangeName::Move)]
+    pub(crate) change: ChangeName,
     /// Values of the shard, in MiB.
     #[arg(long, default_value_t = 256)]
     pub(crate) mib: u64,

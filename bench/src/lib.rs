@@ -6,6 +6,7 @@
 
 pub mod compare;
 pub mod failover;
+pub mod layout_change;
 pub mod load;
 pub mod migrate;
 pub mod peer;

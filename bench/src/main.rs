@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use bench::compare::{Options, compare, render_page};
 use bench::failover::failover;
+use bench::layout_change::LayoutChange;
 use bench::migrate::{MigrateOptions, migrate};
 use bench::peer::{Etcd, Godwit, Peer, Route};
 use bench::placement::{PlacementOptions, default_traces, placement};
@@ -146,6 +147,11 @@ async fn restarted(args: &RestartArgs) -> anyhow::Result<()> {
 
 async fn migrated(args: &MigrateArgs) -> anyhow::Result<()> {
     let options = MigrateOptions {
+        change: match args.change {
+            cli::ChangeName::Move => LayoutChange::Move,
+            cli::ChangeName::Split => LayoutChange::Split,
+            cli::ChangeName::Merge => LayoutChange::Merge,
+        },
         mebibytes: args.mib,
         seconds: args.seconds,
         folder: args.measurement.data.clone(),

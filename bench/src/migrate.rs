@@ -1,22 +1,21 @@
-//! What clients notice of a replica that moves: throughput and latency before, during and after.
+//! What clients notice of a change of the layout: throughput and latency before, during and after.
 //!
 //! A cluster of four hosts and one shard gets half of the load that it can bear, at a fixed rate, so that an answer that is
-//! late delays no clock. Then a replica moves to the host that has none.
+//! late delays no clock. Then a replica moves to the host that has none, or the shard is split, or its halves are merged.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use client::proto::{MigrationsRequest, MoveReplicaRequest, ShardsRequest};
-use client::{AdminClient, ClientConfig};
 use comfy_table::Table;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::layout_change::LayoutChange;
 use crate::load::{Latencies, Load, Measured, Pace, Slice, run};
-use crate::peer::{Cluster, Godwit, Peer, Route};
+use crate::peer::{Godwit, Peer, Route};
 use crate::workload::{Keys, Kind, Workload};
 
 const HOSTS: usize = 4;
@@ -26,21 +25,20 @@ const VALUE_BYTES: usize = 1024;
 const WARM_UP_S: f64 = 2.0;
 /// How long the peak is looked for.
 const PEAK_S: f64 = 5.0;
-/// Of the peak: the rate under which the replica moves.
+/// Of the peak: the rate under which the layout changes.
 const LOAD_SHARE: f64 = 0.5;
 const SLICE_S: f64 = 0.25;
-/// The shortest time before the move, and after it.
+/// The shortest time before the change, and after it.
 const CALM: Duration = Duration::from_secs(15);
-/// A move that takes longer fails the run.
-const MOVE_MAX: Duration = Duration::from_secs(300);
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct MigrateOptions {
+    /// What happens under load.
+    pub change: LayoutChange,
     /// Bytes of the shard's values, in MiB.
     pub mebibytes: u64,
-    /// Seconds of load; the move must end well within.
+    /// Seconds of load; the change must end well within.
     pub seconds: f64,
     /// Where the cluster's data lies meanwhile.
     pub folder: PathBuf,
@@ -53,19 +51,21 @@ pub struct MigrateOptions {
 /// What came of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MigrateReport {
+    /// What happened.
+    pub change: LayoutChange,
     /// Bytes of the shard's values, in MiB.
     pub mebibytes: u64,
     /// Operations begun a second.
     pub per_s: f64,
-    /// How long the move took.
-    pub move_s: f64,
+    /// How long the change took.
+    pub change_s: f64,
     /// Before it...
     pub before: Phase,
     /// ... while it went on...
     pub during: Phase,
     /// ... and after it.
     pub after: Phase,
-    /// Latency at 99 %, during the move by before it.
+    /// Latency at 99 %, during the change by before it.
     pub p99_ratio: f64,
 }
 
@@ -82,6 +82,8 @@ pub struct Phase {
     pub p50_us: f64,
     /// 99 of 100 took no longer.
     pub p99_us: f64,
+    /// The longest that one took.
+    pub max_us: f64,
 }
 
 impl Phase {
@@ -102,15 +104,16 @@ impl Phase {
             ops_s: operations as f64 / phase.seconds,
             p50_us: latencies.quantile_us(0.5),
             p99_us: latencies.quantile_us(0.99),
+            max_us: latencies.quantile_us(1.0),
             ..phase
         }
     }
 }
 
-/// Fills a shard, loads it, and moves one of its replicas.
+/// Fills a shard, loads it, and changes the layout.
 ///
 /// # Errors
-/// When the cluster does not start, the move is refused or does not end in time.
+/// When the cluster does not start, the change is refused or does not end in time.
 pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> {
     std::fs::create_dir_all(&options.folder)?;
     let folder = tempfile::tempdir_in(&options.folder).context("a folder for the cluster")?;
@@ -135,6 +138,7 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
     };
     let (filled, _) = run(&fill, || cluster.usage()).await?;
     anyhow::ensure!(filled.failures == 0, "{:?}", filled.first_failure);
+    options.change.prepare(&cluster).await?;
     let closed = Load {
         pace: Pace::Closed { clients: CLIENTS },
         ..fill.clone()
@@ -152,20 +156,20 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
         begun.notify_one();
         cluster.usage()
     });
-    let moving = async {
+    let changing = async {
         begun.notified().await;
         let began = Instant::now();
         tokio::time::sleep(CALM).await;
         let from = began.elapsed();
-        move_replica(&cluster).await?;
+        options.change.make(&cluster).await?;
         anyhow::Ok((from.as_secs_f64(), began.elapsed().as_secs_f64()))
     };
-    let ((measured, _), (from, to)) = tokio::try_join!(loaded, moving)?;
-    report(options.mebibytes, per_s, &measured, from, to)
+    let ((measured, _), (from, to)) = tokio::try_join!(loaded, changing)?;
+    report(options, per_s, &measured, from, to)
 }
 
 fn report(
-    mebibytes: u64,
+    options: &MigrateOptions,
     per_s: f64,
     measured: &Measured,
     from: f64,
@@ -174,7 +178,7 @@ fn report(
     let end = measured.seconds;
     anyhow::ensure!(
         to + CALM.as_secs_f64() <= end,
-        "the move ended {to:.0} s after the load began, which is too near its end; give it more than {end:.0} s"
+        "the change ended {to:.0} s after the load began, which is too near its end; give it more than {end:.0} s"
     );
     let (before, during, after) = (
         Phase::of(&measured.slices, 0.0, from),
@@ -183,9 +187,10 @@ fn report(
         Phase::of(&measured.slices, to + SLICE_S, end),
     );
     Ok(MigrateReport {
-        mebibytes,
+        change: options.change,
+        mebibytes: options.mebibytes,
         per_s,
-        move_s: to - from,
+        change_s: to - from,
         before,
         during,
         after,
@@ -193,55 +198,11 @@ fn report(
     })
 }
 
-/// Moves a replica that does not lead to the host that has none, and waits until that has ended well.
-async fn move_replica(cluster: &Cluster) -> anyhow::Result<()> {
-    let admin = AdminClient::new(ClientConfig::new(cluster.endpoints.iter().cloned()))?;
-    let request = ShardsRequest {
-        shard_id: 0,
-        placement_group: false,
-    };
-    let shards = admin.shards(request).await?.shards;
-    let shard = shards.first().context("no shard")?;
-    let holds = |host: u64| shard.replicas.iter().any(|replica| replica.host_id == host);
-    let hosts = admin.hosts().await?.hosts;
-    let to = hosts.iter().find(|host| !holds(host.host_id));
-    let from = shard
-        .replicas
-        .iter()
-        .find(|replica| replica.host_id != shard.home);
-    let request = MoveReplicaRequest {
-        shard_id: shard.shard_id,
-        from_host: from.context("no replica but the home")?.host_id,
-        to_host: to.context("no host without a replica")?.host_id,
-        reason: "bench".to_owned(),
-    };
-    let reply = admin.move_replica(request).await?;
-    anyhow::ensure!(reply.refused.is_empty(), "refused: {}", reply.refused);
-    let deadline = Instant::now() + MOVE_MAX;
-    loop {
-        let request = MigrationsRequest {
-            include_ended: true,
-            limit: 0,
-        };
-        let known = admin.migrations(request).await?.migrations;
-        let ours = known
-            .iter()
-            .find(|migration| migration.migration_id == reply.migration_id);
-        let ended = ours.filter(|migration| migration.ended_ms > 0);
-        match ended {
-            Some(ended) if ended.state == "Done" => return Ok(()),
-            Some(ended) => anyhow::bail!("the move ended as {}", ended.state),
-            None => anyhow::ensure!(Instant::now() < deadline, "no end of the move: {ours:?}"),
-        }
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
-}
-
 impl fmt::Display for MigrateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["", "seconds", "ops/s", "failed", "p50 us", "p99 us"]);
+        table.set_header(["", "seconds", "ops/s", "failed", "p50 us", "p99 us", "max us"]);
         for (name, phase) in [
             ("before", &self.before),
             ("during", &self.during),
@@ -254,12 +215,13 @@ impl fmt::Display for MigrateReport {
                 phase.failures.to_string(),
                 format!("{:.0}", phase.p50_us),
                 format!("{:.0}", phase.p99_us),
+                format!("{:.0}", phase.max_us),
             ]);
         }
         writeln!(
             f,
-            "a replica of {} MiB moved in {:.1} s under {:.0} operations a second; p99 during / before: {:.2}\n{table}",
-            self.mebibytes, self.move_s, self.per_s, self.p99_ratio
+            "{} of {} MiB in {:.1} s under {:.0} operations a second; p99 during / before: {:.2}\n{table}",
+            self.change, self.mebibytes, self.change_s, self.per_s, self.p99_ratio
         )
     }
 }
@@ -297,14 +259,22 @@ mod tests {
             slices: slices.collect(),
             ..Measured::default()
         };
-        let report = report(1, 200.0, &measured, 19.9, 29.9).expect("it ended in time");
+        let options = MigrateOptions {
+            change: LayoutChange::Move,
+            mebibytes: 1,
+            seconds: 60.0,
+            folder: PathBuf::new(),
+            settings: Vec::new(),
+            seed: 1,
+        };
+        let report = report(&options, 200.0, &measured, 19.9, 29.9).expect("it ended in time");
         assert!((report.before.ops_s - 200.0).abs() < 1.0 && report.before.failures == 0);
         assert!((report.during.p99_us / 2_000.0 - 1.0).abs() < 1e-2, "{report:?}");
         assert_eq!(report.during.failures, 20);
         assert!((report.p99_ratio - 2.0).abs() < 0.02);
         assert!((report.after.seconds - 30.0).abs() < 1.0, "{report:?}");
         assert!(
-            super::report(1, 200.0, &measured, 40.0, 50.0).is_err(),
+            super::report(&options, 200.0, &measured, 40.0, 50.0).is_err(),
             "too near the end"
         );
     }

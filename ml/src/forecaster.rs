@@ -3,7 +3,7 @@
 //! Must hold: a forecast uses only windows that were observed, and the shares of a shard sum to exactly one million.
 
 use placement::planner::{Forecast, PPM, ShardForecast};
-use placement::{WindowId, Zone};
+use placement::{ShardId, WindowId, Zone};
 
 use crate::window::WindowCounts;
 
@@ -14,6 +14,11 @@ pub trait Forecaster {
 
     /// Takes in a window that has ended. Windows come in order.
     fn observe(&mut self, counts: &WindowCounts);
+
+    /// Lets a new shard begin with the history of the one that its keys were in. A shard that has a history keeps it.
+    ///
+    /// Its shares are those of the whole until its own accesses outweigh them, and its rate is too high as long.
+    fn inherit(&mut self, from: ShardId, to: ShardId);
 
     /// What the window will see; it lies after all that were observed.
     fn forecast(&self, window: WindowId) -> Forecast;

@@ -16,6 +16,8 @@ use crate::workload::Operation;
 /// How long a cluster may take to be made.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Shards stay as many as a row says: none is split for what it is asked.
+const FIXED_LAYOUT: [&str; 2] = ["shards.accesses_max_per_s=0", "shards.affinity_gain_min_ppm=0"];
 
 /// Our own store, with its default settings but for what is named here.
 #[derive(Clone, Debug)]
@@ -131,7 +133,10 @@ impl Peer for Godwit {
                 format!("--listen={address}"),
                 format!("--zone=z{}", number + 1),
             ]);
-            line.extend(self.settings.iter().map(|setting| format!("--set={setting}")));
+            let settings = FIXED_LAYOUT
+                .into_iter()
+                .chain(self.settings.iter().map(String::as_str));
+            line.extend(settings.map(|setting| format!("--set={setting}")));
             if number > 0 {
                 line.push(format!("--join={}", endpoints[0]));
             }

@@ -7,7 +7,7 @@
 //! Must hold: who forecasts depends on windows that have ended.
 
 use placement::planner::{Forecast, ShardForecast};
-use placement::{WindowId, Zone};
+use placement::{ShardId, WindowId, Zone};
 
 use crate::forecaster::Forecaster;
 use crate::window::WindowCounts;
@@ -94,6 +94,11 @@ impl Forecaster for GuardedModel {
         self.rule.observe(counts);
     }
 
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        self.model.inherit(from, to);
+        self.rule.inherit(from, to);
+    }
+
     fn forecast(&self, window: WindowId) -> Forecast {
         self.serving().forecast(window)
     }
@@ -101,8 +106,6 @@ impl Forecaster for GuardedModel {
 
 #[cfg(test)]
 mod tests {
-    use placement::ShardId;
-
     use super::*;
     use crate::baselines::{LastWindow, RuleForecaster, StaticMajority};
 

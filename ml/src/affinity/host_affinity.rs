@@ -70,6 +70,10 @@ impl Forecaster for HostAffinityModel {
         self.profile.observe(counts);
     }
 
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        self.profile.inherit(from, to);
+    }
+
     fn forecast(&self, window: WindowId) -> Forecast {
         let zones = self.profile.zones().zones();
         let expected =

@@ -6,13 +6,16 @@ use placement::planner::Forecast;
 use placement::{ShardId, WindowId, Zone};
 
 use crate::forecaster::{Expectation, Forecaster};
-use crate::profile::{Counts, ZoneIndex, numbered};
+use crate::profile::{Counts, ZoneIndex, inherit, numbered};
 use crate::window::WindowCounts;
 
 /// How a simple rule expects accesses of a shard.
 pub trait Rule {
     /// Takes in a shard's accesses of a window that has ended, and the origin of the last of them.
     fn observe(&mut self, shard: ShardId, window: WindowId, counts: &Counts, last_origin: Option<usize>);
+
+    /// Lets a shard that is not known begin with what is known of another.
+    fn inherit(&mut self, from: ShardId, to: ShardId);
 
     /// Accesses expected by origin; `None` if nothing is known of the shard.
     fn expect(&self, shard: ShardId, window: WindowId, origins: usize) -> Option<Counts>;
@@ -74,6 +77,11 @@ impl<R: Rule> Forecaster for RuleForecaster<R> {
             self.rule
                 .observe(*shard, window.window, &counts, last_origins.get(shard).copied());
         }
+    }
+
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.mix, from, to);
+        self.rule.inherit(from, to);
     }
 
     fn forecast(&self, window: WindowId) -> Forecast {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use placement::{ShardId, WindowId};
 
 use super::rule::Rule;
-use crate::profile::{Counts, DecayedCounts, HOUR_OF_DAY_ALPHA, WindowLength};
+use crate::profile::{Counts, DecayedCounts, HOUR_OF_DAY_ALPHA, WindowLength, inherit};
 
 /// A prior's weight in an hour's profile, in accesses a day.
 const PROFILE_PRIOR: f32 = 2.0;
@@ -16,6 +16,8 @@ pub struct StaticHash;
 
 impl Rule for StaticHash {
     fn observe(&mut self, _: ShardId, _: WindowId, _: &Counts, _: Option<usize>) {}
+
+    fn inherit(&mut self, _: ShardId, _: ShardId) {}
 
     fn expect(&self, shard: ShardId, _: WindowId, origins: usize) -> Option<Counts> {
         let mut counts = Counts::default();
@@ -51,6 +53,10 @@ impl Rule for StaticMajority {
         }
     }
 
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.shards, from, to);
+    }
+
     fn expect(&self, shard: ShardId, _: WindowId, _: usize) -> Option<Counts> {
         let mut counts = self.shards.get(&shard)?.clone();
         let windows = self.until.0.saturating_sub(self.since?.0).max(1);
@@ -66,6 +72,10 @@ pub struct LastWindow(BTreeMap<ShardId, Counts>);
 impl Rule for LastWindow {
     fn observe(&mut self, shard: ShardId, _: WindowId, counts: &Counts, _: Option<usize>) {
         self.0.insert(shard, counts.clone());
+    }
+
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.0, from, to);
     }
 
     fn expect(&self, shard: ShardId, _: WindowId, _: usize) -> Option<Counts> {
@@ -84,6 +94,10 @@ impl Rule for LastAccess {
             expected.add(origin, counts.total());
             self.0.insert(shard, expected);
         }
+    }
+
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.0, from, to);
     }
 
     fn expect(&self, shard: ShardId, _: WindowId, _: usize) -> Option<Counts> {
@@ -117,6 +131,10 @@ impl Rule for Ewma {
         counts
             .each()
             .for_each(|(origin, amount)| mean.add(window.0, origin, amount));
+    }
+
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.shards, from, to);
     }
 
     fn expect(&self, shard: ShardId, window: WindowId, _: usize) -> Option<Counts> {
@@ -169,6 +187,11 @@ impl Rule for SeasonalNaive {
         }
     }
 
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.recent, from, to);
+        inherit(&mut self.all, from, to);
+    }
+
     fn expect(&self, shard: ShardId, window: WindowId, _: usize) -> Option<Counts> {
         let wanted = WindowId(window.0.saturating_sub(self.season));
         let recent = self.recent.get(&shard)?;
@@ -214,6 +237,10 @@ impl Rule for HourOfDay {
         counts
             .each()
             .for_each(|(origin, amount)| profile.hours[hour].add(day, origin, amount));
+    }
+
+    fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.shards, from, to);
     }
 
     fn expect(&self, shard: ShardId, window: WindowId, origins: usize) -> Option<Counts> {
@@ -303,6 +330,28 @@ mod tests {
             assert_eq!(likeliest(&naive, 480 + hour), expected, "hour {hour}");
             assert_eq!(likeliest(&profile, 480 + hour), expected, "hour {hour}");
         }
+    }
+
+    #[test]
+    fn a_new_shard_begins_with_the_history_of_the_one_it_was_cut_from() {
+        const NEW: ShardId = ShardId(2);
+        fn begins(mut rule: impl Rule) {
+            follow_the_sun(&mut rule, 8);
+            rule.inherit(SHARD, NEW);
+            let shares = |rule: &dyn Rule, shard| rule.expect(shard, WindowId(200), 2);
+            let known = shares(&rule, SHARD);
+            assert!(known.is_some() && shares(&rule, NEW) == known);
+            // What it has seen itself is not overwritten.
+            rule.observe(NEW, WindowId(200), &at(0, 500.0), Some(0));
+            let own = rule.expect(NEW, WindowId(224), 2);
+            rule.inherit(SHARD, NEW);
+            assert_eq!(rule.expect(NEW, WindowId(224), 2), own);
+        }
+        begins(StaticMajority::new(WindowId(100)));
+        begins(LastWindow::default());
+        begins(Ewma::new(0.1));
+        begins(SeasonalNaive::new(24));
+        begins(HourOfDay::new(WindowLength::HOUR));
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl AccessProfile {
         self.renewal.forget((start_ms + self.length.as_ms()) / MINUTE_MS);
     }
 
+    /// Lets a shard that was not seen yet begin with the history of another.
+    pub(crate) fn inherit(&mut self, from: ShardId, to: ShardId) {
+        inherit(&mut self.shards, from, to);
+        self.renewal.inherit(from, to);
+    }
+
     /// The expected touches of a shard in `window` by single keys; none before a first window has ended.
     pub(crate) fn expected_touches(&self, shard: ShardId, window: WindowId) -> Counts {
         let Some(ended) = self.ended else {
@@ -123,4 +129,11 @@ pub(crate) fn numbered(by_zone: &BTreeMap<Zone, OriginCount>, zones: &mut ZoneIn
         counts.add(zones.intern(zone), count.accesses() as f32);
     }
     counts
+}
+
+/// Copies what is known of one shard to another that nothing is known of.
+pub(crate) fn inherit<T: Clone>(known: &mut BTreeMap<ShardId, T>, from: ShardId, to: ShardId) {
+    if let (Some(history), false) = (known.get(&from).cloned(), known.contains_key(&to)) {
+        known.insert(to, history);
+    }
 }

@@ -10,7 +10,7 @@ mod history;
 mod renewal;
 mod time;
 
-pub(crate) use access_profile::{AccessProfile, numbered};
+pub(crate) use access_profile::{AccessProfile, inherit, numbered};
 pub use counts::Counts;
 pub(crate) use counts::{DecayedCounts, ZoneIndex};
 pub(crate) use history::{EWMA_ALPHAS, HOUR_OF_DAY_ALPHA, HOUR_OF_WEEK_ALPHA, ShardHistory};

@@ -141,6 +141,18 @@ impl RenewalBook {
         self.shard_of_key.insert(touch.key, touch.shard);
     }
 
+    /// Lets a shard that was not touched yet expect what another taught. Keys at rest stay where they were touched last.
+    pub(crate) fn inherit(&mut self, from: ShardId, to: ShardId) {
+        let of = |shard: ShardId| (shard, 0)..=(shard, usize::MAX);
+        if self.shard_gaps.range(of(to)).next().is_none() {
+            let gaps = self.shard_gaps.range(of(from));
+            let taught: Vec<_> = gaps
+                .map(|((_, origin), gaps)| ((to, *origin), gaps.clone()))
+                .collect();
+            self.shard_gaps.extend(taught);
+        }
+    }
+
     /// Forgets what is too old or too much at `minute`; called once a window.
     pub(crate) fn forget(&mut self, minute: u64) {
         let eldest = minute.saturating_sub(GAP_MAX_MINUTES).max(self.eldest_kept());

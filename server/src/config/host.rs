@@ -155,6 +155,12 @@ pub struct ShardsConfig {
     pub bytes_max: u64,
     /// No more shards than this are made by splits that nobody asked for.
     pub count_max: u64,
+    /// A shard that is accessed more often than this in a second, over a window of the profiler, is split where its load
+    /// has two parts, if no single key has most of it; 0: never.
+    pub accesses_max_per_s: u64,
+    /// A shard is split where its sides are accessed from different places, if homes of their own bring at least this
+    /// part of its accesses home, in parts per million; 0: never.
+    pub affinity_gain_min_ppm: u32,
     /// Neighbours on the same hosts that hold less than this together are merged; 0: never. Shards that were made empty,
     /// to be filled, are merged as well.
     pub bytes_min: u64,
@@ -165,6 +171,8 @@ impl Default for ShardsConfig {
         ShardsConfig {
             bytes_max: 512 * MIB,
             count_max: 1_024,
+            accesses_max_per_s: 50_000,
+            affinity_gain_min_ppm: 250_000,
             bytes_min: 0,
         }
     }

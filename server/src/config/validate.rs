@@ -80,6 +80,12 @@ impl HostConfig {
             0..=bytes_min_most,
         );
         within(checks, "shards.count_max", self.shards.count_max, 1..=16_384);
+        within(
+            checks,
+            "shards.affinity_gain_min_ppm",
+            u64::from(self.shards.affinity_gain_min_ppm),
+            0..=1_000_000,
+        );
     }
 
     fn check_limits(&self, checks: &mut Checks) {

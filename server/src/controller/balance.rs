@@ -6,6 +6,7 @@
 //! controller starts its forecaster from the configured history.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use client::proto::{CloseWindowReply, PlanOutcome};
@@ -161,6 +162,7 @@ impl Controller {
             });
         }
         let (counted, local_accesses) = self.collect(window).await;
+        self.note_loads(&counted);
         let closed = Command::CloseWindow {
             window: logged,
             now_ms: self.clock.now_ms(),
@@ -174,6 +176,7 @@ impl Controller {
         let next = WindowId(window.0 + 1);
         let mut outcome = PlanOutcome::default();
         if let (Some(policy), Some(forecaster)) = (balancer.policy, balancer.forecaster.as_mut()) {
+            self.inherit_histories(forecaster.as_mut());
             forecaster.observe(&counts);
             let (model, forecast) = (forecaster.name().to_owned(), forecaster.forecast(next));
             let proposals = match forecast::follows_windows(policy) {
@@ -188,6 +191,33 @@ impl Controller {
             local_accesses,
             outcome: Some(outcome),
         })
+    }
+
+    /// Keeps what splits by load look at. Windows that are driven from outside are no measure of time.
+    fn note_loads(&self, counted: &ClusterWindow) {
+        let config = self.host.config();
+        if !config.balancer.external_windows {
+            let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+            loads.observe(counted, config.profiler.window_ms);
+        }
+    }
+
+    /// Shards that splits made begin with the history of those they were cut from, and a shard that had none itself with
+    /// that of the one it absorbed.
+    fn inherit_histories(&self, forecaster: &mut (dyn Forecaster + Send + Sync)) {
+        let state = self.local.machine.state();
+        let done = state
+            .migrations()
+            .values()
+            .filter(|migration| migration.state == MigrationState::Done);
+        for migration in done {
+            if let Some(plan) = &migration.split {
+                forecaster.inherit(migration.shard, plan.shard);
+            }
+            if let Some(plan) = &migration.merge {
+                forecaster.inherit(plan.shard, migration.shard);
+            }
+        }
     }
 
     /// Has every host hand in its counts. Returns them with the number of accesses served in their own zone.

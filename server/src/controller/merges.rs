@@ -1,7 +1,11 @@
 //! Neighbours that hold little are merged, where an operator asks for that.
 //!
+//! Neighbours that would soon be split again for what they are asked stay apart.
+//!
 //! One merge is proposed in a round: it takes three entries and a copy of the smaller half's rows, and with the next round
 //! the sizes are known anew.
+
+use std::sync::PoisonError;
 
 use placement::{Command, Origin, Placement, Proposal, ProposalKind, Reasons, Shard, ShardId};
 
@@ -26,7 +30,10 @@ impl Controller {
             let state = self.local.machine.state();
             let sizes = self.observer.shard_bytes();
             let bytes = |shard: &Shard| sizes.get(&shard.id).copied();
-            smallest(&state, bytes_min, bytes).map(|small| {
+            let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+            let config = &self.host.config().shards;
+            let apart = |shard, next| loads.would_part(shard, next, config);
+            smallest(&state, bytes_min, bytes, apart).map(|small| {
                 let text = format!(
                     "{} and {} hold {} bytes together, and a shard should hold {bytes_min}",
                     small.shard.id, small.next, small.bytes
@@ -55,7 +62,12 @@ impl Controller {
 }
 
 /// Of the neighbours that could be merged now, those that hold the least, if that is less than `bytes_min`.
-fn smallest(state: &Placement, bytes_min: u64, bytes: impl Fn(&Shard) -> Option<u64>) -> Option<Small<'_>> {
+fn smallest(
+    state: &Placement,
+    bytes_min: u64,
+    bytes: impl Fn(&Shard) -> Option<u64>,
+    stay_apart: impl Fn(ShardId, ShardId) -> bool,
+) -> Option<Small<'_>> {
     let idle = |shard: &&Shard| shard.ready && shard.active.is_none();
     let mut ordered: Vec<&Shard> = state.data_shards().collect();
     ordered.sort_by(|a, b| a.range.start.cmp(&b.range.start));
@@ -68,7 +80,7 @@ fn smallest(state: &Placement, bytes_min: u64, bytes: impl Fn(&Shard) -> Option<
         };
         let fits = idle(&shard) && idle(&next) && hosts(shard) == hosts(next);
         let bytes = bytes(shard)? + bytes(next)?;
-        (fits && bytes < bytes_min).then_some(Small {
+        (fits && bytes < bytes_min && !stay_apart(shard.id, next.id)).then_some(Small {
             shard,
             next: next.id,
             bytes,

@@ -5,7 +5,8 @@
 //! migration, does it, and writes the evidence. A controller that dies is replaced by one that knows the log.
 //!
 //! `observe` looks at the hosts, `act` gives orders, `tend` starts shards, repairs and declares hosts down; `splits` parts
-//! what has become too large, `merges` joins what holds little; `balance` turns access counts into proposals.
+//! what has become too large or is asked for too much, as `loads` knows, `merges` joins what holds little; `balance` turns
+//! access counts into proposals.
 
 mod act;
 mod balance;
@@ -13,6 +14,7 @@ mod clock;
 mod explain;
 mod forecast;
 mod geography;
+mod loads;
 mod merges;
 mod observe;
 mod recover;
@@ -20,7 +22,7 @@ mod splits;
 mod tend;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use placement::{Accepted, Command, ControllerTerm, MigrationId, Pacer, Response};
@@ -30,6 +32,7 @@ use crate::host::{Host, LocalPlacement};
 pub(crate) use balance::{BalanceError, Balancer};
 use clock::LogClock;
 pub(crate) use explain::Outlook;
+use loads::ShardLoads;
 use observe::Observer;
 pub(crate) use splits::middle_key;
 
@@ -93,6 +96,7 @@ pub(crate) struct Controller {
     clock: LogClock,
     observer: Observer,
     balancer: Arc<tokio::sync::Mutex<Balancer>>,
+    loads: Arc<Mutex<ShardLoads>>,
 }
 
 impl Controller {
@@ -107,6 +111,7 @@ impl Controller {
             clock,
             observer,
             balancer: Arc::default(),
+            loads: Arc::default(),
         }
     }
 

@@ -36,6 +36,7 @@ impl Controller {
             if round % STRAYS_EVERY == STRAYS_EVERY - 1 {
                 self.clear_strays().await;
                 self.split_large().await;
+                self.split_by_access().await;
                 self.merge_small().await;
             }
             round += 1;

@@ -23,7 +23,7 @@ pub use access::{Access, Op};
 pub use access_log::{
     AccessLog, AccessLogFileError, AccessLogOptions, access_log_files, key_text, read_access_log_file,
 };
-pub use key_sample::{KEY_SAMPLE_MAX, KeySample};
+pub use key_sample::{KEY_SAMPLE_MAX, KeySample, MERGED_SAMPLE_MAX, SampledAccess};
 pub use origins::{ORIGINS_MAX, OTHER_ORIGIN, OriginId};
 pub use profile::{Profiler, SHARDS_MAX, TRAIL_MAX};
 pub use report::{

@@ -215,7 +215,11 @@ mod tests {
             (ann.user.as_str(), ann.origins[&Zone::from("west")]),
             ("ann", 1_000)
         );
-        let lengths = (shard.hot_keys.len(), shard.hot_users.len(), shard.keys.keys.len());
+        let lengths = (
+            shard.hot_keys.len(),
+            shard.hot_users.len(),
+            shard.keys.accesses.len(),
+        );
         assert_eq!(lengths, (HOT_KEYS_MAX, HOT_USERS_MAX, KEY_SAMPLE_MAX));
         assert_eq!(shard.keys.seen, 2_000);
     }

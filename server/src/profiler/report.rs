@@ -366,28 +366,6 @@ pub(super) mod hex {
             .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
             .collect()
     }
-
-    /// The same for a list of keys.
-    pub(in super::super) mod list {
-        use serde::{Serializer, de};
-
-        use super::{Deserialize, Deserializer, decode, encode};
-
-        pub(in super::super::super) fn serialize<S: Serializer>(
-            list: &[Vec<u8>],
-            serializer: S,
-        ) -> Result<S::Ok, S::Error> {
-            serializer.collect_seq(list.iter().map(|bytes| encode(bytes)))
-        }
-
-        pub(in super::super::super) fn deserialize<'de, D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> Result<Vec<Vec<u8>>, D::Error> {
-            let texts = Vec::<String>::deserialize(deserializer)?;
-            let decoded: Option<Vec<Vec<u8>>> = texts.iter().map(|text| decode(text)).collect();
-            decoded.ok_or_else(|| de::Error::custom("expected hexadecimal digits"))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl ShardProfile {
 
     pub(super) fn record(&mut self, access: &Access<'_>, key_digest: u64, user_digest: u64) {
         self.use_of(access.origin).count(access.op, access.bytes);
-        self.keys.add(access.key);
+        self.keys.add(access.key, access.origin);
         self.hot_keys.add(access.key, key_digest);
         if !access.user.is_empty() {
             count_origin(
@@ -69,7 +69,7 @@ impl ShardProfile {
                 .into_iter()
                 .map(|(origin, used)| (names.name(origin), used))
                 .collect(),
-            keys: self.keys.into_sample(),
+            keys: self.keys.into_sample(names),
             hot_keys: hot_keys
                 .map(|slot| HotKey {
                     key: slot.label,

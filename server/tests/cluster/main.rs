@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access_splits;
 mod backups;
 mod bad_input;
 mod control;

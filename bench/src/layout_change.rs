@@ -1,0 +1,119 @@
+//! Changes of where data lies, as an operator asks for them.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Context;
+use client::proto::{
+    MergeShardRequest, MigrationReply, MigrationsRequest, MoveReplicaRequest, ShardStatus, ShardsRequest,
+    SplitShardRequest,
+};
+use client::{AdminClient, ClientConfig};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::peer::Cluster;
+
+/// A change that takes longer fails the run.
+const CHANGE_MAX: Duration = Duration::from_secs(300);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const REASON: &str = "bench";
+
+/// A change of the layout of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayoutChange {
+    /// A replica that does not lead moves to a host that has none.
+    #[default]
+    Move,
+    /// The shard is split where its data has two halves.
+    Split,
+    /// The halves that it was split into before are merged again.
+    Merge,
+}
+
+impl LayoutChange {
+    /// What must be done before there is load.
+    ///
+    /// # Errors
+    /// When it is refused or does not end in time.
+    pub async fn prepare(self, cluster: &Cluster) -> anyhow::Result<()> {
+        match self {
+            Self::Move | Self::Split => Ok(()),
+            Self::Merge => Self::Split.make(cluster).await,
+        }
+    }
+
+    /// Makes the change of the cluster's first shard, and waits until it has ended well.
+    ///
+    /// # Errors
+    /// When it is refused or does not end in time.
+    pub async fn make(self, cluster: &Cluster) -> anyhow::Result<()> {
+        let admin = AdminClient::new(ClientConfig::new(cluster.endpoints.iter().cloned()))?;
+        let request = ShardsRequest {
+            shard_id: 0,
+            placement_group: false,
+        };
+        let shards = admin.shards(request).await?.shards;
+        let first = shards.iter().min_by(|a, b| a.start.cmp(&b.start));
+        let shard = first.context("no shard")?;
+        let (shard_id, reason) = (shard.shard_id, REASON.to_owned());
+        let reply = match self {
+            Self::Move => admin.move_replica(a_move(&admin, shard).await?).await?,
+            Self::Split => {
+                let at = bytes::Bytes::new();
+                admin
+                    .split_shard(SplitShardRequest { shard_id, at, reason })
+                    .await?
+            }
+            Self::Merge => admin.merge_shard(MergeShardRequest { shard_id, reason }).await?,
+        };
+        wait_for(&admin, &reply).await
+    }
+}
+
+impl fmt::Display for LayoutChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Move => "the move of a replica",
+            Self::Split => "the split of a shard",
+            Self::Merge => "the merge of two shards",
+        })
+    }
+}
+
+async fn a_move(admin: &AdminClient, shard: &ShardStatus) -> anyhow::Result<MoveReplicaRequest> {
+    let holds = |host: u64| shard.replicas.iter().any(|replica| replica.host_id == host);
+    let hosts = admin.hosts().await?.hosts;
+    let to = hosts.iter().find(|host| !holds(host.host_id));
+    let mut replicas = shard.replicas.iter();
+    let from = replicas.find(|replica| replica.host_id != shard.home);
+    Ok(MoveReplicaRequest {
+        shard_id: shard.shard_id,
+        from_host: from.context("no replica but the home")?.host_id,
+        to_host: to.context("no host without a replica")?.host_id,
+        reason: REASON.to_owned(),
+    })
+}
+
+async fn wait_for(admin: &AdminClient, reply: &MigrationReply) -> anyhow::Result<()> {
+    anyhow::ensure!(reply.refused.is_empty(), "refused: {}", reply.refused);
+    let deadline = Instant::now() + CHANGE_MAX;
+    loop {
+        let request = MigrationsRequest {
+            include_ended: true,
+            limit: 0,
+        };
+        let known = admin.migrations(request).await?.migrations;
+        let ours = known
+            .iter()
+            .find(|migration| migration.migration_id == reply.migration_id);
+        let ended = ours.filter(|migration| migration.ended_ms > 0);
+        match ended {
+            Some(ended) if ended.state == "Done" => return Ok(()),
+            Some(ended) => anyhow::bail!("the change ended as {}", ended.state),
+            None => anyhow::ensure!(Instant::now() < deadline, "no end of the change: {ours:?}"),
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
