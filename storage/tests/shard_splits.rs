@@ -18,7 +18,7 @@ use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
 use storage::shard::command::{GrantLease, Mutation, Operation, Put};
 use storage::shard::{
     CaptureError, ChangeQuery, Outcome, OutcomeKind, Refusal, SPLIT_BASE, ShardIdentity, ShardStore, Split,
-    Successor, encode_split,
+    StageError, Successor, encode_split,
 };
 use storage::sim_disk::SimDisk;
 
@@ -222,6 +222,97 @@ fn the_parent_stays_before_the_split_until_the_heir_has_a_file() {
     assert_eq!(open_child(&disk).stats().keys, 2);
 }
 
+/// What was copied ahead is brought up to what the split parts with: later writes, deletions, versions that are forgotten.
+#[test]
+fn what_was_copied_ahead_is_brought_up_to_date() {
+    let disk = Arc::new(SimDisk::new(1));
+    let parent = create(disk.clone(), Path::new(PARENT));
+    // Each says that the one before has been answered: a session remembers few replies.
+    let answered = |mutation: &Mutation| Mutation {
+        low_water: mutation.sequence,
+        ..mutation.clone()
+    };
+    let enter = |mutations: &[Mutation]| {
+        let mutations: Vec<Mutation> = mutations.iter().map(answered).collect();
+        let refused = |outcome: &Outcome| matches!(outcome.kind, OutcomeKind::Refused(_));
+        assert!(!apply(&parent, 1, &mutations).iter().any(refused));
+    };
+    apply(&parent, 1, &[open_session(9)]);
+    (1..)
+        .zip(["a", "m", "n", "w"])
+        .for_each(|(sequence, key)| enter(&[put(9, sequence, key, b"old")]));
+    checkpoint(&parent);
+    parent.stage_split(3, &Bytes::from("m")).unwrap();
+    parent.stage_split(3, &Bytes::from("m")).unwrap();
+    assert!(disk.exists(Path::new("/parent.stage")).unwrap());
+    enter(&[
+        delete(9, 5, "n"),
+        put(9, 6, "w", b"new"),
+        put(9, 7, "u", b"first"),
+    ]);
+    checkpoint(&parent);
+    let revision = parent.revision();
+    enter(&[compact(9, 8, "m", revision)]);
+    // Versions are let go by a checkpoint.
+    checkpoint(&parent);
+    enter(&[put(9, 9, "v", b"in memory")]);
+    apply_split(&parent, split_at("m"));
+    let child = be_born(&disk, &parent);
+    let held = [("m", "old"), ("u", "first"), ("v", "in memory"), ("w", "new")];
+    assert_eq!(
+        pairs(&child),
+        held.map(|(key, value)| (key.to_owned(), Bytes::from(value)))
+    );
+    assert_eq!(child.stats().versions, 4, "what was forgotten does not come back");
+    assert!(!disk.exists(Path::new("/parent.stage")).unwrap());
+    drop((parent, child));
+    disk.crash();
+    assert_eq!(open_child(&disk).stats().versions, 4);
+}
+
+/// A stage is of one split; without a fitting one, or after an error, everything is copied.
+#[test]
+fn a_stage_that_does_not_fit_is_not_used() {
+    let disk = Arc::new(SimDisk::new(1));
+    let parent = create(disk.clone(), Path::new(PARENT));
+    apply(
+        &parent,
+        1,
+        &[open_session(9), put(9, 1, "m", b"1"), put(9, 2, "n", b"2")],
+    );
+    checkpoint(&parent);
+    for (generation, key) in [(2, "m"), (3, "")] {
+        let refused = parent.stage_split(generation, &Bytes::from(key));
+        assert!(matches!(refused, Err(StageError::Refused(_))), "{refused:?}");
+    }
+    parent.stage_split(3, &Bytes::from("n")).unwrap();
+    apply_split(&parent, split_at("m"));
+    let child = be_born(&disk, &parent);
+    assert_eq!(pairs(&child).len(), 2);
+    assert!(!disk.exists(Path::new("/parent.stage")).unwrap());
+}
+
+/// A crash leaves a stage's file behind, and the next start removes it.
+#[test]
+fn a_stage_does_not_outlive_its_store() {
+    let disk = Arc::new(SimDisk::new(1));
+    let parent = create(disk.clone(), Path::new(PARENT));
+    apply(
+        &parent,
+        1,
+        &[open_session(9), put(9, 1, "m", b"1"), put(9, 2, "n", b"2")],
+    );
+    checkpoint(&parent);
+    parent.stage_split(3, &Bytes::from("m")).unwrap();
+    disk.crash();
+    std::mem::forget(parent);
+    let parent = reopen(disk.clone(), Path::new(PARENT));
+    assert!(!disk.exists(Path::new("/parent.stage")).unwrap());
+    parent.stage_split(3, &Bytes::from("m")).unwrap();
+    drop(parent);
+    assert!(!disk.exists(Path::new("/parent.stage")).unwrap());
+}
+
 /// The heir's rows lie in the parent's file until it is rewritten; they belong to nobody there.
 #[test]
 fn what_was_given_away_goes_with_the_next_rewrite() {
@@ -300,18 +391,22 @@ enum Step {
     Checkpoint,
     /// A crash: what no checkpoint holds is applied again.
     Restart,
+    /// What lies from this key on is copied ahead.
+    Stage(&'static str),
     Split(&'static str),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let key = 0..KEYS.len();
+    let cut = || prop::sample::select(vec!["b", "m", "mn"]);
     let step = prop_oneof![
         8 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Step::Put(key, value)),
         3 => key.prop_map(Step::Delete),
         1 => Just(Step::Compact),
         2 => Just(Step::Checkpoint),
         2 => Just(Step::Restart),
-        1 => prop::sample::select(vec!["b", "m", "mn"]).prop_map(Step::Split),
+        2 => cut().prop_map(Step::Stage),
+        1 => cut().prop_map(Step::Split),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -385,10 +480,25 @@ impl World {
             Step::Split(key) if self.split.is_none() => {
                 self.split = Some(key);
                 self.enter(encode_split(1, split_at(key)), false);
-                self.child = Some((be_born(&self.disk, &self.parent), Vec::new()));
+                let child = be_born(&self.disk, &self.parent);
+                assert_eq!(child.state_hash(), self.hash_of_an_unstaged_child());
+                self.child = Some((child, Vec::new()));
             }
-            Step::Split(_) => {}
+            Step::Stage(key) if self.split.is_none() => {
+                self.parent
+                    .stage_split(3, &Bytes::from_static(key.as_bytes()))
+                    .unwrap();
+            }
+            Step::Stage(_) | Step::Split(_) => {}
         }
+    }
+
+    /// Another replica applies the same log, and copies all when it is split.
+    fn hash_of_an_unstaged_child(&self) -> u64 {
+        let disk = Arc::new(SimDisk::new(2));
+        let parent = create(disk.clone(), Path::new(PARENT));
+        replay(&parent, &self.log);
+        be_born(&disk, &parent).state_hash()
     }
 
     fn stores(&self) -> impl Iterator<Item = &ShardStore> {

@@ -17,16 +17,12 @@ use prost::Message;
 
 use super::checkpoint::CaptureError;
 use super::command::{decode_batch, is_merge_step};
-use super::estate::Estate;
+use super::estate::{Estate, remove_rows};
 use super::file::{OpenShardError, ROWS};
 use super::machine::{Outcome, OutcomeKind, Refusal, State};
-use super::record::split_row_key;
 use super::store::{Activity, CreateShardError, Inner, ShardStore};
-use crate::engine::{Durability, Engine, TableView, WriteEngineError};
+use crate::engine::{Engine, TableView};
 use crate::failpoint;
-
-/// Rows that are removed in one transaction.
-const PURGED_AT_ONCE: usize = 1_024;
 
 /// One step of a merge, as an entry of a shard's log asks for it.
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -209,23 +205,7 @@ impl ShardStore {
         if rows.count().map_err(OpenShardError::from)? == versions {
             return Ok(());
         }
-        let remove = |piece: &mut Vec<Bytes>| -> Result<(), WriteEngineError> {
-            let gone = std::mem::take(piece);
-            engine.write(Durability::Unsynced, |tx| {
-                gone.iter().try_for_each(|key| tx.delete(ROWS, key))
-            })
-        };
-        let mut piece = Vec::new();
-        for stored in rows.range(..).map_err(OpenShardError::from)? {
-            let (row_key, _) = stored.map_err(OpenShardError::from)?;
-            if split_row_key(&row_key).is_some_and(|(_, key)| !range.contains(key)) {
-                piece.push(row_key);
-            }
-            if piece.len() == PURGED_AT_ONCE {
-                remove(&mut piece)?;
-            }
-        }
-        Ok(remove(&mut piece)?)
+        remove_rows(engine, |_, key| !range.contains(key))
     }
 }
 

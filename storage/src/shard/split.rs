@@ -9,6 +9,8 @@
 //! the split again, and applies it again. So the new replica exists once its file does, and what is not yet durable of
 //! it is still durable in the parent.
 //!
+//! Most of the rows may have been copied ahead (see `stage`).
+//!
 //! The heir's rows stay in the parent's file, outside its range, until the file is rewritten; whoever reads rows from a
 //! file passes over those.
 
@@ -22,13 +24,14 @@ use prost::Message;
 use super::estate::Estate;
 use super::file::{OpenShardError, SESSIONS, checkpoint_body, write_meta};
 use super::machine::{Position, Refusal, ShardRange, State};
-use super::record::{Kind, seal};
+use super::record::{IdentityBody, Kind, seal};
+use super::stage::Staged;
 use super::store::{
     CreateShardError, Inner, ShardIdentity, ShardStore, beside, create_engine, move_into_place, owner,
     remove_leftover,
 };
 use crate::disk::Disk;
-use crate::engine::Durability;
+use crate::engine::{Durability, Engine};
 use crate::failpoint;
 use crate::failpoint::HostFailpoints;
 
@@ -75,6 +78,8 @@ pub struct Heir {
     pub replica_id: u64,
     mark: Bytes,
     estate: Mutex<Option<Estate>>,
+    /// Rows of it that were copied ahead.
+    staged: Mutex<Option<Staged>>,
     settled: AtomicBool,
 }
 
@@ -92,8 +97,12 @@ impl Heir {
             .expect("no panic while an estate is held")
             .take();
         // Letting a large state go takes time.
-        drop(held);
+        drop((held, self.take_staged()));
         self.settled.store(true, Ordering::Release);
+    }
+
+    fn take_staged(&self) -> Option<Staged> {
+        self.staged.lock().expect("no panic under this lock").take()
     }
 
     /// Writes the file of the new replica, durably; it can be opened afterwards. A crash leaves the file or none. Of
@@ -114,30 +123,60 @@ impl Heir {
         }
         let held = self.estate.lock().expect("no panic while an estate is held");
         let Some(estate) = &*held else { return Ok(()) };
-        let temporary = beside(path, "new");
-        remove_leftover(disk, &temporary).map_err(OpenShardError::Io)?;
-        let engine = create_engine(disk, &temporary, cache_bytes)?;
         failpoint!(failpoints, "shard.split.before_write").map_err(OpenShardError::Io)?;
-        estate.write_rows(&engine, failpoints)?;
+        // Tried once: what was copied ahead is gone after an error.
+        let staged = self
+            .take_staged()
+            .map(|staged| staged.complete(estate, failpoints));
         let owner = owner(&ShardIdentity {
             shard_id: self.shard_id,
             replica_id: self.replica_id,
             ..identity.clone()
         });
+        if let Some(complete) = staged.transpose()?.flatten() {
+            self.write_rest(complete.engine(), estate, &owner)?;
+            self.put_into_place(disk, complete.close().as_ref(), path, failpoints)?;
+        } else {
+            let temporary = beside(path, "new");
+            remove_leftover(disk, &temporary).map_err(OpenShardError::Io)?;
+            let engine = create_engine(disk, &temporary, cache_bytes)?;
+            estate.write_rows(&engine, failpoints)?;
+            self.write_rest(&engine, estate, &owner)?;
+            drop(engine);
+            self.put_into_place(disk, &temporary, path, failpoints)?;
+        }
+        drop(held);
+        self.renounce();
+        Ok(())
+    }
+
+    /// Sessions, and what the file says of itself; durably, with all that was written before.
+    fn write_rest(
+        &self,
+        engine: &Engine,
+        estate: &Estate,
+        owner: &IdentityBody,
+    ) -> Result<(), CreateShardError> {
         let checkpoint = checkpoint_body(&estate.state, Some(self.mark.clone()));
-        engine.write(Durability::Synced, |tx| {
+        Ok(engine.write(Durability::Synced, |tx| {
             for (id, body) in estate.state.sessions.bodies() {
                 let key = id.to_be_bytes();
                 tx.put(SESSIONS, &key, &seal(Kind::Session, &key, &body))?;
             }
-            write_meta(tx, &owner, &checkpoint)
-        })?;
-        drop(engine);
+            write_meta(tx, owner, &checkpoint)
+        })?)
+    }
+
+    fn put_into_place(
+        &self,
+        disk: &dyn Disk,
+        from: &Path,
+        path: &Path,
+        failpoints: &HostFailpoints,
+    ) -> Result<(), CreateShardError> {
         failpoint!(failpoints, "shard.split.before_rename").map_err(OpenShardError::Io)?;
-        move_into_place(disk, &temporary, path).map_err(OpenShardError::Io)?;
+        move_into_place(disk, from, path).map_err(OpenShardError::Io)?;
         failpoint!(failpoints, "shard.split.after_rename").map_err(OpenShardError::Io)?;
-        drop(held);
-        self.renounce();
         Ok(())
     }
 }
@@ -168,6 +207,7 @@ impl Inner {
         let kept = self.state.keys.versions();
         self.live_bytes =
             (u128::from(self.live_bytes) * u128::from(kept) / u128::from(versions_before)) as u64;
+        let staged = self.staged.take().filter(|staged| staged.is_for(split));
         let successor = split
             .successors
             .iter()
@@ -183,6 +223,7 @@ impl Inner {
                 rows: self.rows.clone(),
                 _engine: self.engine.clone(),
             })),
+            staged: Mutex::new(staged),
             settled: AtomicBool::new(false),
         };
         self.heirs.push(Arc::new(heir));

@@ -34,6 +34,7 @@ use super::rewrite::{FileSize, RewriteLimits};
 use super::row_cache::RowCache;
 use super::scrub::ScrubPoint;
 use super::split::Heir;
+use super::stage::Staged;
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Durability, Engine, TableView, WriteEngineError};
 use crate::failpoint;
@@ -142,6 +143,8 @@ pub(crate) struct Shared {
     /// Held by whoever changes the state: entries and installations, one at a time.
     turn: Mutex<()>,
     inner: RwLock<Inner>,
+    /// Held by whoever copies ahead.
+    stage: Mutex<()>,
     /// Asked for by an entry, and not taken yet.
     scrub: Mutex<Option<ScrubPoint>>,
 }
@@ -169,6 +172,8 @@ pub(crate) struct Inner {
     pub(crate) heirs: Vec<Arc<Heir>>,
     /// What the next entry absorbs.
     pub(super) dowry: Option<Dowry>,
+    /// What was copied ahead for a split.
+    pub(super) staged: Option<Staged>,
 }
 
 /// What the newest checkpoint says.
@@ -246,6 +251,7 @@ impl ShardStore {
             file: Mutex::new(()),
             turn: Mutex::new(()),
             inner: RwLock::new(Inner::new(engine, loaded)),
+            stage: Mutex::default(),
             scrub: Mutex::default(),
         };
         Ok(ShardStore {
@@ -383,6 +389,11 @@ impl Shared {
         self.turn.lock().expect(PANICKED)
     }
 
+    /// The right to copy ahead.
+    pub(super) fn stage(&self) -> MutexGuard<'_, ()> {
+        self.stage.lock().expect(PANICKED)
+    }
+
     pub(crate) fn scrub(&self) -> MutexGuard<'_, Option<ScrubPoint>> {
         self.scrub.lock().expect(PANICKED)
     }
@@ -417,6 +428,7 @@ impl Inner {
             importing: false,
             heirs: Vec::new(),
             dowry: None,
+            staged: None,
         }
     }
 }
@@ -442,7 +454,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Removes what interrupted creations, imports and rewrites left behind.
 fn remove_leftovers(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    let mut suffixes = ["new", "import", "rewrite", "survivor"].into_iter();
+    let mut suffixes = ["new", "import", "rewrite", "survivor", "stage"].into_iter();
     suffixes.try_for_each(|suffix| remove_leftover(disk, &beside(path, suffix)))
 }
 
