@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use placement::{
-    Action, Command, FirstRange, HostId, MergeStep, Migration, MigrationId, MigrationState, Pacer, Placed,
-    ReplicaId, ShardId, SplitPlan,
+    Action, Command, FirstRange, HostId, Migration, MigrationId, MigrationState, Pacer, Placed, ReplicaId,
+    ShardId,
 };
 use storage::seeded_bug;
 
 use super::{Controller, write};
 use crate::control::change_members_order::Change;
-use crate::control::step_merge_order::Step;
 use crate::control::{
-    AbsorbedShard, Absorber, ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, Order, OrderReply,
-    PlacementMember, SplitShardOrder, StepMergeOrder, Successor, SuccessorOf, Switch, TransferHomeOrder,
+    Absorber, ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, Order, OrderReply,
+    PlacementMember, SuccessorOf, Switch, TransferHomeOrder,
 };
 
 /// An order without visible effect is given again after this long.
@@ -129,7 +128,7 @@ impl Controller {
         match *action {
             Action::CreateReplica { host, replica } => self.create(shard, host, replica).await,
             Action::CreateSuccessor { of, made } => self.create_successor(migration, of, made).await,
-            Action::Split { generation, ref plan } => self.split(shard, generation, plan).await,
+            Action::Split { generation, ref plan } => self.split(shard, generation, plan, migration).await,
             Action::DestroyReplica { host, replica } => self.destroy(shard, host, replica, None).await,
             Action::StepMerge { shard, step } => self.step_merge(shard, step).await,
             Action::DestroyAbsorbed {
@@ -270,52 +269,6 @@ impl Controller {
         self.obeyed(made.host, reply)
     }
 
-    async fn split(&self, shard: ShardId, generation: u64, plan: &SplitPlan) -> Result<(), String> {
-        let host = self.leader_host(shard)?;
-        let successors = plan.successors.iter().map(|(of, made)| Successor {
-            of: of.0,
-            replica_id: made.replica.0,
-            host_id: made.host.0,
-        });
-        let order = SplitShardOrder {
-            order: self.order(host),
-            shard_id: shard.0,
-            r#gen: generation,
-            at: plan.at.clone().into(),
-            new_shard_id: plan.shard.0,
-            successors: successors.collect(),
-        };
-        let reply = self.control(host)?.split_shard(order).await;
-        self.obeyed(host, reply)
-    }
-
-    async fn step_merge(&self, shard: ShardId, step: MergeStep) -> Result<(), String> {
-        let host = self.leader_host(shard)?;
-        let (generation, step) = match step {
-            MergeStep::Freeze { generation } => (generation, Step::Freeze(true)),
-            MergeStep::Thaw { generation } => (generation, Step::Thaw(true)),
-            MergeStep::Absorb {
-                generation,
-                absorbed,
-                absorbed_generation,
-            } => {
-                let absorbed = AbsorbedShard {
-                    shard_id: absorbed.0,
-                    r#gen: absorbed_generation,
-                };
-                (generation, Step::Absorb(absorbed))
-            }
-        };
-        let order = StepMergeOrder {
-            order: self.order(host),
-            shard_id: shard.0,
-            r#gen: generation,
-            step: Some(step),
-        };
-        let reply = self.control(host)?.step_merge(order).await;
-        self.obeyed(host, reply)
-    }
-
     async fn destroy(
         &self,
         shard: ShardId,
@@ -380,7 +333,7 @@ impl Controller {
         self.obeyed(leader.host, reply)
     }
 
-    fn leader_host(&self, shard: ShardId) -> Result<HostId, String> {
+    pub(super) fn leader_host(&self, shard: ShardId) -> Result<HostId, String> {
         self.observer
             .leader_host(shard)
             .ok_or_else(|| format!("shard {shard} has no known leader"))

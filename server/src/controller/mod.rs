@@ -4,7 +4,7 @@
 //! nothing that matters between ticks: it observes, asks [`placement::next_actions`] what to do for each active
 //! migration, does it, and writes the evidence. A controller that dies is replaced by one that knows the log.
 //!
-//! `observe` looks at the hosts, `act` gives orders, `tend` starts shards, repairs and declares hosts down; `splits` parts
+//! `observe` looks at the hosts, `act` gives orders, those that change ranges in `reshape`, `tend` starts shards, repairs and declares hosts down; `splits` parts
 //! what has become too large or is asked for too much, as `loads` knows, `merges` joins what holds little; `balance` turns
 //! access counts into proposals.
 
@@ -18,6 +18,7 @@ mod loads;
 mod merges;
 mod observe;
 mod recover;
+mod reshape;
 mod splits;
 mod tend;
 

@@ -6,21 +6,17 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use placement::{HostId, KeyRange, ReplicaId, ShardId, WindowId};
-use raft::{ChangeError, ConfStamp, Group, MemberChange, SnapshotProgress, founding_mark};
-use storage::shard::{
-    Absorb, Freeze, MergeStep, Outcome, OutcomeKind, Split, Thaw, encode_merge_step, encode_split,
-};
+use raft::{ChangeError, ConfStamp, Group, MemberChange, SnapshotProgress};
 use tonic::{Request, Response, Status};
 
 use crate::control::change_members_order::Change;
 use crate::control::control_server::{Control, ControlServer};
-use crate::control::step_merge_order::Step;
 use crate::control::{
     ChangeMembersOrder, CreateReplicaOrder, DestroyReplicaOrder, FenceReplicaOrder, GroupView,
     InitializeGroupOrder, MapUpdate, MiddleKeyReply, MiddleKeyRequest, ObserveReply, ObserveRequest, Order,
     OrderReply, Progress, ProposeReply, ProposeRequest, ReopenReplicaOrder, ScrubOutcome, ScrubQuery,
-    SnapshotOnItsWay, SpaceNotice, SpaceNoticeReply, SplitShardOrder, StepMergeOrder, TakeWindowReply,
-    TakeWindowRequest, TransferHomeOrder, Voters, WatchMapRequest,
+    SnapshotOnItsWay, SpaceNotice, SpaceNoticeReply, SplitShardOrder, StageSplitOrder, StageSplitReply,
+    StepMergeOrder, TakeWindowReply, TakeWindowRequest, TransferHomeOrder, Voters, WatchMapRequest,
 };
 use crate::host::{Absorber, Host, Predecessor};
 
@@ -32,7 +28,7 @@ const MAP_PERIOD: Duration = Duration::from_secs(2);
 /// Serves the control protocol.
 #[derive(Clone)]
 pub(crate) struct ControlService {
-    host: Host,
+    pub(super) host: Host,
 }
 
 impl ControlService {
@@ -74,7 +70,7 @@ impl ControlService {
     }
 
     /// Admits an order for a group that must be here.
-    fn admit(&self, order: Option<&Order>, shard: u64) -> Result<(u64, Group), String> {
+    pub(super) fn admit(&self, order: Option<&Order>, shard: u64) -> Result<(u64, Group), String> {
         let term = self.host.admit(order).map_err(|e| e.to_string())?;
         let group = self
             .group(shard)
@@ -103,66 +99,6 @@ impl ControlService {
             }
         };
         created.map_err(|e| e.to_string())
-    }
-
-    /// Has the shard's log part its range; nothing to do if it has.
-    async fn split(&self, order: SplitShardOrder) -> Result<(), String> {
-        let (_, group) = self.admit(order.order.as_ref(), order.shard_id)?;
-        let local = self.host.shard(group.id()).ok_or("a shard without a range")?;
-        if local.store.generation() > order.r#gen {
-            return Ok(());
-        }
-        let members = order.successors.iter();
-        let members = members.map(|made| (ReplicaId(made.replica_id), HostId(made.host_id)));
-        let split = Split {
-            r#gen: order.r#gen,
-            key: order.at,
-            shard: order.new_shard_id,
-            mark: founding_mark(&members.collect()),
-            successors: order
-                .successors
-                .iter()
-                .map(|made| storage::shard::Successor {
-                    of: made.of,
-                    replica: made.replica_id,
-                })
-                .collect(),
-        };
-        let entry = encode_split(self.host.now_ms(), split);
-        let (_, answer) = group.propose(entry).await.map_err(|e| e.to_string())?;
-        let outcomes: Vec<Outcome> = answer.take().ok_or("a split without an outcome")?;
-        match outcomes.first().map(|outcome| &outcome.kind) {
-            Some(OutcomeKind::Split) => Ok(()),
-            other => Err(format!("the shard does not split: {other:?}")),
-        }
-    }
-
-    /// Has the shard's log make its step of a merge; nothing to do if it has.
-    async fn step_merge(&self, order: StepMergeOrder) -> Result<(), String> {
-        let (_, group) = self.admit(order.order.as_ref(), order.shard_id)?;
-        let local = self.host.shard(group.id()).ok_or("a shard without a range")?;
-        let (step, after) = match order.step.ok_or("no step was named")? {
-            Step::Freeze(_) => (MergeStep::Freeze(Freeze { r#gen: order.r#gen }), order.r#gen + 1),
-            Step::Thaw(_) => (MergeStep::Thaw(Thaw { r#gen: order.r#gen }), order.r#gen + 2),
-            Step::Absorb(other) => {
-                let absorb = Absorb {
-                    r#gen: order.r#gen,
-                    shard: other.shard_id,
-                    shard_gen: other.r#gen,
-                };
-                (MergeStep::Absorb(absorb), absorb.gen_after())
-            }
-        };
-        if local.store.generation() >= after {
-            return Ok(());
-        }
-        let entry = encode_merge_step(self.host.now_ms(), step);
-        let (_, answer) = group.propose(entry).await.map_err(|e| e.to_string())?;
-        let outcomes: Vec<Outcome> = answer.take().ok_or("a step without an outcome")?;
-        match outcomes.first().map(|outcome| &outcome.kind) {
-            Some(OutcomeKind::MergeStep) => Ok(()),
-            other => Err(format!("the shard does not merge: {other:?}")),
-        }
     }
 
     async fn initialize(&self, order: InitializeGroupOrder) -> Result<(), String> {
@@ -361,6 +297,17 @@ impl Control for ControlService {
         let order = request.into_inner();
         let shard = order.shard_id;
         Ok(self.reply(shard, self.destroy(order).await.err()))
+    }
+
+    async fn stage_split(
+        &self,
+        request: Request<StageSplitOrder>,
+    ) -> Result<Response<StageSplitReply>, Status> {
+        let staged = self.stage(request.into_inner()).await;
+        Ok(Response::new(StageSplitReply {
+            staged: matches!(staged, Ok(true)),
+            refused: staged.err().unwrap_or_default(),
+        }))
     }
 
     async fn split_shard(&self, request: Request<SplitShardOrder>) -> Result<Response<OrderReply>, Status> {

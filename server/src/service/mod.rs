@@ -14,6 +14,7 @@ mod record;
 mod replica_states;
 mod replies;
 mod reply;
+mod reshape;
 mod spread;
 mod unary;
 mod usage;

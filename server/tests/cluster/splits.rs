@@ -201,6 +201,7 @@ dies! {
     controller_dies_when_the_range_is_parted: "controller.leave_splitting.before";
     controller_dies_when_the_split_is_taken_over: "controller.leave_splitting.after";
     controller_dies_when_the_replicas_are_made: "controller.leave_settling.before";
+    all_hosts_die_before_they_copy_ahead: "shard.split.stage";
     all_hosts_die_before_they_make_their_replicas: "shard.split.before_write";
     all_hosts_die_before_their_replicas_have_a_name: "shard.split.before_rename";
     all_hosts_die_when_their_replicas_are_made: "shard.split.after_rename";
