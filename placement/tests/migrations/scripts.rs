@@ -610,6 +610,7 @@ stories!(
     move_replica,
     never_catches_up,
     orders_lost,
+    pause,
     placement_group_grows,
     placement_group_keeps_three,
     recover,
