@@ -12,6 +12,7 @@ use crate::ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId
 use crate::migration::{Evidence, MigrationState, Proposal};
 use crate::model::{Admission, HostAffinityScores, HostState};
 use crate::rules::{Limits, LimitsChange, Origin, Rules};
+use crate::trust::MeasuredGain;
 
 /// The most shards a bootstrap may ask for.
 pub const SHARDS_MAX: usize = 16_384;
@@ -245,6 +246,26 @@ pub enum Command {
         /// Mechanism time.
         now_ms: u64,
     },
+    /// What the accesses of a window that is over say of the moves on trial.
+    RecordGains {
+        /// The window; each is measured once, in rising order.
+        window: WindowId,
+        /// By trial. One that is missing was not measured in this window.
+        gains: BTreeMap<u64, MeasuredGain>,
+        /// Mechanism time.
+        now_ms: u64,
+    },
+    /// Gives the policies of an origin their right to propose back.
+    RestoreTrust {
+        /// Whose.
+        restored: Origin,
+        /// Who asks.
+        origin: Origin,
+        /// Why, in words.
+        reason: String,
+        /// Mechanism time.
+        now_ms: u64,
+    },
     /// Pauses or resumes origins, or changes single limits. What is under way goes on.
     ChangeLimits {
         /// What changes.
@@ -284,6 +305,8 @@ impl Command {
             | ChangeAdmission { now_ms, .. }
             | RemoveHost { now_ms, .. }
             | RecoverShard { now_ms, .. }
+            | RecordGains { now_ms, .. }
+            | RestoreTrust { now_ms, .. }
             | ChangeLimits { now_ms, .. } => *now_ms,
         }
     }

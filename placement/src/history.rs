@@ -57,6 +57,12 @@ pub enum EventKind {
     ForcedRecovery,
     /// A shard ended: another has absorbed it.
     ShardMerged,
+    /// What a move has saved was measured, and compared with what was predicted.
+    GainMeasured,
+    /// A proposal was written down and not carried out.
+    Shadowed,
+    /// A policy lost its right to propose, or has it again.
+    TrustChanged,
 }
 
 /// One event.

@@ -39,6 +39,7 @@ mod response;
 mod rules;
 mod spread;
 mod state;
+mod trust;
 
 pub use check::{Invariant, Violation};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, decode_state, encode, encode_state};
@@ -65,3 +66,7 @@ pub use rules::{
     Limits, LimitsChange, Origin, REPLICATION_FACTOR_MAX, Rules, SnapshotRate, Spread, Timeouts,
 };
 pub use state::{Controller, ENDED_MAX, Placement, Route};
+pub use trust::{
+    GainTotals, Layout, MeasuredGain, POLICIES_MAX, TRIALS_MAX, TRUST_MOVES_MAX, TrackRecord, Trial, Trust,
+    TrustLimits, VERDICTS_MAX, Verdict,
+};

@@ -31,6 +31,7 @@ use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId, Window
 use crate::model::{Epoch, HostAffinityScores};
 use crate::recovery::{LogEnd, Recovery};
 use crate::rules::Origin;
+use crate::trust::Layout;
 
 /// Steps kept per migration; a transfer that goes back and forth drops the oldest.
 pub const STEPS_MAX: usize = 32;
@@ -74,6 +75,16 @@ pub enum ProposalKind {
         /// The shard whose range begins where this one's ends.
         next: ShardId,
     },
+}
+
+impl ProposalKind {
+    /// The host that a replica or a home goes to.
+    pub fn destination(&self) -> Option<HostId> {
+        match self {
+            ProposalKind::Move { to, .. } | ProposalKind::Add { to } | ProposalKind::Home { to } => Some(*to),
+            ProposalKind::Remove { .. } | ProposalKind::Split { .. } | ProposalKind::Merge { .. } => None,
+        }
+    }
 }
 
 /// Why a change was proposed; kept with the migration so that `history` can answer.
@@ -469,6 +480,9 @@ pub struct Migration {
     /// What it takes in (Merge).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<MergePlan>,
+    /// Where the shard was served from, of a move whose gain is to be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Layout>,
     /// What a recovery has found and does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,

@@ -44,6 +44,8 @@ pub enum Accepted {
     Control(ControllerTerm),
     /// A migration was made.
     Proposed(MigrationId),
+    /// A proposal was written down and not carried out.
+    Shadowed,
     /// A migration entered this state.
     Entered(MigrationState),
     /// Proposals rejected because their time was over.
@@ -181,6 +183,9 @@ pub enum Refusal {
     /// Proposals of this origin are paused.
     #[error("proposals of origin {0:?} are paused")]
     Paused(Origin),
+    /// Proposals of this origin's policy are written down and not carried out, so what it proposed before does not start.
+    #[error("what origin {0:?} proposes is not carried out: it is in shadow, or has lost its right")]
+    Shadowed(Origin),
     /// The proposal's time is over.
     #[error("the proposal expired at {expires_ms} ms")]
     Expired {

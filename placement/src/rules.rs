@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::trust::{TRUST_MOVES_MAX, TrustLimits};
+
 /// The largest replication factor accepted.
 pub const REPLICATION_FACTOR_MAX: u32 = 7;
 
@@ -155,6 +157,16 @@ pub struct Limits {
     /// many as go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_bytes_per_s: Option<u64>,
+    /// Speculative origins whose proposals are written down and measured, and not carried out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub shadow: BTreeSet<Origin>,
+    /// By which rule policies keep their right to propose.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub trust: TrustLimits,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A change of some limits; what it does not name stays as it is.
@@ -188,6 +200,21 @@ pub struct LimitsChange {
     /// The rate of snapshots of all hosts, or each host's own again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_rate: Option<SnapshotRate>,
+    /// Origins to put in shadow.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub shadow: BTreeSet<Origin>,
+    /// Origins to take out of it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unshadow: BTreeSet<Origin>,
+    /// As [`TrustLimits::moves`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_moves: Option<u32>,
+    /// As [`TrustLimits::share_ppm`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_share_ppm: Option<u32>,
+    /// As [`TrustLimits::windows`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_windows: Option<u32>,
 }
 
 /// The rate of the snapshots that leave a host.
@@ -214,6 +241,8 @@ impl Default for Limits {
             timeouts: Timeouts::default(),
             paused: BTreeSet::new(),
             snapshot_bytes_per_s: None,
+            shadow: BTreeSet::new(),
+            trust: TrustLimits::default(),
         }
     }
 }
@@ -230,8 +259,11 @@ impl Limits {
 
     /// The limits with a change made to them.
     pub fn changed(&self, change: &LimitsChange) -> Limits {
-        let mut paused: BTreeSet<Origin> = self.paused.union(&change.pause).copied().collect();
-        paused.retain(|origin| !change.resume.contains(origin));
+        let merged = |now: &BTreeSet<Origin>, more: &BTreeSet<Origin>, less: &BTreeSet<Origin>| {
+            let all = now.union(more).copied();
+            all.filter(|origin| !less.contains(origin))
+                .collect::<BTreeSet<_>>()
+        };
         Limits {
             moves_in_max: change.moves_in_max.unwrap_or(self.moves_in_max),
             moves_out_max: change.moves_out_max.unwrap_or(self.moves_out_max),
@@ -244,7 +276,13 @@ impl Limits {
                 Some(SnapshotRate::AsConfigured) => None,
                 Some(SnapshotRate::BytesPerS(bytes)) => Some(bytes),
             },
-            paused,
+            paused: merged(&self.paused, &change.pause, &change.resume),
+            shadow: merged(&self.shadow, &change.shadow, &change.unshadow),
+            trust: TrustLimits {
+                moves: change.trust_moves.unwrap_or(self.trust.moves),
+                share_ppm: change.trust_share_ppm.unwrap_or(self.trust.share_ppm),
+                windows: change.trust_windows.unwrap_or(self.trust.windows),
+            },
             ..self.clone()
         }
     }
@@ -271,10 +309,20 @@ impl Limits {
             ("timeouts.transferring_ms", self.timeouts.transferring_ms),
             ("timeouts.switching_ms", self.timeouts.switching_ms),
             ("dead_after_ms", self.dead_after_ms),
+            ("trust.windows", u64::from(self.trust.windows)),
         ];
         let too_long = at_least_one.iter().find(|(_, value)| *value > SETTING_MAX);
         if let Some((name, _)) = too_long {
             return Some(format!("{name} must be at most {SETTING_MAX}"));
+        }
+        if let Some(origin) = self.shadow.iter().find(|origin| !origin.is_speculative()) {
+            return Some(format!(
+                "only balance and model can be in shadow, not {}",
+                origin.as_str()
+            ));
+        }
+        if self.trust.moves > TRUST_MOVES_MAX {
+            return Some(format!("trust.moves must be at most {TRUST_MOVES_MAX}"));
         }
         // A frame is a mebibyte: one that takes longer than a minute would pass for a transfer that stands still.
         if self

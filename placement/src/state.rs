@@ -13,6 +13,7 @@ use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId, Window
 use crate::migration::{Migration, Placed};
 use crate::model::{Affinity, Epoch, Host, KeyRange, SHARD_CHANGES_MAX, Shard, ShardChange};
 use crate::rules::{Limits, Rules};
+use crate::trust::Trust;
 
 /// Ended migrations kept for `admin migrations`; older ones live on in the totals.
 pub const ENDED_MAX: usize = 1_024;
@@ -86,6 +87,8 @@ pub struct Placement {
     pub(crate) affinities: BTreeMap<ShardId, Affinity>,
     pub(crate) last: Counters,
     pub(crate) history: History,
+    #[serde(default, skip_serializing_if = "Trust::is_empty")]
+    pub(crate) trust: Trust,
 }
 
 impl Placement {
@@ -192,6 +195,11 @@ impl Placement {
     /// What happened, and the totals.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// What moves were predicted to save and what they saved, and who may propose.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// The version of the shard map: grows with every change of a route.

@@ -259,11 +259,20 @@ impl Placement {
                     migration.shard,
                     format!("home is {} on {}", dst.replica, dst.host),
                 );
+                self.try_move(stamp, migration);
             }
             (_, dst) => {
                 shard.moved_window = Some(window);
                 if let Some(dst) = dst.filter(|_| migration.take_home) {
                     self.propose_home_after(stamp, migration, dst);
+                }
+                // A home that follows is on trial for both.
+                let settled = self
+                    .shards
+                    .get(&migration.shard)
+                    .is_some_and(|shard| shard.active.is_none());
+                if settled {
+                    self.try_move(stamp, migration);
                 }
             }
         }

@@ -13,6 +13,7 @@ mod recover;
 mod settings;
 mod shards;
 mod splits;
+mod trials;
 
 use std::fmt;
 
@@ -111,6 +112,13 @@ impl Placement {
                 reason,
                 ..
             } => self.recover_shard(stamp, shard, Cause { origin, reason }),
+            Command::RecordGains { window, gains, .. } => self.record_gains(stamp, window, &gains),
+            Command::RestoreTrust {
+                restored,
+                origin,
+                reason,
+                ..
+            } => self.restore_trust(stamp, restored, &Cause { origin, reason }),
             Command::ChangeLimits {
                 change,
                 origin,

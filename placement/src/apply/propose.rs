@@ -48,6 +48,9 @@ impl Placement {
         }
         self.check_target(shard, &target, proposal.basis)?;
         self.check_dwell(shard, target.kind, proposal.origin)?;
+        if proposal.origin.is_speculative() && self.is_shadowed(proposal.origin, &proposal.reasons.policy) {
+            return self.shadow(stamp, &proposal);
+        }
         let displaced = [shard.active, next.and_then(|next| next.active)];
         for displaced in displaced.into_iter().flatten() {
             self.end_unstarted(stamp, displaced, AbortReason::Cancelled);
@@ -239,6 +242,7 @@ impl Placement {
         });
         self.last.migration += 1;
         let id = MigrationId(self.last.migration);
+        let before = self.footing_of(&proposal, target.kind);
         let Proposal {
             shard,
             basis,
@@ -272,6 +276,7 @@ impl Placement {
             steps: Vec::new(),
             split: target.split_at.and_then(|at| self.plan_split(shard, at)),
             merge: target.merge,
+            before,
             recovery: None,
         };
         let detail = format!("{:?} by {origin:?}: {}", migration.kind, migration.reasons.text);
@@ -331,7 +336,11 @@ impl Placement {
             split_at: None,
             merge: None,
         };
-        self.create_migration(stamp, proposal, target);
+        let id = self.create_migration(stamp, proposal, target);
+        // What was predicted is what both together save.
+        if let Some(follows) = self.migrations.get_mut(&id) {
+            follows.before.clone_from(&moved.before);
+        }
     }
 
     /// Why a proposed migration cannot start at `now_ms`, or `None` if it can. The controller asks before it writes;
@@ -351,6 +360,7 @@ impl Placement {
             split,
             merge,
             origin,
+            reasons,
             ..
         } = migration;
         if *expires_ms <= now_ms {
@@ -360,6 +370,9 @@ impl Placement {
         }
         if self.limits.paused.contains(origin) {
             return Err(Refusal::Paused(*origin));
+        }
+        if origin.is_speculative() && self.is_shadowed(*origin, &reasons.policy) {
+            return Err(Refusal::Shadowed(*origin));
         }
         let shard = self.shards.get(shard).ok_or(Refusal::UnknownShard(*shard))?;
         let dst = dst.map(|placed| (Some(placed.replica), placed.host));

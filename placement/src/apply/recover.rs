@@ -118,6 +118,7 @@ impl Placement {
             steps: Vec::new(),
             split: None,
             merge: None,
+            before: None,
             recovery: Some(recovery),
         };
         self.open_migration(stamp, migration);

@@ -50,6 +50,10 @@ impl Placement {
             let fault = format!("{} is to be paused and to go on", origin.as_str());
             return Err(Refusal::Invalid(fault));
         }
+        if let Some(origin) = change.shadow.intersection(&change.unshadow).next() {
+            let fault = format!("{} is to be in shadow and out of it", origin.as_str());
+            return Err(Refusal::Invalid(fault));
+        }
         let limits = self.limits.changed(change);
         let named = serde_json::to_string(change).unwrap_or_default();
         self.take_limits(stamp, limits, format!("{named} {cause}"))

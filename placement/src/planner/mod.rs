@@ -26,6 +26,7 @@ mod forecast;
 mod homes;
 mod input;
 mod loads;
+mod measured;
 mod memory;
 mod output;
 mod replicas;
@@ -40,6 +41,7 @@ pub use input::{
     HostView, Hysteresis, Mode, Objective, PlacementView, PlanCosts, PlanInput, PlanOptions, ReplicaView,
     ShardView, SkiRental,
 };
+pub use measured::Counted;
 pub use memory::PlanMemory;
 pub use output::{Blocked, Constraint, MoveCause, MoveKind, Plan, PlannedMove, RunnerUp};
 pub use rtt::RttMatrix;

@@ -1,6 +1,8 @@
 //! The account of a shard agrees with the plan that is made of it, and names what forbids each place.
 
-use placement::planner::{Constraint, Hysteresis, Mode, MoveKind, PlanMemory, SkiRental, account, plan};
+use placement::planner::{
+    Constraint, Counted, Hysteresis, Mode, MoveKind, PlanMemory, SkiRental, account, plan,
+};
 use placement::{Admission, HostId, ShardId, WindowId};
 
 use super::world::{Shape, World, drawn, zone};
@@ -129,4 +131,36 @@ fn accounts_agree_with_plans() {
         }
     }
     assert!(compared > 20, "{compared}");
+}
+
+#[test]
+fn what_was_counted_costs_what_the_same_forecast_costs() {
+    let mut world = world();
+    world.options.hysteresis = Hysteresis::None;
+    world.options.lease_reads_ppm = 250_000;
+    world.expect(1, 60, 40, &[("b", 900_000), ("c", 100_000)]);
+    let told = account(&world.input(), &PlanMemory::default(), SHARD).unwrap();
+    let counted = Counted {
+        reads: 60,
+        writes: 40,
+        origins: [(zone("b"), 90), (zone("c"), 10)].into(),
+    };
+    let zones = [zone("a"), zone("b"), zone("c")];
+    let voters: Vec<_> = zones.iter().collect();
+    let cost = |home: &str| counted.latency_micros(&world.rtt, &zone(home), &voters, 250_000);
+    assert_eq!(cost("a"), told.cost_micros);
+    let best = &told.homes[0];
+    assert_eq!(best.host, HostId(2));
+    let saved = i64::try_from(cost("a")).unwrap() - i64::try_from(cost("b")).unwrap();
+    assert_eq!(saved, best.gain_micros);
+    // A lone voter needs no round, and five wait for the second nearest.
+    assert_eq!(
+        counted.latency_micros(&world.rtt, &zone("b"), &[&zone("b")], 0),
+        10 * 10_000
+    );
+    world.rtt.insert_both(zone("a"), zone("e"), 1_000);
+    let five = ["a", "b", "c", "d", "e"].map(zone);
+    let five: Vec<_> = five.iter().collect();
+    let rounds = counted.latency_micros(&world.rtt, &zone("a"), &five, 0) - 100 * 10_000;
+    assert_eq!(rounds, 100 * 10_000);
 }
