@@ -18,8 +18,9 @@ use crate::{
         HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest,
         MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
         MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest,
-        ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest,
-        SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest, admin_client,
+        RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply,
+        SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
+        TrustReply, TrustRequest, UsageReply, UsageRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -263,6 +264,23 @@ impl AdminClient {
         let request = DryRunRequest { replicas };
         self.call(Effect::Looks, request, |mut admin, request| async move {
             admin.dry_run(request).await
+        })
+        .await
+    }
+
+    /// What moves were predicted to save and what they saved: records, trials, and at most `limit` verdicts.
+    pub async fn trust(&self, limit: u32) -> Result<TrustReply, AdminError> {
+        let request = TrustRequest { limit };
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.trust(request).await
+        })
+        .await
+    }
+
+    /// Gives the policies of an origin their right to propose back. Answers once that is logged.
+    pub async fn restore_trust(&self, request: RestoreTrustRequest) -> Result<RestoreTrustReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.restore_trust(request).await
         })
         .await
     }

@@ -3,7 +3,7 @@
 //! A speculative move carries the gain that was forecast for one window. Once it is done it is on trial: for some windows
 //! whoever counts the accesses reckons what they would have cost where the shard was and what they cost where it is, and
 //! the difference is its measured gain. A proposal in shadow is on trial from the moment it is made, against the
-//! placement that stays. Both are judged by one rule ([`TrustLimits`]), for each policy of an origin: together, the last
+//! place that the shard had then. Both are judged by one rule ([`TrustLimits`]), for each policy of an origin: together, the last
 //! moves must have saved a part of what was predicted. A policy that falls short loses its right to propose: what it
 //! proposes from then on is shadowed, and when its shadows do better it has the right again.
 //!
@@ -130,12 +130,10 @@ impl Trial {
         self.migration.is_none()
     }
 
-    /// Where the shard must be served from for the trial to go on.
-    pub(crate) fn footing(&self) -> &Layout {
-        match self.is_shadow() {
-            true => &self.before,
-            false => &self.after,
-        }
+    /// Whether what is measured still is what was decided. A move in shadow is imagined on both sides, so it does not
+    /// matter where the shard goes meanwhile; it only must not end.
+    pub(crate) fn stands(&self, shard: Option<&Shard>) -> bool {
+        shard.is_some_and(|shard| self.is_shadow() || Layout::of(shard).as_ref() == Some(&self.after))
     }
 
     /// Whether no window will come any more that measures it.

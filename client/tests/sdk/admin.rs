@@ -14,8 +14,9 @@ use client::{
         HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest,
         MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
         MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest,
-        ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest,
-        SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest,
+        RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply,
+        SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
+        TrustReply, TrustRequest, UsageReply, UsageRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -76,6 +77,17 @@ impl Admin for Host {
         _: Request<ChangeLimitsRequest>,
     ) -> Result<Response<ChangeLimitsReply>, Status> {
         self.answer(ChangeLimitsReply::default()).await
+    }
+
+    async fn trust(&self, _: Request<TrustRequest>) -> Result<Response<TrustReply>, Status> {
+        self.answer(TrustReply::default()).await
+    }
+
+    async fn restore_trust(
+        &self,
+        _: Request<RestoreTrustRequest>,
+    ) -> Result<Response<RestoreTrustReply>, Status> {
+        self.answer(RestoreTrustReply::default()).await
     }
 
     async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelReply>, Status> {

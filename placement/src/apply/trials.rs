@@ -114,8 +114,7 @@ impl Placement {
         let limits = self.limits.trust;
         let mut ended = Vec::new();
         for (id, trial) in &mut self.trust.trials {
-            let layout = self.shards.get(&trial.shard).and_then(Layout::of);
-            let stands = layout.as_ref() == Some(trial.footing());
+            let stands = trial.stands(self.shards.get(&trial.shard));
             if let Some(gain) = gains.get(id).filter(|_| stands && trial.from_window <= window) {
                 trial.measure(gain);
             }

@@ -58,6 +58,12 @@ pub enum AdminVerb {
     Pause(PauseArgs),
     /// Have a paused origin go on
     Resume(PauseArgs),
+    /// Write down and measure what a forecast proposes, and do not carry it out, until `unshadow`
+    Shadow(ShadowArgs),
+    /// Carry out again what was in shadow
+    Unshadow(ShadowArgs),
+    /// What moves were predicted to save and what they saved, and who has lost the right to propose by it
+    Trust(TrustArgs),
     /// Give a migration up before its point of no return
     Cancel(CancelArgs),
     /// How much may be under way at once, and at what rate; with flags, change it
@@ -130,6 +136,50 @@ pub struct PauseArgs {
     pub reason: String,
 }
 
+/// Who proposes on a bet on the future.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum BetArg {
+    /// Forecasts
+    Model,
+    /// Uneven load, and what stands in for a forecast that may not propose
+    Balance,
+}
+
+impl BetArg {
+    /// Its name, as the protocol writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            BetArg::Model => "model",
+            BetArg::Balance => "balance",
+        }
+    }
+}
+
+/// Flags of `admin shadow` and `admin unshadow`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ShadowArgs {
+    /// Whose proposals
+    #[arg(value_enum, required = true)]
+    pub origins: Vec<BetArg>,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// Flags of `admin trust`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct TrustArgs {
+    /// Give the policies of this origin their right to propose back
+    #[arg(long, value_enum, value_name = "ORIGIN")]
+    pub restore: Option<BetArg>,
+    /// Verdicts at most, the newest
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Why, kept in the history
+    #[arg(long, default_value = "", requires = "restore")]
+    pub reason: String,
+}
+
 /// Flags of `admin cancel`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CancelArgs {
@@ -158,6 +208,15 @@ pub struct LimitsArgs {
     /// A host that is down this long is declared dead
     #[arg(long, value_name = "MS")]
     pub dead_after: Option<u64>,
+    /// Moves on a forecast that are judged together, by what they saved; 0: nobody loses the right to propose
+    #[arg(long, value_name = "N")]
+    pub trust_moves: Option<u32>,
+    /// What they must have saved together, in parts per million of what was predicted
+    #[arg(long, value_name = "PPM")]
+    pub trust_share: Option<u32>,
+    /// Windows over which a move is measured
+    #[arg(long, value_name = "WINDOWS")]
+    pub trust_windows: Option<u32>,
     /// Bytes a second of the snapshots that leave a host, on every host: a number, 0 for as many as go, or `configured`
     /// for what each host is configured with
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]

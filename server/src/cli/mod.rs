@@ -14,9 +14,9 @@ mod partition;
 mod serve;
 
 pub use admin::{
-    AdminArgs, AdminVerb, CancelArgs, ExplainArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs, LimitsArgs,
-    MergeArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, OriginArg, PauseArgs, PlanArgs, RateArg, RecoverArgs,
-    ReplicasArgs, ScrubArgs, ShardsArgs, SplitArgs,
+    AdminArgs, AdminVerb, BetArg, CancelArgs, ExplainArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs,
+    LimitsArgs, MergeArgs, MigrationsArgs, MoveArgs, MoveHomeArgs, OriginArg, PauseArgs, PlanArgs, RateArg,
+    RecoverArgs, ReplicasArgs, ScrubArgs, ShadowArgs, ShardsArgs, SplitArgs, TrustArgs,
 };
 pub use backup::{BackupArgs, BackupCreateArgs, BackupRestoreArgs, BackupVerb, BackupVerifyArgs};
 pub use cluster::{Cli, Command, CompletionsArgs, ConnectArgs, InitArgs, InitRanges, ManArgs};

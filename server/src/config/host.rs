@@ -375,6 +375,13 @@ pub struct BalancerConfig {
     pub replica_dwell_windows: u32,
     /// A host that has not answered for this long is dead: its replicas are replaced. Taken over by `init`.
     pub dead_after_ms: u64,
+    /// Moves on a forecast that are judged together, by what they were predicted to save and what they saved; 0: nobody
+    /// loses the right to propose. Taken over by `init`, as the next two; `admin limits` changes them.
+    pub trust_moves: u32,
+    /// What they must have saved together, in parts per million of what was predicted.
+    pub trust_share_ppm: u32,
+    /// Windows over which a move is measured.
+    pub trust_windows: u32,
     /// The share of reads expected to rely on a leader's lease, in parts per million, until a window has shown it.
     pub lease_reads_ppm: u32,
     /// Round-trip times between zones: CSV `zone,zone,micros` or JSON. Unset: those that are emulated, or else assumed
@@ -400,6 +407,9 @@ impl Default for BalancerConfig {
             host_moves_max: 2,
             replica_dwell_windows: 4,
             dead_after_ms: 300_000,
+            trust_moves: 32,
+            trust_share_ppm: 250_000,
+            trust_windows: 3,
             lease_reads_ppm: 0,
             rtt_matrix: None,
             history: None,

@@ -300,6 +300,13 @@ impl HostConfig {
             u64::from(self.balancer.dwell_windows),
             0..=10_000,
         );
+        let moves = u64::from(self.balancer.trust_moves);
+        let moves_max = u64::from(placement::TRUST_MOVES_MAX);
+        within(checks, "balancer.trust_moves", moves, 0..=moves_max);
+        let ppm = u64::from(self.balancer.trust_share_ppm);
+        within(checks, "balancer.trust_share_ppm", ppm, 0..=1_000_000);
+        let windows = u64::from(self.balancer.trust_windows);
+        within(checks, "balancer.trust_windows", windows, 1..=10_000);
         let ppm = u64::from(self.balancer.lease_reads_ppm);
         within(checks, "balancer.lease_reads_ppm", ppm, 0..=1_000_000);
         let has_model = self.balancer.policy != PolicyName::BurnModel || self.balancer.model_file.is_some();

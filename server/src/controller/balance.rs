@@ -19,6 +19,7 @@ use placement::{
 };
 
 use super::forecast::{self, PolicyError};
+use super::stand_in::StandIn;
 use super::{Controller, write};
 use crate::config::PolicyName;
 use crate::control::TakeWindowRequest;
@@ -26,7 +27,7 @@ use crate::net::DistanceError;
 use crate::profiler::{ClusterWindow, WindowReport};
 
 /// A proposal that could not start after this long is void: its forecast is stale.
-const PROPOSAL_LIFE_MS: u64 = 20_000;
+pub(super) const PROPOSAL_LIFE_MS: u64 = 20_000;
 /// How long a host may take to hand in its counts; later ones fall into the next window.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long replica moves of an explicit plan may take.
@@ -52,6 +53,8 @@ pub(crate) struct Balancer {
     pub(super) policy: Option<PolicyName>,
     pub(super) forecaster: Option<Box<dyn Forecaster + Send + Sync>>,
     pub(super) memory: PlanMemory,
+    /// Who proposes while the policy may not.
+    pub(super) reserve: Option<StandIn>,
     /// The share of reads by lease in the last window that had reads.
     lease_reads_ppm: Option<u32>,
 }
@@ -61,6 +64,7 @@ pub(crate) struct Balancer {
 struct Proposed {
     migrations: Vec<MigrationId>,
     refused: u32,
+    shadowed: u32,
 }
 
 impl Controller {
@@ -122,6 +126,7 @@ impl Controller {
             policy: Some(policy),
             forecaster,
             memory: PlanMemory::default(),
+            reserve: StandIn::of(policy, &self.zones()),
             lease_reads_ppm,
         };
         let mode = if replicas {
@@ -173,16 +178,19 @@ impl Controller {
         let counts = counted.counts(self.window_length().start_ms(window));
         let accesses = counts.accesses();
         balancer.lease_reads_ppm = counted.lease_reads_ppm().or(balancer.lease_reads_ppm);
+        let lease_reads = self.lease_reads_ppm(&balancer);
+        self.record_gains(logged, &counted, lease_reads).await;
         let next = WindowId(window.0 + 1);
         let mut outcome = PlanOutcome::default();
         if let (Some(policy), Some(forecaster)) = (balancer.policy, balancer.forecaster.as_mut()) {
             self.inherit_histories(forecaster.as_mut());
             forecaster.observe(&counts);
             let (model, forecast) = (forecaster.name().to_owned(), forecaster.forecast(next));
-            let proposals = match forecast::follows_windows(policy) {
+            let mut proposals = match forecast::follows_windows(policy) {
                 true => self.plan(&mut balancer, policy, &forecast, next, Mode::Homes)?,
                 false => Vec::new(),
             };
+            proposals.extend(self.stand_in(&mut balancer, policy, &counts, next)?);
             let recording = self.record_affinities(&forecast, next, &counted);
             ((), outcome) = tokio::join!(recording, self.carry_through(model, proposals, settle));
         }
@@ -303,9 +311,26 @@ impl Controller {
         mode: Mode,
         judge: impl FnOnce(&PlanInput<'_>, &PlanMemory) -> T,
     ) -> Result<T, BalanceError> {
-        let rtt = self.rtt()?;
+        let lease_reads_ppm = self.lease_reads_ppm(balancer);
+        self.judge_with(lease_reads_ppm, &balancer.memory, policy, forecast, mode, judge)
+    }
+
+    pub(super) fn lease_reads_ppm(&self, balancer: &Balancer) -> u32 {
         let expected = self.host.config().balancer.lease_reads_ppm;
-        let lease_reads_ppm = balancer.lease_reads_ppm.unwrap_or(expected);
+        balancer.lease_reads_ppm.unwrap_or(expected)
+    }
+
+    /// As [`Controller::judge`], with a memory of one's own.
+    pub(super) fn judge_with<T>(
+        &self,
+        lease_reads_ppm: u32,
+        memory: &PlanMemory,
+        policy: PolicyName,
+        forecast: &Forecast,
+        mode: Mode,
+        judge: impl FnOnce(&PlanInput<'_>, &PlanMemory) -> T,
+    ) -> Result<T, BalanceError> {
+        let rtt = self.rtt()?;
         let state = self.local.machine.state();
         let view = PlacementView::of(
             state.hosts(),
@@ -323,7 +348,7 @@ impl Controller {
             costs: &forecast::plan_costs(),
             options: &forecast::plan_options(policy, mode, lease_reads_ppm),
         };
-        Ok(judge(&input, &balancer.memory))
+        Ok(judge(&input, memory))
     }
 
     /// The policy without a forecast: each shard's home is the voter that its number picks.
@@ -389,6 +414,8 @@ impl Controller {
                 Some(Response::Accepted(Accepted::Proposed(migration))) => {
                     proposed.migrations.push(migration)
                 }
+                // Unchanged: it was written down before.
+                Some(Response::Accepted(Accepted::Shadowed | Accepted::Unchanged)) => proposed.shadowed += 1,
                 Some(Response::Refused(refusal)) => {
                     tracing::debug!(%refusal, "a proposal was refused");
                     proposed.refused += 1;
@@ -413,6 +440,7 @@ impl Controller {
             model,
             proposed: proposed.migrations.len() as u32,
             refused: proposed.refused,
+            shadowed: proposed.shadowed,
             ..PlanOutcome::default()
         };
         for migration in proposed
@@ -452,7 +480,7 @@ impl Controller {
 
     /// The number of a window in the placement log, where windows only rise. By the clock it is the window's own; a
     /// replay that is driven from outside may begin again at an earlier hour, so there its windows are counted.
-    fn logged_window(&self, window: WindowId) -> WindowId {
+    pub(super) fn logged_window(&self, window: WindowId) -> WindowId {
         match self.host.config().balancer.external_windows {
             true => self.local.machine.state().window(),
             false => window,

@@ -69,7 +69,7 @@ pub(crate) fn forecaster(
 }
 
 /// What a model falls back on as well.
-fn slow_average(zones: &[Zone]) -> RuleForecaster<Ewma> {
+pub(crate) fn slow_average(zones: &[Zone]) -> RuleForecaster<Ewma> {
     RuleForecaster::new(format!("ewma-{EWMA_ALPHA}"), zones, Ewma::new(EWMA_ALPHA))
 }
 

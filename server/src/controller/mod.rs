@@ -4,15 +4,17 @@
 //! nothing that matters between ticks: it observes, asks [`placement::next_actions`] what to do for each active
 //! migration, does it, and writes the evidence. A controller that dies is replaced by one that knows the log.
 //!
-//! `observe` looks at the hosts, `act` gives orders, those that change ranges in `reshape`, `tend` starts shards, repairs and declares hosts down; `splits` parts
-//! what has become too large or is asked for too much, as `loads` knows, `merges` joins what holds little; `balance` turns
-//! access counts into proposals.
+//! `observe` looks at the hosts, `act` gives orders, those that change ranges in `reshape`, `tend` starts shards, repairs and
+//! declares hosts down; `splits` parts what has become too large or is asked for too much, as `loads` knows, `merges` joins
+//! what holds little; `balance` turns access counts into proposals, `gains` measures what came of them, `stand_in` proposes
+//! for a policy that may not.
 
 mod act;
 mod balance;
 mod clock;
 mod explain;
 mod forecast;
+mod gains;
 mod geography;
 mod loads;
 mod merges;
@@ -20,6 +22,7 @@ mod observe;
 mod recover;
 mod reshape;
 mod splits;
+mod stand_in;
 mod tend;
 
 use std::collections::BTreeMap;

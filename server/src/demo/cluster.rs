@@ -167,6 +167,8 @@ impl Cluster {
             "balancer.dwell_windows=0".to_owned(),
             "balancer.replica_dwell_windows=0".to_owned(),
             "balancer.host_moves_max=32".to_owned(),
+            // Policies are compared as they are, good or bad.
+            "balancer.trust_moves=0".to_owned(),
             format!("balancer.model_file={}", model_file.display()),
             format!("balancer.history={}", absolute(&prepared.trace_file).display()),
             format!(

@@ -11,6 +11,7 @@ use client::proto::{InitRequest, JoinRequest};
 use futures_util::future::join_all;
 use placement::{
     Accepted, Bootstrap, Command, HostId, Limits, Partition, Refusal, ReplicaId, Response, Rules, ShardId,
+    TrustLimits,
 };
 use raft::{HostIdentity, RaftHost, RaftOptions, SnapshotLimits};
 
@@ -128,6 +129,11 @@ impl Host {
                 home_dwell_windows: u64::from(self.config().balancer.dwell_windows),
                 move_dwell_windows: u64::from(self.config().balancer.replica_dwell_windows),
                 dead_after_ms: self.config().balancer.dead_after_ms,
+                trust: TrustLimits {
+                    moves: self.config().balancer.trust_moves,
+                    share_ppm: self.config().balancer.trust_share_ppm,
+                    windows: self.config().balancer.trust_windows,
+                },
                 ..Limits::default()
             },
             partition,

@@ -16,6 +16,7 @@ mod raft;
 mod requests;
 mod shards;
 mod storage;
+mod trust;
 
 pub(crate) use disk::MeasuredDisk;
 pub(crate) use endpoint::serve;

@@ -39,6 +39,7 @@ pub(super) fn collect(host: &Host, into: &mut Families) {
         members(state, into);
         migrations(state, into);
         forecast(state, into);
+        super::trust::collect(state, into);
     });
 }
 

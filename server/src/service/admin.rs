@@ -15,8 +15,9 @@ use client::proto::{
     HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest,
     MergeShardRequest, MigrationReply, MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest,
     MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, Replica, ReplicaStatesReply,
-    ReplicaStatesRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardStatus,
-    ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, UsageReply, UsageRequest,
+    ReplicaStatesRequest, RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply,
+    SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
+    StatusRequest, TrustReply, TrustRequest, UsageReply, UsageRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -25,7 +26,7 @@ use placement::{
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::{explain, hosts, limits, replica_states};
+use super::{explain, hosts, limits, replica_states, trust};
 use crate::config::UnknownPolicy;
 use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -488,7 +489,7 @@ impl Admin for AdminService {
         };
         let shard = ShardId(request.into_inner().shard_id);
         let outlook = controller.explain(shard).await.map_err(balance_status)?;
-        let explained = self.look(|state| explain::explained(&outlook, state.limits()))?;
+        let explained = self.look(|state| explain::explained(&outlook, state))?;
         let unknown = || Status::not_found(format!("no shard {}, or its home is not known", shard.0));
         Ok(Response::new(explained.ok_or_else(unknown)?))
     }
@@ -529,6 +530,33 @@ impl Admin for AdminService {
         };
         let limits = refused.is_empty().then_some(after);
         Ok(Response::new(ChangeLimitsReply { refused, limits }))
+    }
+
+    async fn trust(&self, request: Request<TrustRequest>) -> Result<Response<TrustReply>, Status> {
+        answer_or_forward!(self, request, trust);
+        let limit = request.into_inner().limit;
+        Ok(Response::new(self.look(|state| trust::told(state, limit))?))
+    }
+
+    async fn restore_trust(
+        &self,
+        request: Request<RestoreTrustRequest>,
+    ) -> Result<Response<RestoreTrustReply>, Status> {
+        answer_or_forward!(self, request, restore_trust);
+        let request = request.into_inner();
+        let restored = Origin::named(&request.origin)
+            .ok_or_else(|| Status::invalid_argument(format!("no origin is called {:?}", request.origin)))?;
+        let command = Command::RestoreTrust {
+            restored,
+            origin: Origin::Manual,
+            reason: request.reason,
+            now_ms: self.host.now_ms(),
+        };
+        let refused = match self.write(command).await? {
+            Applied::Accepted(_) => String::new(),
+            Applied::Refused(refusal) => refusal.to_string(),
+        };
+        Ok(Response::new(RestoreTrustReply { refused }))
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelReply>, Status> {

@@ -2,8 +2,9 @@
 
 use client::proto::{BlockedMove, DryRunReply, ExplainReply, HostAffinity, Place, PlannedMove as ToldMove};
 use placement::planner::{Account, Blocked, MoveKind, Plan, PlannedMove};
-use placement::{HostId, Limits};
+use placement::{HostId, Limits, Placement};
 
+use super::trust;
 use crate::controller::Outlook;
 
 pub(super) fn dry_run(outlook: &Outlook<Plan>, limits: &Limits) -> DryRunReply {
@@ -21,8 +22,12 @@ pub(super) fn dry_run(outlook: &Outlook<Plan>, limits: &Limits) -> DryRunReply {
 }
 
 /// The account of a shard, and what the plan makes of it.
-pub(super) fn explained(outlook: &Outlook<Option<(Account, Plan)>>, limits: &Limits) -> Option<ExplainReply> {
+pub(super) fn explained(
+    outlook: &Outlook<Option<(Account, Plan)>>,
+    state: &Placement,
+) -> Option<ExplainReply> {
     let (account, plan) = outlook.judged.as_ref()?;
+    let (trials, verdicts) = trust::of_shard(state, account.shard);
     let moves = plan
         .proposals
         .iter()
@@ -50,7 +55,10 @@ pub(super) fn explained(outlook: &Outlook<Option<(Account, Plan)>>, limits: &Lim
             .collect(),
         moves: moves.map(told).collect(),
         blocked: stuck.map(blocked).collect(),
-        paused: paused(limits),
+        paused: paused(state.limits()),
+        trials,
+        verdicts,
+        shadowed: trust::shadowed(state, &policy(outlook)),
     })
 }
 

@@ -20,6 +20,14 @@ pub(super) fn of(limits: &Limits) -> PlacementLimits {
         home_dwell_windows: limits.home_dwell_windows,
         dead_after_ms: limits.dead_after_ms,
         snapshot_bytes_per_s: limits.snapshot_bytes_per_s,
+        shadow: limits
+            .shadow
+            .iter()
+            .map(|origin| origin.as_str().to_owned())
+            .collect(),
+        trust_moves: limits.trust.moves,
+        trust_share_ppm: limits.trust.share_ppm,
+        trust_windows: limits.trust.windows,
     }
 }
 
@@ -41,6 +49,11 @@ pub(super) fn change(request: &ChangeLimitsRequest) -> Result<LimitsChange, Stri
         home_dwell_windows: request.home_dwell_windows,
         dead_after_ms: request.dead_after_ms,
         snapshot_rate,
+        shadow: origins(&request.shadow)?,
+        unshadow: origins(&request.unshadow)?,
+        trust_moves: request.trust_moves,
+        trust_share_ppm: request.trust_share_ppm,
+        trust_windows: request.trust_windows,
     })
 }
 

@@ -16,6 +16,7 @@ mod replies;
 mod reply;
 mod reshape;
 mod spread;
+mod trust;
 mod unary;
 mod usage;
 mod watch;

@@ -8,6 +8,7 @@ use super::admin::Operator;
 use super::documents::each;
 use super::listing::{Listing, scores};
 use super::text::{self, escaped, id, nonzero, numbers, words};
+use super::trust::{trial, trials_text};
 use crate::cli::{ExplainArgs, PlanArgs};
 
 impl Operator<'_> {
@@ -39,6 +40,14 @@ pub(super) fn explained_text(told: &ExplainReply) -> String {
             parts.push(format!("{head}\n{}", places_text(places)));
         }
     }
+    for (head, moves) in [
+        ("moves on trial", &told.trials),
+        ("what the last moves came to", &told.verdicts),
+    ] {
+        if !moves.is_empty() {
+            parts.push(format!("{head}\n{}", trials_text(moves)));
+        }
+    }
     parts.join("\n\n")
 }
 
@@ -58,6 +67,7 @@ fn proposed(told: &ExplainReply) -> String {
     let planned = told.moves.first().map(|planned| {
         let held = match told.paused.contains(&planned.origin) {
             true => format!(" (but {} is paused)", planned.origin),
+            false if told.shadowed.contains(&planned.origin) => " (in shadow, not carried out)".to_owned(),
             false => String::new(),
         };
         format!("{}{held}", escaped(planned.reason.as_bytes()))
@@ -206,6 +216,9 @@ pub(super) fn explained_document(told: &ExplainReply) -> Value {
         "move": told.moves.first().map(planned),
         "blocked": told.blocked.first().map(blocked),
         "paused": told.paused,
+        "shadowed": told.shadowed,
+        "trials": each(&told.trials, trial),
+        "verdicts": each(&told.verdicts, trial),
     })
 }
 

@@ -42,7 +42,7 @@ impl Operator<'_> {
         Ok(Listing::Limits(reply.limits.unwrap_or_default()))
     }
 
-    async fn change_limits(&self, request: ChangeLimitsRequest) -> Result<Listing, VerbError> {
+    pub(super) async fn change_limits(&self, request: ChangeLimitsRequest) -> Result<Listing, VerbError> {
         let reply = self.calls.change_limits(request).await.map_err(self.failed())?;
         match reply.refused.is_empty() {
             true => Ok(Listing::Limits(reply.limits.unwrap_or_default())),
@@ -81,8 +81,6 @@ fn change(args: LimitsArgs) -> ChangeLimitsRequest {
         None => (None, false),
     };
     ChangeLimitsRequest {
-        pause: Vec::new(),
-        resume: Vec::new(),
         moves_in_max: args.moves_in,
         moves_out_max: args.moves_out,
         homes_max: args.homes,
@@ -92,6 +90,30 @@ fn change(args: LimitsArgs) -> ChangeLimitsRequest {
         snapshot_bytes_per_s,
         snapshot_as_configured,
         reason: args.reason,
+        trust_moves: args.trust_moves,
+        trust_share_ppm: args.trust_share,
+        trust_windows: args.trust_windows,
+        ..ChangeLimitsRequest::default()
+    }
+}
+
+/// Whose proposals are not carried out, in words.
+pub(super) fn shadow_text(limits: &PlacementLimits) -> String {
+    match limits.shadow.is_empty() {
+        true => "nothing".to_owned(),
+        false => escaped(limits.shadow.join(", ").as_bytes()),
+    }
+}
+
+/// By which rule policies keep their right to propose.
+fn trust_text(limits: &PlacementLimits) -> String {
+    match limits.trust_moves {
+        0 => "whatever came of its moves".to_owned(),
+        moves => format!(
+            "while its last {moves} moves saved {} of what was predicted, over {} windows each",
+            text::percent(limits.trust_share_ppm),
+            limits.trust_windows
+        ),
     }
 }
 
@@ -111,6 +133,8 @@ pub(super) fn limits_text(limits: &PlacementLimits) -> String {
     };
     text::facts([
         ("paused", paused_text(limits)),
+        ("in shadow", shadow_text(limits)),
+        ("a policy may propose", trust_text(limits)),
         (
             "replicas on their way to one host",
             limits.moves_in_max.to_string(),
@@ -147,6 +171,10 @@ pub(super) fn limits_document(limits: &PlacementLimits) -> Value {
         "home_dwell_windows": limits.home_dwell_windows,
         "dead_after_ms": limits.dead_after_ms,
         "snapshot_bytes_per_s": limits.snapshot_bytes_per_s,
+        "shadow": limits.shadow,
+        "trust_moves": limits.trust_moves,
+        "trust_share_ppm": limits.trust_share_ppm,
+        "trust_windows": limits.trust_windows,
     })
 }
 
@@ -188,9 +216,19 @@ mod tests {
             home_dwell_windows: 1,
             dead_after_ms: 300_000,
             snapshot_bytes_per_s: Some(8_000_000),
+            trust_moves: 32,
+            trust_share_ppm: 250_000,
+            trust_windows: 3,
+            ..PlacementLimits::default()
         };
         let shown = limits_text(&limits);
-        for fact in ["balance, model", "64", "5 min 0 s", "8.0 MB/s from each host"] {
+        for fact in [
+            "balance, model",
+            "64",
+            "5 min 0 s",
+            "8.0 MB/s from each host",
+            "32 moves saved 25",
+        ] {
             assert!(shown.contains(fact), "{fact}: {shown}");
         }
         assert_eq!(limits_document(&limits)["paused"], json!(["balance", "model"]));

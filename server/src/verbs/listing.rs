@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use client::proto::{
     Affinity, Alarm, DepartureReply, DryRunReply, ExplainReply, HistoryEvent, HostAffinity, HostStatus,
     MigrationStatus, PlacementLimits, Replica, ReplicaState, ScrubReply, ShardStatus, StatusReply,
-    UsageReply,
+    TrustReply, UsageReply,
 };
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use super::{
     limits::{limits_document, limits_text, paused_text},
     recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},
+    trust::{trust_document, trust_text},
 };
 
 /// Scores in one cell of a table.
@@ -33,6 +34,7 @@ pub(super) enum Listing {
     Limits(PlacementLimits),
     Explained(ExplainReply),
     Planned(DryRunReply),
+    Trust(TrustReply),
     /// A migration that was given up, and what it has entered.
     Cancelled {
         migration: u64,
@@ -81,6 +83,7 @@ impl Listing {
             Self::Limits(limits) => limits_text(limits),
             Self::Explained(told) => explained_text(told),
             Self::Planned(plan) => planned_text(plan),
+            Self::Trust(told) => trust_text(told),
             Self::Cancelled { migration, state } => {
                 format!("migration {migration} is given up: {}", escaped(state.as_bytes()))
             }
@@ -117,6 +120,7 @@ impl Listing {
             Self::Limits(limits) => limits_document(limits),
             Self::Explained(told) => explained_document(told),
             Self::Planned(plan) => planned_document(plan),
+            Self::Trust(told) => trust_document(told),
             Self::Cancelled { migration, state } => json!({ "migration_id": migration, "state": state }),
             Self::Hosts { hosts, usage } => {
                 let host = |host: &HostStatus| documents::used_host(host, usage.get(&host.host_id));

@@ -27,6 +27,7 @@ mod partition;
 mod recover;
 mod text;
 mod transaction;
+mod trust;
 mod watch;
 
 pub use admin::admin;
