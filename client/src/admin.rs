@@ -13,14 +13,15 @@ use crate::{
     error::AdminError,
     proto::{
         CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-        ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, DepartureRequest,
-        DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, HistoryReply, HistoryRequest, HostsReply,
-        HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest,
-        MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
-        MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest,
-        RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply,
-        SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
-        TrustReply, TrustRequest, UsageReply, UsageRequest, admin_client,
+        ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
+        DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest,
+        HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
+        JoinRequest, LimitsReply, LimitsRequest, MergeShardRequest, MigrationReply, MigrationsReply,
+        MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest,
+        ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply, RestoreTrustRequest, ScrubReply,
+        ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest,
+        StatusReply, StatusRequest, TrustReply, TrustRequest, UsageReply, UsageRequest, WindowsReply,
+        WindowsRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -264,6 +265,26 @@ impl AdminClient {
         let request = DryRunRequest { replicas };
         self.call(Effect::Looks, request, |mut admin, request| async move {
             admin.dry_run(request).await
+        })
+        .await
+    }
+
+    /// The maintenance windows.
+    pub async fn windows(&self) -> Result<WindowsReply, AdminError> {
+        let request = WindowsRequest {};
+        self.call(Effect::Looks, request, |mut admin, request| async move {
+            admin.windows(request).await
+        })
+        .await
+    }
+
+    /// Adds or removes a maintenance window. Answers once that is logged.
+    pub async fn change_windows(
+        &self,
+        request: ChangeWindowsRequest,
+    ) -> Result<ChangeWindowsReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.change_windows(request).await
         })
         .await
     }

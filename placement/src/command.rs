@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hours::HoursChange;
 use crate::ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 use crate::migration::{Evidence, MigrationState, Proposal};
 use crate::model::{Admission, HostAffinityScores, HostState};
@@ -255,6 +256,17 @@ pub enum Command {
         /// Mechanism time.
         now_ms: u64,
     },
+    /// Adds or removes a window in which bets on the future may start.
+    ChangeHours {
+        /// What changes.
+        change: HoursChange,
+        /// Who asks.
+        origin: Origin,
+        /// Why, in words.
+        reason: String,
+        /// Mechanism time.
+        now_ms: u64,
+    },
     /// Gives the policies of an origin their right to propose back.
     RestoreTrust {
         /// Whose.
@@ -307,6 +319,7 @@ impl Command {
             | RecoverShard { now_ms, .. }
             | RecordGains { now_ms, .. }
             | RestoreTrust { now_ms, .. }
+            | ChangeHours { now_ms, .. }
             | ChangeLimits { now_ms, .. } => *now_ms,
         }
     }

@@ -63,6 +63,8 @@ pub enum EventKind {
     Shadowed,
     /// A policy lost its right to propose, or has it again.
     TrustChanged,
+    /// The windows in which bets on the future may start changed.
+    HoursChanged,
 }
 
 /// One event.

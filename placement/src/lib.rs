@@ -28,6 +28,7 @@ mod codec;
 mod command;
 mod departure;
 mod history;
+mod hours;
 mod ids;
 mod migration;
 mod model;
@@ -46,6 +47,7 @@ pub use codec::{DecodeError, FORMAT_VERSION, decode, decode_state, encode, encod
 pub use command::{Advance, Bootstrap, Command, NewHost, Partition, SHARDS_MAX};
 pub use departure::{Holdup, Remnant, emptied_hosts, remnants};
 pub use history::{EVENTS_MAX, EventKind, History, HistoryEvent, Totals};
+pub use hours::{DAY_MINUTES, HOURS_MAX, Hours, HoursChange, Weekday};
 pub use ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 pub use migration::{
     AbortReason, Evidence, LagSample, MergePlan, Migration, MigrationKind, MigrationState, Placed, Proposal,

@@ -483,6 +483,9 @@ pub struct Migration {
     /// Where the shard was served from, of a move whose gain is to be measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Layout>,
+    /// The move that it ends: the home follows the replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<MigrationId>,
     /// What a recovery has found and does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,

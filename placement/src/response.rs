@@ -46,6 +46,11 @@ pub enum Accepted {
     Proposed(MigrationId),
     /// A proposal was written down and not carried out.
     Shadowed,
+    /// A window in which bets on the future may start was added.
+    HoursAdded {
+        /// Its id.
+        id: u64,
+    },
     /// A migration entered this state.
     Entered(MigrationState),
     /// Proposals rejected because their time was over.
@@ -186,6 +191,12 @@ pub enum Refusal {
     /// Proposals of this origin's policy are written down and not carried out, so what it proposed before does not start.
     #[error("what origin {0:?} proposes is not carried out: it is in shadow, or has lost its right")]
     Shadowed(Origin),
+    /// No maintenance window is open, and the change is a bet on the future.
+    #[error("origin {0:?} waits for a maintenance window")]
+    OutsideHours(Origin),
+    /// No such maintenance window.
+    #[error("no maintenance window {0}")]
+    UnknownHours(u64),
     /// The proposal's time is over.
     #[error("the proposal expired at {expires_ms} ms")]
     Expired {

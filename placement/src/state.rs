@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{EventKind, History, HistoryEvent};
+use crate::hours::Hours;
 use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId, WindowId};
 use crate::migration::{Migration, Placed};
 use crate::model::{Affinity, Epoch, Host, KeyRange, SHARD_CHANGES_MAX, Shard, ShardChange};
@@ -87,6 +88,9 @@ pub struct Placement {
     pub(crate) affinities: BTreeMap<ShardId, Affinity>,
     pub(crate) last: Counters,
     pub(crate) history: History,
+    /// By placement log index of the entry that added it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) hours: BTreeMap<u64, Hours>,
     #[serde(default, skip_serializing_if = "Trust::is_empty")]
     pub(crate) trust: Trust,
 }
@@ -195,6 +199,16 @@ impl Placement {
     /// What happened, and the totals.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The maintenance windows by id; none: bets on the future start at all hours.
+    pub fn hours(&self) -> &BTreeMap<u64, Hours> {
+        &self.hours
+    }
+
+    /// Whether bets on the future may start at a moment of mechanism time.
+    pub fn in_hours(&self, at_ms: u64) -> bool {
+        self.hours.is_empty() || self.hours.values().any(|hours| hours.contains(at_ms))
     }
 
     /// What moves were predicted to save and what they saved, and who may propose.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use placement::{
-    Accepted, Advance, Bootstrap, Command, EventKind, Evidence, HostId, Limits, LimitsChange, MeasuredGain,
-    MigrationId, MigrationState, NewHost, Origin, Partition, Placement, Proposal, ProposalKind, Reasons,
-    Refusal, Region, Rules, ShardId, TrustLimits, WindowId, Zone, decode_state, encode_state,
+    Accepted, Advance, Bootstrap, Command, EventKind, Evidence, HostId, Hours, HoursChange, Limits,
+    LimitsChange, MeasuredGain, MigrationId, MigrationState, NewHost, Origin, Partition, Placement, Proposal,
+    ProposalKind, Reasons, Refusal, Region, Rules, ShardId, TrustLimits, Weekday, WindowId, Zone,
+    decode_state, encode_state,
 };
 
 const SHARD: ShardId = ShardId(1);
@@ -365,4 +366,89 @@ fn an_origin_in_shadow_is_written_down_and_not_carried_out() {
     let out = log.change(out);
     log.accept(out);
     assert!(!log.placement.is_shadowed(Origin::Model, POLICY));
+}
+
+#[test]
+fn bets_start_in_maintenance_windows_alone() {
+    let mut log = Log::new();
+    let change = |change| Command::ChangeHours {
+        change,
+        origin: Origin::Manual,
+        reason: "at night".to_owned(),
+        now_ms: 12,
+    };
+    // The log's time is a Thursday, soon after midnight.
+    let hours = |day, start_minute| Hours {
+        days: [day].into(),
+        start_minute,
+        minutes: 60,
+    };
+    let wish = log.wish(Origin::Model, 1_000);
+    let Accepted::Proposed(waits) = log.accept(wish.clone()) else {
+        panic!("without windows there is no waiting");
+    };
+    let Accepted::HoursAdded { id } = log.accept(change(HoursChange::Add(hours(Weekday::Fri, 0)))) else {
+        panic!("it is added");
+    };
+    let migration = log.placement.migration(waits).unwrap();
+    assert_eq!(
+        log.placement.start_refusal(migration, 13),
+        Some(Refusal::OutsideHours(Origin::Model))
+    );
+    let friday_ms = 24 * 3_600_000;
+    let later = placement::Migration {
+        expires_ms: 2 * friday_ms,
+        ..migration.clone()
+    };
+    assert_eq!(log.placement.start_refusal(&later, friday_ms), None);
+    assert!(
+        log.placement
+            .start_refusal(&later, friday_ms + 3_600_000)
+            .is_some(),
+        "its end is not in it"
+    );
+    log.accept(Command::Expire { now_ms: 1_000 });
+    let later = |command: Command| match command {
+        Command::Propose(proposal) => Command::Propose(Proposal {
+            expires_ms: 10_000,
+            ..proposal
+        }),
+        other => other,
+    };
+    assert_eq!(
+        log.refuse(later(wish.clone())),
+        Refusal::OutsideHours(Origin::Model)
+    );
+    let by_hand = later(log.wish(Origin::Manual, 0));
+    assert!(
+        matches!(log.accept(by_hand), Accepted::Proposed(_)),
+        "operators do not wait"
+    );
+    log.accept(Command::Expire { now_ms: 20_000 });
+
+    // One that is open is enough, and none is no restriction.
+    let Accepted::HoursAdded { id: second } = log.accept(change(HoursChange::Add(hours(Weekday::Thu, 0))))
+    else {
+        panic!("it is added");
+    };
+    assert!(log.placement.in_hours(20_000));
+    log.accept(change(HoursChange::Remove(second)));
+    assert!(!log.placement.in_hours(20_000));
+    assert_eq!(
+        log.refuse(change(HoursChange::Remove(second))),
+        Refusal::UnknownHours(second)
+    );
+    let restarted = decode_state(&encode_state(&log.placement).unwrap()).unwrap();
+    assert_eq!(restarted.hours().len(), 1);
+    log.accept(change(HoursChange::Remove(id)));
+    assert!(log.placement.in_hours(20_000));
+    assert!(matches!(
+        log.refuse(change(HoursChange::Add(hours(Weekday::Mon, 1_440)))),
+        Refusal::Invalid(_)
+    ));
+    let told = log.told(EventKind::HoursChanged);
+    assert!(
+        told[0].contains("fri 00:00 UTC for 60 min by Manual: at night"),
+        "{told:?}"
+    );
 }

@@ -9,14 +9,15 @@ use client::{
     AdminClient, AdminError, ClientConfig,
     proto::{
         CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-        ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, DepartureRequest,
-        DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, HistoryReply, HistoryRequest, HostStatus,
-        HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest,
-        MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest,
-        MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest,
-        RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply,
-        SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest,
-        TrustReply, TrustRequest, UsageReply, UsageRequest,
+        ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
+        DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest,
+        HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply, InitRequest,
+        JoinReply, JoinRequest, LimitsReply, LimitsRequest, MergeShardRequest, MigrationReply,
+        MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
+        RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
+        RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
+        ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, TrustReply, TrustRequest, UsageReply,
+        UsageRequest, WindowsReply, WindowsRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -77,6 +78,17 @@ impl Admin for Host {
         _: Request<ChangeLimitsRequest>,
     ) -> Result<Response<ChangeLimitsReply>, Status> {
         self.answer(ChangeLimitsReply::default()).await
+    }
+
+    async fn windows(&self, _: Request<WindowsRequest>) -> Result<Response<WindowsReply>, Status> {
+        self.answer(WindowsReply::default()).await
+    }
+
+    async fn change_windows(
+        &self,
+        _: Request<ChangeWindowsRequest>,
+    ) -> Result<Response<ChangeWindowsReply>, Status> {
+        self.answer(ChangeWindowsReply::default()).await
     }
 
     async fn trust(&self, _: Request<TrustRequest>) -> Result<Response<TrustReply>, Status> {

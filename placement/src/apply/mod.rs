@@ -113,6 +113,12 @@ impl Placement {
                 ..
             } => self.recover_shard(stamp, shard, Cause { origin, reason }),
             Command::RecordGains { window, gains, .. } => self.record_gains(stamp, window, &gains),
+            Command::ChangeHours {
+                change,
+                origin,
+                reason,
+                ..
+            } => self.change_hours(stamp, change, &Cause { origin, reason }),
             Command::RestoreTrust {
                 restored,
                 origin,

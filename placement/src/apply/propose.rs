@@ -51,6 +51,7 @@ impl Placement {
         if proposal.origin.is_speculative() && self.is_shadowed(proposal.origin, &proposal.reasons.policy) {
             return self.shadow(stamp, &proposal);
         }
+        self.check_hours(proposal.origin, stamp.now_ms)?;
         let displaced = [shard.active, next.and_then(|next| next.active)];
         for displaced in displaced.into_iter().flatten() {
             self.end_unstarted(stamp, displaced, AbortReason::Cancelled);
@@ -79,6 +80,14 @@ impl Placement {
             return Err(Refusal::StaleWindow { current: self.window });
         }
         check_texts([&reasons.policy, &reasons.model, &reasons.text])
+    }
+
+    /// Bets on the future start in maintenance windows alone, where there are any.
+    fn check_hours(&self, origin: Origin, now_ms: u64) -> Result<(), Refusal> {
+        match origin.is_speculative() && !self.in_hours(now_ms) {
+            true => Err(Refusal::OutsideHours(origin)),
+            false => Ok(()),
+        }
     }
 
     /// I1: a shard has one active migration. Only one that has not started gives way, and only to a more urgent one.
@@ -277,6 +286,7 @@ impl Placement {
             split: target.split_at.and_then(|at| self.plan_split(shard, at)),
             merge: target.merge,
             before,
+            follows: None,
             recovery: None,
         };
         let detail = format!("{:?} by {origin:?}: {}", migration.kind, migration.reasons.text);
@@ -340,6 +350,7 @@ impl Placement {
         // What was predicted is what both together save.
         if let Some(follows) = self.migrations.get_mut(&id) {
             follows.before.clone_from(&moved.before);
+            follows.follows = Some(moved.id);
         }
     }
 
@@ -361,6 +372,7 @@ impl Placement {
             merge,
             origin,
             reasons,
+            follows,
             ..
         } = migration;
         if *expires_ms <= now_ms {
@@ -373,6 +385,10 @@ impl Placement {
         }
         if origin.is_speculative() && self.is_shadowed(*origin, &reasons.policy) {
             return Err(Refusal::Shadowed(*origin));
+        }
+        // The second half of a change that was begun goes on.
+        if follows.is_none() {
+            self.check_hours(*origin, now_ms)?;
         }
         let shard = self.shards.get(shard).ok_or(Refusal::UnknownShard(*shard))?;
         let dst = dst.map(|placed| (Some(placed.replica), placed.host));

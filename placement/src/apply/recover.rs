@@ -119,6 +119,7 @@ impl Placement {
             split: None,
             merge: None,
             before: None,
+            follows: None,
             recovery: Some(recovery),
         };
         self.open_migration(stamp, migration);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Cause, Outcome, check_texts};
 use crate::history::EventKind;
+use crate::hours::{HOURS_MAX, HoursChange};
 use crate::ids::{ControllerTerm, HostId, ShardId, WindowId};
 use crate::model::{AFFINITY_TOTAL_PPM, Affinity, HostAffinityScores};
 use crate::response::{Accepted, Refusal};
@@ -57,6 +58,30 @@ impl Placement {
         let limits = self.limits.changed(change);
         let named = serde_json::to_string(change).unwrap_or_default();
         self.take_limits(stamp, limits, format!("{named} {cause}"))
+    }
+
+    pub(super) fn change_hours(&mut self, stamp: Stamp, change: HoursChange, cause: &Cause) -> Outcome {
+        check_texts([&cause.reason])?;
+        let (accepted, detail) = match change {
+            HoursChange::Add(hours) => {
+                let fault = hours.fault();
+                let full = self.hours.len() == HOURS_MAX;
+                let fault = fault.or_else(|| full.then(|| format!("there are {HOURS_MAX} windows already")));
+                if let Some(fault) = fault {
+                    return Err(Refusal::Invalid(fault));
+                }
+                let (id, detail) = (stamp.index, format!("window {}: {hours}", stamp.index));
+                self.hours.insert(id, hours);
+                (Accepted::HoursAdded { id }, detail)
+            }
+            HoursChange::Remove(id) => {
+                let removed = self.hours.remove(&id).ok_or(Refusal::UnknownHours(id))?;
+                (Accepted::Applied, format!("no window {id} any more: {removed}"))
+            }
+        };
+        let about = About::default();
+        self.record(stamp, EventKind::HoursChanged, about, format!("{detail} {cause}"));
+        Ok(accepted)
     }
 
     fn take_limits(&mut self, stamp: Stamp, limits: Limits, detail: String) -> Outcome {

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::moment::{Moment, parse_moment};
+use super::windows::WindowArgs;
 
 /// Flags shared by the admin verbs, and the verb.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -62,6 +63,8 @@ pub enum AdminVerb {
     Shadow(ShadowArgs),
     /// Carry out again what was in shadow
     Unshadow(ShadowArgs),
+    /// Maintenance windows: the hours in which balancing and forecasts may start moves
+    Window(WindowArgs),
     /// What moves were predicted to save and what they saved, and who has lost the right to propose by it
     Trust(TrustArgs),
     /// Give a migration up before its point of no return

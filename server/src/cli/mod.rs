@@ -12,6 +12,7 @@ mod model;
 mod moment;
 mod partition;
 mod serve;
+mod windows;
 
 pub use admin::{
     AdminArgs, AdminVerb, BetArg, CancelArgs, ExplainArgs, HistoryArgs, HostArgs, HostsArgs, LeaveArgs,
@@ -29,3 +30,4 @@ pub use model::{ModelArgs, ModelEvalArgs, ModelLogArgs, ModelStatusArgs, ModelTr
 pub use moment::Moment;
 pub use partition::{PartitionArgs, PartitionSources};
 pub use serve::ServeArgs;
+pub use windows::{DayArg, WindowAddArgs, WindowArgs, WindowRemoveArgs, WindowVerb};

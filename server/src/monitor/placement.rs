@@ -40,6 +40,12 @@ pub(super) fn collect(host: &Host, into: &mut Families) {
         migrations(state, into);
         forecast(state, into);
         super::trust::collect(state, into);
+        into.gauge(
+            "godwit_maintenance_open",
+            "1 where balancing and forecasts may start moves at this hour.",
+            &[],
+            f64::from(u8::from(state.in_hours(host.now_ms()))),
+        );
     });
 }
 

@@ -15,7 +15,8 @@ pub(super) fn collect(state: &Placement, into: &mut Families) {
             f64::from(u8::from(shadow)),
         );
         let records = state.trust().records();
-        let distrusted = records.filter(|(of, policy, _)| *of == origin && state.is_distrusted(origin, policy));
+        let distrusted =
+            records.filter(|(of, policy, _)| *of == origin && state.is_distrusted(origin, policy));
         into.gauge(
             "godwit_policies_distrusted",
             "Policies of an origin that have lost their right to propose: what they predicted did not come true.",

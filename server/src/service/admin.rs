@@ -10,14 +10,15 @@ use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
     CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-    ChangeLimitsRequest, CloseWindowReply, CloseWindowRequest, DepartureReply, DepartureRequest, DryRunReply,
-    DryRunRequest, ExplainReply, ExplainRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity,
-    HostsReply, HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest,
-    MergeShardRequest, MigrationReply, MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest,
-    MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, Replica, ReplicaStatesReply,
-    ReplicaStatesRequest, RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply,
-    SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
-    StatusRequest, TrustReply, TrustRequest, UsageReply, UsageRequest,
+    ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
+    DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, HistoryEvent,
+    HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
+    JoinRequest, LimitsReply, LimitsRequest, MergeShardRequest, MigrationReply, MigrationStatus,
+    MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
+    RecoverShardRequest, Replica, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
+    RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardStatus,
+    ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, TrustReply, TrustRequest,
+    UsageReply, UsageRequest, WindowsReply, WindowsRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -26,7 +27,7 @@ use placement::{
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::{explain, hosts, limits, replica_states, trust};
+use super::{explain, hosts, limits, replica_states, trust, windows};
 use crate::config::UnknownPolicy;
 use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -530,6 +531,32 @@ impl Admin for AdminService {
         };
         let limits = refused.is_empty().then_some(after);
         Ok(Response::new(ChangeLimitsReply { refused, limits }))
+    }
+
+    async fn windows(&self, request: Request<WindowsRequest>) -> Result<Response<WindowsReply>, Status> {
+        answer_or_forward!(self, request, windows);
+        let now_ms = self.host.now_ms();
+        Ok(Response::new(self.look(|state| windows::told(state, now_ms))?))
+    }
+
+    async fn change_windows(
+        &self,
+        request: Request<ChangeWindowsRequest>,
+    ) -> Result<Response<ChangeWindowsReply>, Status> {
+        answer_or_forward!(self, request, change_windows);
+        let request = request.into_inner();
+        let command = Command::ChangeHours {
+            change: windows::change(&request).map_err(Status::invalid_argument)?,
+            origin: Origin::Manual,
+            reason: request.reason,
+            now_ms: self.host.now_ms(),
+        };
+        let (refused, window_id) = match self.write(command).await? {
+            Applied::Accepted(Accepted::HoursAdded { id }) => (String::new(), id),
+            Applied::Accepted(_) => (String::new(), request.remove),
+            Applied::Refused(refusal) => (refusal.to_string(), 0),
+        };
+        Ok(Response::new(ChangeWindowsReply { refused, window_id }))
     }
 
     async fn trust(&self, request: Request<TrustRequest>) -> Result<Response<TrustReply>, Status> {

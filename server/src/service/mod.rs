@@ -20,6 +20,7 @@ mod trust;
 mod unary;
 mod usage;
 mod watch;
+mod windows;
 
 pub(crate) use execute::{Lanes, home, home_in_map};
 use raft::PeerService;

@@ -69,6 +69,7 @@ impl Operator<'_> {
             AdminVerb::Limits(args) => self.limits(args).await,
             AdminVerb::Shadow(args) => self.shadow(args).await,
             AdminVerb::Unshadow(args) => self.unshadow(args).await,
+            AdminVerb::Window(args) => self.windows(args).await,
             AdminVerb::Trust(args) => self.trust(args).await,
             AdminVerb::Cancel(args) => self.cancel(args).await,
             AdminVerb::Recover(args) => self.recover(args).await,

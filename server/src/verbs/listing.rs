@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use client::proto::{
     Affinity, Alarm, DepartureReply, DryRunReply, ExplainReply, HistoryEvent, HostAffinity, HostStatus,
     MigrationStatus, PlacementLimits, Replica, ReplicaState, ScrubReply, ShardStatus, StatusReply,
-    TrustReply, UsageReply,
+    TrustReply, UsageReply, WindowsReply,
 };
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ use super::{
     recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},
     trust::{trust_document, trust_text},
+    windows::{windows_document, windows_text},
 };
 
 /// Scores in one cell of a table.
@@ -35,6 +36,7 @@ pub(super) enum Listing {
     Explained(ExplainReply),
     Planned(DryRunReply),
     Trust(TrustReply),
+    Windows(WindowsReply),
     /// A migration that was given up, and what it has entered.
     Cancelled {
         migration: u64,
@@ -84,6 +86,7 @@ impl Listing {
             Self::Explained(told) => explained_text(told),
             Self::Planned(plan) => planned_text(plan),
             Self::Trust(told) => trust_text(told),
+            Self::Windows(told) => windows_text(told),
             Self::Cancelled { migration, state } => {
                 format!("migration {migration} is given up: {}", escaped(state.as_bytes()))
             }
@@ -121,6 +124,7 @@ impl Listing {
             Self::Explained(told) => explained_document(told),
             Self::Planned(plan) => planned_document(plan),
             Self::Trust(told) => trust_document(told),
+            Self::Windows(told) => windows_document(told),
             Self::Cancelled { migration, state } => json!({ "migration_id": migration, "state": state }),
             Self::Hosts { hosts, usage } => {
                 let host = |host: &HostStatus| documents::used_host(host, usage.get(&host.host_id));

@@ -29,6 +29,7 @@ mod text;
 mod transaction;
 mod trust;
 mod watch;
+mod windows;
 
 pub use admin::admin;
 pub use backup::backup;
