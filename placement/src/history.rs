@@ -1,7 +1,7 @@
 //! What happened, in order, for `admin history`: a bounded list of events, totals that outlive it, and alarms.
 //!
-//! The list is replicated state, so every replica tells the same history. The oldest events are dropped at a fixed
-//! number; the totals never are.
+//! The list is replicated state, so every replica tells the same history. Events are dropped by age, counted against the
+//! time of the entry that is being applied, and the oldest ones beyond a number ([`HistoryLimits`]); the totals never are.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,9 +10,37 @@ use serde::{Deserialize, Serialize};
 use crate::check::Invariant;
 use crate::ids::{HostId, MigrationId, ShardId};
 use crate::migration::{MigrationKind, MigrationState};
+use crate::rules::Origin;
 
-/// Events kept.
-pub const EVENTS_MAX: usize = 4_096;
+/// The most events that may be kept.
+pub const EVENTS_MAX: u32 = 65_536;
+
+/// How much of the past is kept event by event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryLimits {
+    /// How old an event, or a migration that has ended, may get, in milliseconds of mechanism time; 0: any age.
+    pub age_ms: u64,
+    /// Events at most, whatever their age: 1 to [`EVENTS_MAX`]. One takes some 200 bytes of the state.
+    pub events: u32,
+}
+
+impl Default for HistoryLimits {
+    /// Thirty days, and 4,096 events.
+    fn default() -> Self {
+        Self {
+            age_ms: 30 * 24 * 3_600_000,
+            events: 4_096,
+        }
+    }
+}
+
+impl HistoryLimits {
+    /// Whether what happened at `at_ms` is too old at `now_ms`.
+    pub(crate) fn is_old(&self, at_ms: u64, now_ms: u64) -> bool {
+        self.age_ms > 0 && now_ms.saturating_sub(at_ms) > self.age_ms
+    }
+}
 
 /// What kind of thing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,6 +125,21 @@ pub struct Totals {
     pub refused: u64,
     /// Refused commands that would have broken an invariant.
     pub alarms: BTreeMap<Invariant, u64>,
+    /// Migrations ended, by who asked and end state.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ended_by: BTreeMap<Origin, BTreeMap<MigrationState, u64>>,
+    /// What is no longer kept event by event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
+}
+
+/// Events that are only counted any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// How many.
+    pub events: u64,
+    /// Mechanism time of the newest of them: what happened later is all there.
+    pub until_ms: u64,
 }
 
 impl Totals {
@@ -128,15 +171,35 @@ impl History {
         &self.totals
     }
 
-    pub(crate) fn record(&mut self, event: HistoryEvent) {
+    pub(crate) fn record(&mut self, event: HistoryEvent, limits: &HistoryLimits) {
+        let now_ms = event.at_ms;
         *self.totals.events.entry(event.what).or_default() += 1;
-        if self.events.len() == EVENTS_MAX {
-            self.events.pop_front();
-        }
         self.events.push_back(event);
+        self.compact(now_ms, limits);
     }
 
-    pub(crate) fn count_end(&mut self, kind: MigrationKind, state: MigrationState) {
+    /// Drops what is too old at `now_ms`, or too much.
+    pub(crate) fn compact(&mut self, now_ms: u64, limits: &HistoryLimits) {
+        let events_max = usize::try_from(limits.events).unwrap_or(usize::MAX);
+        let goes =
+            |event: &HistoryEvent, kept: usize| kept > events_max || limits.is_old(event.at_ms, now_ms);
+        while self
+            .events
+            .front()
+            .is_some_and(|event| goes(event, self.events.len()))
+        {
+            let Some(event) = self.events.pop_front() else {
+                return;
+            };
+            let dropped = self.totals.dropped.get_or_insert_default();
+            dropped.events += 1;
+            dropped.until_ms = event.at_ms;
+        }
+    }
+
+    pub(crate) fn count_end(&mut self, kind: MigrationKind, origin: Origin, state: MigrationState) {
+        let ended_by = self.totals.ended_by.entry(origin).or_default();
+        *ended_by.entry(state).or_default() += 1;
         *self
             .totals
             .ended

@@ -46,7 +46,7 @@ pub use check::{Invariant, Violation};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, decode_state, encode, encode_state};
 pub use command::{Advance, Bootstrap, Command, NewHost, Partition, SHARDS_MAX};
 pub use departure::{Holdup, Remnant, emptied_hosts, remnants};
-pub use history::{EVENTS_MAX, EventKind, History, HistoryEvent, Totals};
+pub use history::{Dropped, EVENTS_MAX, EventKind, History, HistoryEvent, HistoryLimits, Totals};
 pub use hours::{DAY_MINUTES, HOURS_MAX, Hours, HoursChange, Weekday};
 pub use ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 pub use migration::{

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::{EVENTS_MAX, HistoryLimits};
 use crate::trust::{TRUST_MOVES_MAX, TrustLimits};
 
 /// The largest replication factor accepted.
@@ -163,6 +164,9 @@ pub struct Limits {
     /// By which rule policies keep their right to propose.
     #[serde(default, skip_serializing_if = "is_default")]
     pub trust: TrustLimits,
+    /// How much of the past is kept event by event.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub history: HistoryLimits,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -215,6 +219,12 @@ pub struct LimitsChange {
     /// As [`TrustLimits::windows`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_windows: Option<u32>,
+    /// As [`HistoryLimits::age_ms`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_age_ms: Option<u64>,
+    /// As [`HistoryLimits::events`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_events: Option<u32>,
 }
 
 /// The rate of the snapshots that leave a host.
@@ -243,6 +253,7 @@ impl Default for Limits {
             snapshot_bytes_per_s: None,
             shadow: BTreeSet::new(),
             trust: TrustLimits::default(),
+            history: HistoryLimits::default(),
         }
     }
 }
@@ -283,6 +294,10 @@ impl Limits {
                 share_ppm: change.trust_share_ppm.unwrap_or(self.trust.share_ppm),
                 windows: change.trust_windows.unwrap_or(self.trust.windows),
             },
+            history: HistoryLimits {
+                age_ms: change.history_age_ms.unwrap_or(self.history.age_ms),
+                events: change.history_events.unwrap_or(self.history.events),
+            },
             ..self.clone()
         }
     }
@@ -310,6 +325,7 @@ impl Limits {
             ("timeouts.switching_ms", self.timeouts.switching_ms),
             ("dead_after_ms", self.dead_after_ms),
             ("trust.windows", u64::from(self.trust.windows)),
+            ("history.events", u64::from(self.history.events)),
         ];
         let too_long = at_least_one.iter().find(|(_, value)| *value > SETTING_MAX);
         if let Some((name, _)) = too_long {
@@ -320,6 +336,9 @@ impl Limits {
                 "only balance and model can be in shadow, not {}",
                 origin.as_str()
             ));
+        }
+        if self.history.events > EVENTS_MAX {
+            return Some(format!("history.events must be at most {EVENTS_MAX}"));
         }
         if self.trust.moves > TRUST_MOVES_MAX {
             return Some(format!("trust.moves must be at most {TRUST_MOVES_MAX}"));

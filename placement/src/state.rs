@@ -257,15 +257,31 @@ impl Placement {
             migration,
         } = about;
         let Stamp { index, now_ms } = stamp;
-        self.history.record(HistoryEvent {
-            index,
-            at_ms: now_ms,
-            what,
-            shard,
-            host,
-            migration,
-            detail,
-        });
+        self.history.record(
+            HistoryEvent {
+                index,
+                at_ms: now_ms,
+                what,
+                shard,
+                host,
+                migration,
+                detail,
+            },
+            &self.limits.history,
+        );
+    }
+
+    /// Forgets migrations that ended too long ago; they are counted in the totals.
+    pub(crate) fn compact_ended(&mut self, now_ms: u64) {
+        let is_old = |state: &Self, id: &MigrationId| {
+            let ended = state.migrations.get(id);
+            ended.is_none_or(|migration| state.limits.history.is_old(migration.since_ms, now_ms))
+        };
+        while self.ended.front().is_some_and(|id| is_old(self, id)) {
+            if let Some(id) = self.ended.pop_front() {
+                self.migrations.remove(&id);
+            }
+        }
     }
 
     /// Notes a change of a shard's route: readers of the map are told, and the shard remembers it.

@@ -452,3 +452,51 @@ fn bets_start_in_maintenance_windows_alone() {
         "{told:?}"
     );
 }
+
+#[test]
+fn the_past_is_compacted_by_age_and_its_totals_are_kept() {
+    let mut log = Log::new();
+    let first = log.move_home(1_000);
+    let told = log.placement.history().events().count();
+    let day_ms = 24 * 3_600_000;
+    let quiet = |window, now_ms| Command::CloseWindow {
+        window: WindowId(window),
+        now_ms,
+    };
+    // Thirty days later all is there; a moment after that only what happened then.
+    log.accept(quiet(0, 11 + 30 * day_ms));
+    assert!(log.placement.migration(first).is_some());
+    let kept = log.placement.history().events().count();
+    assert_eq!(kept, 3, "the steps at 11 ms are not too old");
+    log.accept(quiet(1, 12 + 30 * day_ms));
+    assert_eq!(log.placement.history().events().count(), 2);
+    assert_eq!(log.placement.migration(first), None);
+    let totals = log.placement.history().totals();
+    let dropped = totals.dropped.unwrap();
+    assert_eq!(
+        (dropped.events, dropped.until_ms),
+        (u64::try_from(told).unwrap(), 11)
+    );
+    assert_eq!(totals.ended_by[&Origin::Model][&MigrationState::Done], 1);
+    assert_eq!(totals.events[&EventKind::Proposed], 1);
+
+    // A smaller number is obeyed at once, and 0 is any age.
+    let change = log.change(LimitsChange {
+        history_age_ms: Some(0),
+        history_events: Some(3),
+        ..LimitsChange::default()
+    });
+    log.accept(change);
+    assert_eq!(log.placement.history().events().count(), 3);
+    log.accept(quiet(2, 900 * day_ms));
+    assert_eq!(
+        log.placement.history().events().count(),
+        3,
+        "they are old, and three"
+    );
+    let none = log.change(LimitsChange {
+        history_events: Some(0),
+        ..LimitsChange::default()
+    });
+    assert!(matches!(log.refuse(none), Refusal::Invalid(_)));
+}

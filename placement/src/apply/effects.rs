@@ -225,13 +225,15 @@ impl Placement {
 
     fn end(&mut self, stamp: Stamp, migration: &Migration) {
         self.active.remove(&migration.id);
-        self.history.count_end(migration.kind, migration.state);
+        self.history
+            .count_end(migration.kind, migration.origin, migration.state);
         self.ended.push_back(migration.id);
         if self.ended.len() > ENDED_MAX
             && let Some(oldest) = self.ended.pop_front()
         {
             self.migrations.remove(&oldest);
         }
+        self.compact_ended(stamp.now_ms);
         let window = self.window;
         let Some(shard) = self.shards.get_mut(&migration.shard) else {
             return;

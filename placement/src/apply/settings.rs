@@ -94,6 +94,8 @@ impl Placement {
         self.record(stamp, EventKind::LimitsSet, About::default(), detail);
         self.limits = limits;
         self.limits_version += 1;
+        self.history.compact(stamp.now_ms, &self.limits.history);
+        self.compact_ended(stamp.now_ms);
         Ok(Accepted::Applied)
     }
 
@@ -147,6 +149,8 @@ impl Placement {
             .checked_add(1)
             .ok_or_else(|| Refusal::Invalid("no window after it".to_owned()))?;
         self.window = WindowId(next);
+        // Nothing else ends where nothing happens.
+        self.compact_ended(stamp.now_ms);
         self.record(
             stamp,
             EventKind::WindowClosed,

@@ -220,6 +220,12 @@ pub struct LimitsArgs {
     /// Windows over which a move is measured
     #[arg(long, value_name = "WINDOWS")]
     pub trust_windows: Option<u32>,
+    /// How old an event of the history may get; 0: any age
+    #[arg(long, value_name = "MS")]
+    pub history_age: Option<u64>,
+    /// Events of the history at most; older ones are only counted
+    #[arg(long, value_name = "N")]
+    pub history_events: Option<u32>,
     /// Bytes a second of the snapshots that leave a host, on every host: a number, 0 for as many as go, or `configured`
     /// for what each host is configured with
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
@@ -401,6 +407,9 @@ pub struct HistoryArgs {
     /// Until then, as --since
     #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
     pub until: Option<Moment>,
+    /// How often everything happened, over all that ever did, instead of the events
+    #[arg(long)]
+    pub totals: bool,
     /// At most this many, the newest
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
@@ -582,6 +591,7 @@ mod tests {
             migration: None,
             since: None,
             until: None,
+            totals: false,
             limit: 9,
         };
         let args = admin(&["history", "--host", "2", "--limit", "9"]).unwrap();

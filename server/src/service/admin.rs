@@ -17,8 +17,8 @@ use client::proto::{
     MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
     RecoverShardRequest, Replica, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
     RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardStatus,
-    ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, TrustReply, TrustRequest,
-    UsageReply, UsageRequest, WindowsReply, WindowsRequest,
+    ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, Total, TrustReply,
+    TrustRequest, UsageReply, UsageRequest, WindowsReply, WindowsRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -403,7 +403,7 @@ impl Admin for AdminService {
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryReply>, Status> {
         answer_or_forward!(self, request, history);
         let request = request.into_inner();
-        let events = self.look(|state| {
+        let reply = self.look(|state| {
             let newest = state
                 .history()
                 .events()
@@ -412,9 +412,9 @@ impl Admin for AdminService {
             let mut events: Vec<HistoryEvent> =
                 newest.take(limit(request.limit)).map(history_event).collect();
             events.reverse();
-            events
+            history_reply(state, events)
         })?;
-        Ok(Response::new(HistoryReply { events }))
+        Ok(Response::new(reply))
     }
 
     async fn change_admission(
@@ -758,6 +758,28 @@ fn concerns(state: &Placement, event: &placement::HistoryEvent, request: &Histor
         && is(request.shard_id, event.shard.map(|shard| shard.0))
         && (is(request.host_id, event.host.map(|host| host.0)) || is(request.host_id, source))
         && is(request.migration_id, event.migration.map(|MigrationId(id)| id))
+}
+
+/// Events, with what is left of those that were dropped.
+fn history_reply(state: &Placement, events: Vec<HistoryEvent>) -> HistoryReply {
+    let totals = state.history().totals();
+    let dropped = totals.dropped.unwrap_or_default();
+    let kinds = totals.events.iter().map(|(what, count)| Total {
+        what: format!("{what:?}"),
+        count: *count,
+    });
+    let ended = totals.ended_by.iter().flat_map(|(origin, states)| {
+        states.iter().map(|(state, count)| Total {
+            what: format!("{} migrations {state:?}", origin.as_str()),
+            count: *count,
+        })
+    });
+    HistoryReply {
+        events,
+        dropped: dropped.events,
+        dropped_until_ms: dropped.until_ms,
+        totals: kinds.chain(ended).collect(),
+    }
 }
 
 fn history_event(event: &placement::HistoryEvent) -> HistoryEvent {

@@ -28,6 +28,8 @@ pub(super) fn of(limits: &Limits) -> PlacementLimits {
         trust_moves: limits.trust.moves,
         trust_share_ppm: limits.trust.share_ppm,
         trust_windows: limits.trust.windows,
+        history_age_ms: limits.history.age_ms,
+        history_events: limits.history.events,
     }
 }
 
@@ -54,6 +56,8 @@ pub(super) fn change(request: &ChangeLimitsRequest) -> Result<LimitsChange, Stri
         trust_moves: request.trust_moves,
         trust_share_ppm: request.trust_share_ppm,
         trust_windows: request.trust_windows,
+        history_age_ms: request.history_age_ms,
+        history_events: request.history_events,
     })
 }
 

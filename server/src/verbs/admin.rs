@@ -255,7 +255,11 @@ impl Operator<'_> {
             until_ms: args.until.map_or(0, |until| until.at_ms(now_ms)),
         };
         let reply = self.calls.history(request).await;
-        Ok(Listing::History(reply.map_err(self.failed())?.events))
+        let history = reply.map_err(self.failed())?;
+        match args.totals {
+            true => Ok(Listing::Totals(history)),
+            false => Ok(Listing::History(history)),
+        }
     }
 
     pub(super) fn failed(&self) -> impl FnOnce(client::AdminError) -> VerbError {

@@ -93,6 +93,8 @@ fn change(args: LimitsArgs) -> ChangeLimitsRequest {
         trust_moves: args.trust_moves,
         trust_share_ppm: args.trust_share,
         trust_windows: args.trust_windows,
+        history_age_ms: args.history_age,
+        history_events: args.history_events,
         ..ChangeLimitsRequest::default()
     }
 }
@@ -115,6 +117,18 @@ fn trust_text(limits: &PlacementLimits) -> String {
             limits.trust_windows
         ),
     }
+}
+
+/// How much of the past is kept.
+fn history_text(limits: &PlacementLimits) -> String {
+    let age = match limits.history_age_ms {
+        0 => "of any age".to_owned(),
+        age_ms => format!(
+            "up to {} old",
+            text::length(std::time::Duration::from_millis(age_ms))
+        ),
+    };
+    format!("{} events, {age}", limits.history_events)
 }
 
 /// Whose proposals are paused, in words.
@@ -157,6 +171,7 @@ pub(super) fn limits_text(limits: &PlacementLimits) -> String {
             text::length(std::time::Duration::from_millis(limits.dead_after_ms)),
         ),
         ("snapshots", rate),
+        ("history", history_text(limits)),
     ])
 }
 
@@ -175,6 +190,8 @@ pub(super) fn limits_document(limits: &PlacementLimits) -> Value {
         "trust_moves": limits.trust_moves,
         "trust_share_ppm": limits.trust_share_ppm,
         "trust_windows": limits.trust_windows,
+        "history_age_ms": limits.history_age_ms,
+        "history_events": limits.history_events,
     })
 }
 

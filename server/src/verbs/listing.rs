@@ -6,7 +6,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use client::proto::{
-    Affinity, Alarm, DepartureReply, DryRunReply, ExplainReply, HistoryEvent, HostAffinity, HostStatus,
+    Affinity, Alarm, DepartureReply, DryRunReply, ExplainReply, HistoryReply, HostAffinity, HostStatus,
     MigrationStatus, PlacementLimits, Replica, ReplicaState, ScrubReply, ShardStatus, StatusReply,
     TrustReply, UsageReply, WindowsReply,
 };
@@ -17,6 +17,7 @@ use super::{
     documents,
     explain::{explained_document, explained_text, planned_document, planned_text},
     health::{alarm_kinds, alarms_text, scrubbed_text, with_silent},
+    history::{history_document, history_text, totals_document, totals_text},
     limits::{limits_document, limits_text, paused_text},
     recover::Survey,
     text::{self, escaped, id, numbers, percent, utc, words},
@@ -61,7 +62,9 @@ pub(super) enum Listing {
     /// What the scrub of each shard came to, or why there was none.
     Scrubbed(Vec<(u64, Result<ScrubReply, String>)>),
     Migrations(Vec<MigrationStatus>),
-    History(Vec<HistoryEvent>),
+    History(HistoryReply),
+    /// What happened, counted.
+    Totals(HistoryReply),
     /// The id of a migration that is in the placement log now.
     Accepted(u64),
     /// A host whose admission was changed, and what it holds.
@@ -100,8 +103,8 @@ impl Listing {
             Self::Scrubbed(shards) => scrubbed_text(shards),
             Self::Migrations(migrations) if migrations.is_empty() => "no migrations".to_owned(),
             Self::Migrations(migrations) => migrations_text(migrations),
-            Self::History(events) if events.is_empty() => "no events".to_owned(),
-            Self::History(events) => history_text(events),
+            Self::History(history) => history_text(history),
+            Self::Totals(history) => totals_text(&history.totals),
             Self::Departure(departure) => counts(departure),
             Self::Survey(survey) => survey.text(),
             Self::Accepted(migration) => {
@@ -145,7 +148,8 @@ impl Listing {
             Self::Migrations(migrations) => {
                 json!({ "migrations": documents::each(migrations, documents::migration) })
             }
-            Self::History(events) => json!({ "events": documents::each(events, documents::event) }),
+            Self::History(history) => history_document(history),
+            Self::Totals(history) => totals_document(&history.totals),
             Self::Accepted(migration) => json!({ "migration_id": migration }),
             Self::Departure(departure) => documents::departure(departure),
             Self::Survey(survey) => survey.document(),
@@ -309,28 +313,6 @@ fn migrations_text(migrations: &[MigrationStatus]) -> String {
         ]
     };
     text::table(columns, migrations.iter().map(row))
-}
-
-fn history_text(events: &[HistoryEvent]) -> String {
-    let columns = [
-        numbers("index"),
-        words("at"),
-        words("what"),
-        numbers("shard"),
-        numbers("migration"),
-        words("detail"),
-    ];
-    let row = |event: &HistoryEvent| {
-        [
-            event.index.to_string(),
-            utc(event.at_ms),
-            escaped(event.what.as_bytes()),
-            id(event.shard_id),
-            id(event.migration_id),
-            escaped(event.detail.as_bytes()),
-        ]
-    };
-    text::table(columns, events.iter().map(row))
 }
 
 /// Host ids, those of learners marked.
@@ -581,32 +563,6 @@ r"         9  7          move  Done        manual     1   4  2024-02-29 12:34:56
     }
 
     #[test]
-    fn history_is_a_line_an_event() {
-        let event = HistoryEvent {
-            index: 41,
-            at_ms: 1_709_210_096_000,
-            what: "Step".into(),
-            shard_id: 7,
-            migration_id: 9,
-            detail: "Adding -> CatchingUp".into(),
-        };
-        let joined = HistoryEvent {
-            index: 3,
-            what: "HostJoined".into(),
-            detail: "host 2\nb:7420".into(),
-            ..HistoryEvent::default()
-        };
-        let expected = [
-            r" index  at                    what        shard  migration  detail",
-            r"─────────────────────────────────────────────────────────────────────────────────",
-            r"     3                        HostJoined                    host 2\nb:7420",
-            r"    41  2024-02-29 12:34:56Z  Step            7          9  Adding -> CatchingUp",
-        ]
-        .join("\n");
-        assert_eq!(Listing::History(vec![joined, event]).text(), expected);
-    }
-
-    #[test]
     fn many_scores_are_cut_to_the_highest() {
         let many = (1..=6).map(|host| (host, 100_000 * u32::try_from(host % 4).unwrap()));
         assert_eq!(scores(many), "3: 30.0 %, 2: 20.0 %, 6: 20.0 %, 1: 10.0 %, 2 more");
@@ -619,7 +575,7 @@ r"         9  7          move  Done        manual     1   4  2024-02-29 12:34:56
             (no_hosts(), "no hosts"),
             (Listing::Shards(vec![]), "no shards yet"),
             (Listing::Migrations(vec![]), "no migrations"),
-            (Listing::History(vec![]), "no events"),
+            (Listing::History(HistoryReply::default()), "no events"),
         ] {
             assert_eq!(listing.text(), text);
         }
@@ -642,8 +598,8 @@ r"         9  7          move  Done        manual     1   4  2024-02-29 12:34:56
     fn every_list_has_its_name_in_json() {
         assert_eq!(no_hosts().document().to_string(), r#"{"hosts":[]}"#);
         assert_eq!(
-            Listing::History(vec![]).document().to_string(),
-            r#"{"events":[]}"#
+            Listing::History(HistoryReply::default()).document().to_string(),
+            r#"{"dropped":0,"dropped_until_ms":null,"events":[]}"#
         );
         assert_eq!(
             Listing::Shards(vec![shard()]).document()["shards"][0]["shard_id"],

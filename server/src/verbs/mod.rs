@@ -14,6 +14,7 @@ mod documents;
 mod explain;
 mod health;
 mod help;
+mod history;
 mod init;
 mod kv;
 mod lease;
