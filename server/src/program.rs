@@ -46,6 +46,7 @@ async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {
         Command::Admin(args) => Ok(verbs::admin(&cli.connect, args, &mut out).await?),
         Command::Backup(args) => Ok(verbs::backup(&cli.connect, args, &mut out).await?),
         Command::Partition(args) => Ok(verbs::partition(&args, &mut out)?),
+        Command::Plan(args) => Ok(verbs::plan(&args, &mut out)?),
         Command::Model(args) => Ok(verbs::model(&args, &mut out)?),
         Command::Demo(args) => Ok(crate::demo::demo(args).await.map(|()| Exit::Ok)?),
         Command::Completions(args) => Ok(verbs::completions(&args, &mut out)?),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{AdminArgs, BackupArgs, DemoArgs, KvArgs, ModelArgs, PartitionArgs, ServeArgs};
+use super::{AdminArgs, BackupArgs, DemoArgs, KvArgs, ModelArgs, OfflinePlanArgs, PartitionArgs, ServeArgs};
 
 /// A strongly consistent, sharded key-value store that moves its data to where it will be read.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -49,6 +49,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Propose where to cut the key space, from access logs or traces
     Partition(PartitionArgs),
+    /// What placement would do, from files alone
+    Plan(OfflinePlanArgs),
     /// Train placement models on logs, judge them and look at them
     Model(ModelArgs),
     /// Replay a real access trace on a cluster of six local hosts under every placement policy

@@ -11,6 +11,7 @@ mod kv;
 mod model;
 mod moment;
 mod partition;
+mod plan;
 mod serve;
 mod windows;
 
@@ -29,5 +30,6 @@ pub use kv::{
 pub use model::{ModelArgs, ModelEvalArgs, ModelLogArgs, ModelStatusArgs, ModelTrainArgs, ModelVerb};
 pub use moment::Moment;
 pub use partition::{PartitionArgs, PartitionSources};
+pub use plan::{OfflinePlanArgs, OfflinePlanVerb, SimulateArgs};
 pub use serve::ServeArgs;
 pub use windows::{DayArg, WindowAddArgs, WindowArgs, WindowRemoveArgs, WindowVerb};

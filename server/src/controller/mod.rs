@@ -36,6 +36,7 @@ use crate::host::{Host, LocalPlacement};
 pub(crate) use balance::{BalanceError, Balancer};
 use clock::LogClock;
 pub(crate) use explain::Outlook;
+pub(crate) use forecast::{plan_costs, plan_options, slow_average};
 use loads::ShardLoads;
 use observe::Observer;
 pub(crate) use splits::middle_key;

@@ -1,5 +1,5 @@
-//! The verbs that ask a running cluster: [`init`], [`kv`], [`admin`] and [`backup`], over the SDK; and [`partition`] and
-//! [`model`], which read files alone.
+//! The verbs that ask a running cluster: [`init`], [`kv`], [`admin`] and [`backup`], over the SDK; and [`partition`],
+//! [`model`] and [`plan`], which read files alone.
 //!
 //! A verb makes its calls and prints one answer to the writer that the caller hands in: lines and tables for people, or
 //! with `--json` one JSON document, whose field names are an interface and only grow. What went wrong is returned as a
@@ -26,6 +26,7 @@ mod outcome;
 mod pairs;
 mod partition;
 mod recover;
+mod simulate;
 mod text;
 mod transaction;
 mod trust;
@@ -40,3 +41,4 @@ pub use kv::kv;
 pub use model::{ModelError, model};
 pub use outcome::{Exit, VerbError};
 pub use partition::{PartitionError, partition};
+pub use simulate::{SimulateError, plan};
