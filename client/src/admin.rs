@@ -16,12 +16,12 @@ use crate::{
         ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
         DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest,
         HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
-        JoinRequest, LimitsReply, LimitsRequest, MergeShardRequest, MigrationReply, MigrationsReply,
-        MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest,
-        ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply, RestoreTrustRequest, ScrubReply,
-        ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest,
-        StatusReply, StatusRequest, TrustReply, TrustRequest, UsageReply, UsageRequest, WindowsReply,
-        WindowsRequest, admin_client,
+        JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest, MergeShardRequest, MigrationReply,
+        MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
+        RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
+        RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
+        ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, TrustReply, TrustRequest, UsageReply,
+        UsageRequest, WindowsReply, WindowsRequest, admin_client,
     },
     seam::within,
     setback::Kind,
@@ -170,6 +170,14 @@ impl AdminClient {
     /// configured endpoints.
     pub async fn usage_of(&self, address: &str) -> Result<UsageReply, AdminError> {
         let ask = |mut admin: Admin| async move { admin.usage(UsageRequest {}).await };
+        self.ask_one(address, self.shared.config.deadline, Effect::Looks, ask)
+            .await
+    }
+
+    /// What one host has served since it was started. Asks the host at `address` and no other; it need not be among the
+    /// configured endpoints.
+    pub async fn load_of(&self, address: &str) -> Result<LoadReply, AdminError> {
+        let ask = |mut admin: Admin| async move { admin.load(LoadRequest {}).await };
         self.ask_one(address, self.shared.config.deadline, Effect::Looks, ask)
             .await
     }

@@ -44,6 +44,7 @@ async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {
         Command::Init(args) => Ok(verbs::init(&cli.connect, args, &mut out).await?),
         Command::Kv(args) => Ok(verbs::kv(&cli.connect, args, &mut out).await?),
         Command::Admin(args) => Ok(verbs::admin(&cli.connect, args, &mut out).await?),
+        Command::Top(args) => Ok(verbs::top(&cli.connect, &args, &mut out).await?),
         Command::Backup(args) => Ok(verbs::backup(&cli.connect, args, &mut out).await?),
         Command::Partition(args) => Ok(verbs::partition(&args, &mut out)?),
         Command::Plan(args) => Ok(verbs::plan(&args, &mut out)?),

@@ -12,9 +12,9 @@ use client::{
         ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
         DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest,
         HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply, InitRequest,
-        JoinReply, JoinRequest, LimitsReply, LimitsRequest, MergeShardRequest, MigrationReply,
-        MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
-        RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
+        JoinReply, JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest, MergeShardRequest,
+        MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
+        RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
         RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
         ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, TrustReply, TrustRequest, UsageReply,
         UsageRequest, WindowsReply, WindowsRequest,
@@ -89,6 +89,10 @@ impl Admin for Host {
         _: Request<ChangeWindowsRequest>,
     ) -> Result<Response<ChangeWindowsReply>, Status> {
         self.answer(ChangeWindowsReply::default()).await
+    }
+
+    async fn load(&self, _: Request<LoadRequest>) -> Result<Response<LoadReply>, Status> {
+        self.answer(LoadReply::default()).await
     }
 
     async fn trust(&self, _: Request<TrustRequest>) -> Result<Response<TrustReply>, Status> {

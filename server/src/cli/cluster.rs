@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{AdminArgs, BackupArgs, DemoArgs, KvArgs, ModelArgs, OfflinePlanArgs, PartitionArgs, ServeArgs};
+use super::{
+    AdminArgs, BackupArgs, DemoArgs, KvArgs, ModelArgs, OfflinePlanArgs, PartitionArgs, ServeArgs, TopArgs,
+};
 
 /// A strongly consistent, sharded key-value store that moves its data to where it will be read.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -45,6 +47,8 @@ pub enum Command {
     Kv(KvArgs),
     /// Look at a cluster and move shards
     Admin(AdminArgs),
+    /// A live view: hosts, heat by zone, homes, migrations in flight, latency
+    Top(TopArgs),
     /// Back a cluster up to a folder, check a backup and restore it
     Backup(BackupArgs),
     /// Propose where to cut the key space, from access logs or traces

@@ -13,6 +13,7 @@ mod moment;
 mod partition;
 mod plan;
 mod serve;
+mod top;
 mod windows;
 
 pub use admin::{
@@ -32,4 +33,5 @@ pub use moment::Moment;
 pub use partition::{PartitionArgs, PartitionSources};
 pub use plan::{OfflinePlanArgs, OfflinePlanVerb, SimulateArgs};
 pub use serve::ServeArgs;
+pub use top::TopArgs;
 pub use windows::{DayArg, WindowAddArgs, WindowArgs, WindowRemoveArgs, WindowVerb};

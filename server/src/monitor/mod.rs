@@ -21,4 +21,4 @@ mod trust;
 pub(crate) use disk::MeasuredDisk;
 pub(crate) use endpoint::serve;
 pub(crate) use metrics::Metrics;
-pub(crate) use requests::RequestMetrics;
+pub(crate) use requests::{RequestLoad, RequestMetrics};

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use client::proto::{Reply, Request};
+use prometheus::core::Metric;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use super::kinds::{Kind, outcome_of, outcomes};
@@ -26,7 +27,38 @@ struct OfKind {
     by_outcome: Vec<OnceLock<IntCounter>>,
 }
 
+/// What was answered of one kind since the host was started.
+#[derive(Debug)]
+pub(crate) struct RequestLoad {
+    pub(crate) kind: &'static str,
+    pub(crate) requests: u64,
+    /// How long they took together.
+    pub(crate) sum_micros: u64,
+    /// How many took no longer than so many microseconds.
+    pub(crate) buckets: Vec<(u64, u64)>,
+}
+
 impl RequestMetrics {
+    /// The kinds that were asked for at all.
+    pub(crate) fn loads(&self) -> Vec<RequestLoad> {
+        let load = |kind: Kind| {
+            let duration = self.kinds[kind as usize].duration.metric();
+            let duration = duration.get_histogram();
+            let micros = |seconds: f64| (seconds * 1e6).round() as u64;
+            let buckets = duration.get_bucket().iter();
+            RequestLoad {
+                kind: kind.as_str(),
+                requests: duration.get_sample_count(),
+                sum_micros: micros(duration.get_sample_sum()),
+                buckets: buckets
+                    .map(|bucket| (micros(bucket.upper_bound()), bucket.cumulative_count()))
+                    .collect(),
+            }
+        };
+        let loads = Kind::ALL.into_iter().map(load);
+        loads.filter(|load| load.requests > 0).collect()
+    }
+
     pub(super) fn new(registry: &Registry) -> Self {
         let answered = counters(
             registry,

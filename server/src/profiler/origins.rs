@@ -17,6 +17,16 @@ pub const OTHER_ORIGIN: &str = "other";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OriginId(u16);
 
+impl OriginId {
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    pub(super) fn of_index(index: usize) -> Option<Self> {
+        u16::try_from(index).ok().map(Self)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Origins {
     names: RwLock<Vec<Zone>>,

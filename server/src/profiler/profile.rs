@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use placement::{HostId, ShardId, WindowId};
+use placement::{HostId, ShardId, WindowId, Zone};
 
 use super::key_sample::mix;
-use super::origins::Origins;
+use super::origins::{ORIGINS_MAX, Origins};
 use super::report::{Touch, WindowReport};
 use super::shard_profile::ShardProfile;
 use super::{Access, OriginId};
@@ -35,6 +35,8 @@ pub struct Profiler {
     /// Touches kept in the open window, over all stripes.
     touches: AtomicU64,
     lease_reads: AtomicU64,
+    /// Accesses since the beginning, by the origin's number.
+    served: Vec<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +58,7 @@ impl Profiler {
             stripes,
             touches: AtomicU64::new(0),
             lease_reads: AtomicU64::new(0),
+            served: (0..=ORIGINS_MAX).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -71,6 +74,9 @@ impl Profiler {
         let has_room = self.touches.fetch_add(1, Ordering::Relaxed) < TRAIL_MAX;
         if access.by_lease {
             self.lease_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(served) = self.served.get(access.origin.index()) {
+            served.fetch_add(1, Ordering::Relaxed);
         }
         let mut stripe = self.stripe(access.shard);
         if !stripe.count(&access, key, user, self.seed) {
@@ -89,6 +95,16 @@ impl Profiler {
         } else {
             stripe.untrailed += 1;
         }
+    }
+
+    /// Accesses since the profiler was made, by the zone that clients said they are in; windows do not reset them.
+    pub fn served(&self) -> BTreeMap<Zone, u64> {
+        let counted = self.served.iter().enumerate().filter_map(|(number, served)| {
+            let accesses = served.load(Ordering::Relaxed);
+            let origin = OriginId::of_index(number)?;
+            (accesses > 0).then(|| (self.origins.name(origin), accesses))
+        });
+        counted.collect()
     }
 
     /// Ends the open window, which the caller names, and starts the next.
@@ -145,8 +161,6 @@ fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use placement::Zone;
 
     use super::*;
     use crate::profiler::{HOT_KEYS_MAX, HOT_USERS_MAX, KEY_SAMPLE_MAX, Op, OpUse};

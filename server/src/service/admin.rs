@@ -13,12 +13,12 @@ use client::proto::{
     ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
     DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, HistoryEvent,
     HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
-    JoinRequest, LimitsReply, LimitsRequest, MergeShardRequest, MigrationReply, MigrationStatus,
-    MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
-    RecoverShardRequest, Replica, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
-    RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardStatus,
-    ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, Total, TrustReply,
-    TrustRequest, UsageReply, UsageRequest, WindowsReply, WindowsRequest,
+    JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest, MergeShardRequest, MigrationReply,
+    MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
+    RecoverShardReply, RecoverShardRequest, Replica, ReplicaStatesReply, ReplicaStatesRequest,
+    RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest,
+    ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, Total,
+    TrustReply, TrustRequest, UsageReply, UsageRequest, WindowsReply, WindowsRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -293,6 +293,10 @@ impl Admin for AdminService {
 
     async fn usage(&self, _request: Request<UsageRequest>) -> Result<Response<UsageReply>, Status> {
         Ok(Response::new(super::usage::usage(&self.host)))
+    }
+
+    async fn load(&self, _request: Request<LoadRequest>) -> Result<Response<LoadReply>, Status> {
+        Ok(Response::new(super::load::load(&self.host)))
     }
 
     async fn scrub(&self, request: Request<ScrubRequest>) -> Result<Response<ScrubReply>, Status> {

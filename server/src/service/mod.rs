@@ -10,6 +10,7 @@ mod hosts;
 mod kv;
 mod lane;
 mod limits;
+mod load;
 mod record;
 mod replica_states;
 mod replies;

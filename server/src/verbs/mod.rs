@@ -1,4 +1,4 @@
-//! The verbs that ask a running cluster: [`init`], [`kv`], [`admin`] and [`backup`], over the SDK; and [`partition`],
+//! The verbs that ask a running cluster: [`init`], [`kv`], [`admin`], [`top`] and [`backup`], over the SDK; and [`partition`],
 //! [`model`] and [`plan`], which read files alone.
 //!
 //! A verb makes its calls and prints one answer to the writer that the caller hands in: lines and tables for people, or
@@ -28,6 +28,7 @@ mod partition;
 mod recover;
 mod simulate;
 mod text;
+mod top;
 mod transaction;
 mod trust;
 mod watch;
@@ -42,3 +43,4 @@ pub use model::{ModelError, model};
 pub use outcome::{Exit, VerbError};
 pub use partition::{PartitionError, partition};
 pub use simulate::{SimulateError, plan};
+pub use top::top;

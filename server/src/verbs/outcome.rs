@@ -136,6 +136,9 @@ pub enum VerbError {
         /// What it takes on now.
         admission: String,
     },
+    /// A live view needs a terminal.
+    #[error("standard output is no terminal: `--once` prints one frame")]
+    NoTerminal,
     /// An id that the protocol reads as "all".
     #[error("{what} 0 cannot be asked for: ids count from 1. Leave it out to see all")]
     ZeroId {

@@ -30,5 +30,6 @@ mod snapshots;
 mod splits;
 mod stale_reads;
 mod transactions;
+mod trust;
 mod versions;
 mod watches;
