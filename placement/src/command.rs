@@ -12,6 +12,7 @@ use crate::hours::HoursChange;
 use crate::ids::{ControllerTerm, HostId, MigrationId, Region, ReplicaId, ShardId, WindowId, Zone};
 use crate::migration::{Evidence, MigrationState, Proposal};
 use crate::model::{Admission, HostAffinityScores, HostState};
+use crate::models::ModelChange;
 use crate::rules::{Limits, LimitsChange, Origin, Rules};
 use crate::trust::MeasuredGain;
 
@@ -267,6 +268,17 @@ pub enum Command {
         /// Mechanism time.
         now_ms: u64,
     },
+    /// Keeps a model, or lets another one forecast.
+    ChangeModel {
+        /// What changes.
+        change: ModelChange,
+        /// Who asks.
+        origin: Origin,
+        /// Why, in words.
+        reason: String,
+        /// Mechanism time.
+        now_ms: u64,
+    },
     /// Gives the policies of an origin their right to propose back.
     RestoreTrust {
         /// Whose.
@@ -320,6 +332,7 @@ impl Command {
             | RecordGains { now_ms, .. }
             | RestoreTrust { now_ms, .. }
             | ChangeHours { now_ms, .. }
+            | ChangeModel { now_ms, .. }
             | ChangeLimits { now_ms, .. } => *now_ms,
         }
     }

@@ -93,6 +93,8 @@ pub enum EventKind {
     TrustChanged,
     /// The windows in which bets on the future may start changed.
     HoursChanged,
+    /// A model was kept, or another one forecasts.
+    ModelChanged,
 }
 
 /// One event.

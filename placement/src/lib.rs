@@ -32,6 +32,7 @@ mod hours;
 mod ids;
 mod migration;
 mod model;
+mod models;
 pub mod planner;
 mod procedure;
 mod recovery;
@@ -57,6 +58,7 @@ pub use model::{
     AFFINITY_TOTAL_PPM, Admission, Affinity, Epoch, FirstRange, Host, HostAffinityScores, HostState,
     KeyRange, ObservedHome, Replica, Role, SHARD_CHANGES_MAX, Shard, ShardChange,
 };
+pub use models::{KeptModel, MODEL_BYTES_MAX, MODELS_MAX, ModelChange, ModelRecord, Models, ROLLBACKS_MAX};
 pub use procedure::{
     Action, Fenced, HostView, LeaderView, Membership, MergeStep, Observation, Pacer, ReplicaProgress,
     next_actions, strays,

@@ -194,6 +194,9 @@ pub enum Refusal {
     /// No maintenance window is open, and the change is a bet on the future.
     #[error("origin {0:?} waits for a maintenance window")]
     OutsideHours(Origin),
+    /// No such model is kept.
+    #[error("no model {0} is kept")]
+    UnknownModel(String),
     /// No such maintenance window.
     #[error("no maintenance window {0}")]
     UnknownHours(u64),

@@ -13,6 +13,7 @@ use crate::hours::Hours;
 use crate::ids::{ControllerTerm, HostId, MigrationId, ReplicaId, ShardId, WindowId};
 use crate::migration::{Migration, Placed};
 use crate::model::{Affinity, Epoch, Host, KeyRange, SHARD_CHANGES_MAX, Shard, ShardChange};
+use crate::models::Models;
 use crate::rules::{Limits, Rules};
 use crate::trust::Trust;
 
@@ -91,6 +92,9 @@ pub struct Placement {
     /// By placement log index of the entry that added it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) hours: BTreeMap<u64, Hours>,
+    /// Trained models; absent in states that were written before there were any here.
+    #[serde(default, skip_serializing_if = "Models::is_empty")]
+    pub(crate) models: Models,
     #[serde(default, skip_serializing_if = "Trust::is_empty")]
     pub(crate) trust: Trust,
 }
@@ -209,6 +213,11 @@ impl Placement {
     /// Whether bets on the future may start at a moment of mechanism time.
     pub fn in_hours(&self, at_ms: u64) -> bool {
         self.hours.is_empty() || self.hours.values().any(|hours| hours.contains(at_ms))
+    }
+
+    /// The models that may forecast.
+    pub fn models(&self) -> &Models {
+        &self.models
     }
 
     /// What moves were predicted to save and what they saved, and who may propose.

@@ -8,6 +8,7 @@ mod advance;
 mod effects;
 mod hosts;
 mod merges;
+mod models;
 mod propose;
 mod recover;
 mod settings;
@@ -119,6 +120,12 @@ impl Placement {
                 reason,
                 ..
             } => self.change_hours(stamp, change, &Cause { origin, reason }),
+            Command::ChangeModel {
+                change,
+                origin,
+                reason,
+                ..
+            } => self.change_model(stamp, change, Cause { origin, reason }),
             Command::RestoreTrust {
                 restored,
                 origin,
