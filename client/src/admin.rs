@@ -13,15 +13,16 @@ use crate::{
     error::AdminError,
     proto::{
         CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-        ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
-        DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest,
-        HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
-        JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest, MergeShardRequest, MigrationReply,
-        MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply,
-        RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
-        RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
-        ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, TrustReply, TrustRequest, UsageReply,
-        UsageRequest, WindowsReply, WindowsRequest, admin_client,
+        ChangeLimitsRequest, ChangeModelReply, ChangeModelRequest, ChangeWindowsReply, ChangeWindowsRequest,
+        CloseWindowReply, CloseWindowRequest, DepartureReply, DepartureRequest, DryRunReply, DryRunRequest,
+        ExplainReply, ExplainRequest, HistoryReply, HistoryRequest, HostsReply, HostsRequest, InitReply,
+        InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest,
+        MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest, ModelsReply, ModelsRequest,
+        MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
+        ReplicaStatesRequest, RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest,
+        SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
+        StatusRequest, TrustReply, TrustRequest, UsageReply, UsageRequest, WindowsReply, WindowsRequest,
+        admin_client,
     },
     seam::within,
     setback::Kind,
@@ -273,6 +274,25 @@ impl AdminClient {
         let request = DryRunRequest { replicas };
         self.call(Effect::Looks, request, |mut admin, request| async move {
             admin.dry_run(request).await
+        })
+        .await
+    }
+
+    /// The models that may forecast, with the file of one of them.
+    pub async fn models(&self, with_file: &str) -> Result<ModelsReply, AdminError> {
+        let with_file = with_file.to_owned();
+        self.call(
+            Effect::Looks,
+            ModelsRequest { with_file },
+            |mut admin, request| async move { admin.models(request).await },
+        )
+        .await
+    }
+
+    /// Keeps a model, lets another one forecast, or goes back to the one before. Answers once that is logged.
+    pub async fn change_model(&self, request: ChangeModelRequest) -> Result<ChangeModelReply, AdminError> {
+        self.call(Effect::Changes, request, |mut admin, request| async move {
+            admin.change_model(request).await
         })
         .await
     }

@@ -13,6 +13,16 @@ use crate::verbs::{self, Exit};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// How this very program is started again, up to the verb: programs that hold all of `godwit` have it as a verb of theirs.
+///
+/// # Errors
+/// When it cannot be told where the program lies.
+pub(crate) fn own_command() -> std::io::Result<Vec<OsString>> {
+    let program = std::env::current_exe()?.into_os_string();
+    let verb = std::env::args_os().nth(1).filter(|verb| verb == "godwit");
+    Ok(std::iter::once(program).chain(verb).collect())
+}
+
 /// Parses the arguments (the first is the program's name), runs the verb and says how it ended. Ends the process
 /// itself when the arguments make no sense, or ask for help.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -48,7 +58,10 @@ async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {
         Command::Backup(args) => Ok(verbs::backup(&cli.connect, args, &mut out).await?),
         Command::Partition(args) => Ok(verbs::partition(&args, &mut out)?),
         Command::Plan(args) => Ok(verbs::plan(&args, &mut out)?),
-        Command::Model(args) => Ok(verbs::model(&args, &mut out)?),
+        Command::Model(args) => match args.verb.of_cluster() {
+            Some(verb) => Ok(verbs::models(&cli.connect, &verb, &mut out).await?),
+            None => Ok(verbs::model(&args, &mut out)?),
+        },
         Command::Demo(args) => Ok(crate::demo::demo(args).await.map(|()| Exit::Ok)?),
         Command::Completions(args) => Ok(verbs::completions(&args, &mut out)?),
         Command::Man(args) => Ok(verbs::man(&args)?),

@@ -9,15 +9,15 @@ use client::{
     AdminClient, AdminError, ClientConfig,
     proto::{
         CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-        ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
-        DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest,
-        HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest, InitReply, InitRequest,
-        JoinReply, JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest, MergeShardRequest,
-        MigrationReply, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
-        RecoverShardReply, RecoverShardRequest, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply,
-        RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardsReply,
-        ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, TrustReply, TrustRequest, UsageReply,
-        UsageRequest, WindowsReply, WindowsRequest,
+        ChangeLimitsRequest, ChangeModelReply, ChangeModelRequest, ChangeWindowsReply, ChangeWindowsRequest,
+        CloseWindowReply, CloseWindowRequest, DepartureReply, DepartureRequest, DryRunReply, DryRunRequest,
+        ExplainReply, ExplainRequest, HistoryReply, HistoryRequest, HostStatus, HostsReply, HostsRequest,
+        InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest,
+        MergeShardRequest, MigrationReply, MigrationsReply, MigrationsRequest, ModelsReply, ModelsRequest,
+        MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest, ReplicaStatesReply,
+        ReplicaStatesRequest, RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest,
+        SetBalancerReply, SetBalancerRequest, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply,
+        StatusRequest, TrustReply, TrustRequest, UsageReply, UsageRequest, WindowsReply, WindowsRequest,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -78,6 +78,17 @@ impl Admin for Host {
         _: Request<ChangeLimitsRequest>,
     ) -> Result<Response<ChangeLimitsReply>, Status> {
         self.answer(ChangeLimitsReply::default()).await
+    }
+
+    async fn models(&self, _: Request<ModelsRequest>) -> Result<Response<ModelsReply>, Status> {
+        self.answer(ModelsReply::default()).await
+    }
+
+    async fn change_model(
+        &self,
+        _: Request<ChangeModelRequest>,
+    ) -> Result<Response<ChangeModelReply>, Status> {
+        self.answer(ChangeModelReply::default()).await
     }
 
     async fn windows(&self, _: Request<WindowsRequest>) -> Result<Response<WindowsReply>, Status> {

@@ -28,11 +28,6 @@ impl RttMatrix {
         self.insert(other, one, micros);
     }
 
-    /// The zones that round trips are known from.
-    pub fn zones(&self) -> impl Iterator<Item = &Zone> {
-        self.micros.keys()
-    }
-
     /// The round trip between two zones in microseconds; the largest known one where this pair was not measured.
     pub fn micros(&self, from: &Zone, to: &Zone) -> u32 {
         let measured = self.micros.get(from).and_then(|row| row.get(to));

@@ -28,7 +28,10 @@ pub use kv::{
     CasArgs, CasExpect, CompactArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb, LeaseArgs, LeaseOf,
     LeaseVerb, PutArgs, ReadChoice, ScanArgs, TxnArgs, WatchArgs,
 };
-pub use model::{ModelArgs, ModelEvalArgs, ModelLogArgs, ModelStatusArgs, ModelTrainArgs, ModelVerb};
+pub use model::{
+    ClusterModelVerb, ModelActivateArgs, ModelArgs, ModelEvalArgs, ModelKeepArgs, ModelListArgs,
+    ModelLogArgs, ModelRollbackArgs, ModelStatusArgs, ModelTrainArgs, ModelVerb,
+};
 pub use moment::Moment;
 pub use partition::{PartitionArgs, PartitionSources};
 pub use plan::{OfflinePlanArgs, OfflinePlanVerb, SimulateArgs};

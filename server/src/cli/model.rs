@@ -1,4 +1,4 @@
-//! `godwit model`: training, judging and looking at models, from logs alone.
+//! `godwit model`: training, judging and looking at models, from logs alone; and the models of a cluster.
 
 use std::path::PathBuf;
 
@@ -21,23 +21,116 @@ pub enum ModelVerb {
     Eval(Box<ModelEvalArgs>),
     /// Show what models were trained on, and how they did
     Status(ModelStatusArgs),
+    /// List the models that a cluster keeps
+    List(ModelListArgs),
+    /// Hand a trained model to a cluster
+    Keep(ModelKeepArgs),
+    /// Let a model forecast that the cluster keeps
+    Activate(ModelActivateArgs),
+    /// Let the model forecast that did before the active one
+    Rollback(ModelRollbackArgs),
+}
+
+/// The verbs that ask a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterModelVerb<'a> {
+    /// `list`
+    List(&'a ModelListArgs),
+    /// `keep`
+    Keep(&'a ModelKeepArgs),
+    /// `activate`
+    Activate(&'a ModelActivateArgs),
+    /// `rollback`
+    Rollback(&'a ModelRollbackArgs),
+}
+
+impl ModelVerb {
+    /// The verb, if it asks a cluster.
+    pub fn of_cluster(&self) -> Option<ClusterModelVerb<'_>> {
+        match self {
+            ModelVerb::List(args) => Some(ClusterModelVerb::List(args)),
+            ModelVerb::Keep(args) => Some(ClusterModelVerb::Keep(args)),
+            ModelVerb::Activate(args) => Some(ClusterModelVerb::Activate(args)),
+            ModelVerb::Rollback(args) => Some(ClusterModelVerb::Rollback(args)),
+            ModelVerb::Train(_) | ModelVerb::Eval(_) | ModelVerb::Status(_) => None,
+        }
+    }
+}
+
+/// Flags of `godwit model list`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ModelListArgs {
+    /// Print a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `godwit model keep`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ModelKeepArgs {
+    /// The model
+    #[arg(value_name = "FILE")]
+    pub model: PathBuf,
+    /// Let it forecast at once
+    #[arg(long)]
+    pub activate: bool,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Print a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `godwit model activate`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ModelActivateArgs {
+    /// Its version, as listed
+    #[arg(value_name = "VERSION")]
+    pub version: String,
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Print a JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `godwit model rollback`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ModelRollbackArgs {
+    /// Why, kept in the history
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Print a JSON list
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is played on.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct ModelLogArgs {
     /// Logs in order of time (CSV or CSV.zst: timestamp_ms,user_id,data_id,origin,op,size)
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "windows", requires_all = ["zones", "split_at"])]
     pub trace: Vec<PathBuf>,
     /// Zone and place of each origin (CSV: origin,zone,region,lat,lon)
     #[arg(long, value_name = "FILE")]
-    pub zones: PathBuf,
+    pub zones: Option<PathBuf>,
     /// The shards' first keys, as `init --split-at` takes them
     #[arg(long, value_name = "FILE")]
-    pub split_at: PathBuf,
+    pub split_at: Option<PathBuf>,
+    /// Instead of logs, the windows that a controller has collected (`windows` in its data folder)
+    #[arg(long, value_name = "DIR", conflicts_with = "trace", requires = "rtt")]
+    pub windows: Option<PathBuf>,
+    /// Round trips between the zones of those windows (CSV: zone,zone,micros)
+    #[arg(long, value_name = "FILE")]
+    pub rtt: Option<PathBuf>,
     /// Minutes of a window
     #[arg(long, value_name = "MIN", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_440))]
     pub window_min: u64,
+    /// The same in milliseconds
+    #[arg(long, value_name = "MS", hide = true, conflicts_with = "window_min", value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
+    pub window_ms: Option<u64>,
     /// One in this many windows, the latest, is held to judge by
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=100))]
     pub held_part: u64,

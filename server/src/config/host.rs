@@ -395,6 +395,15 @@ pub struct BalancerConfig {
     pub history_until_ms: u64,
     /// Windows are ended from outside, through the admin service, instead of by the clock: for replays.
     pub external_windows: bool,
+    /// The host that controls the cluster keeps the windows it collects in this many bytes; 0: none.
+    pub archive_bytes_max: u64,
+    /// The model is trained anew on those windows this long after it was made active, at the lowest priority and in a
+    /// process of its own; it serves if it passes the gate. 0: never. For [`PolicyName::BurnModel`] alone.
+    pub retrain_interval_ms: u64,
+    /// Windows that there must be before a model is trained.
+    pub retrain_windows_min: u64,
+    /// Training that takes longer is given up.
+    pub retrain_timeout_ms: u64,
 }
 
 impl Default for BalancerConfig {
@@ -416,6 +425,10 @@ impl Default for BalancerConfig {
             history_zones: None,
             history_until_ms: 0,
             external_windows: false,
+            archive_bytes_max: 256 * MIB,
+            retrain_interval_ms: 86_400_000,
+            retrain_windows_min: 576,
+            retrain_timeout_ms: 1_800_000,
         }
     }
 }

@@ -53,11 +53,16 @@ pub(crate) struct Balancer {
     pub(super) policy: Option<PolicyName>,
     pub(super) forecaster: Option<Box<dyn Forecaster + Send + Sync>>,
     pub(super) memory: PlanMemory,
+    /// The version of the placement log's model that it forecasts with, if it does with one.
+    model: Option<String>,
     /// Who proposes while the policy may not.
     pub(super) reserve: Option<StandIn>,
     /// The share of reads by lease in the last window that had reads.
     lease_reads_ppm: Option<u32>,
 }
+
+/// The version of the placement log's model, and the forecaster of a policy that has one.
+type Loaded = (Option<String>, Option<Box<dyn Forecaster + Send + Sync>>);
 
 /// What became of one plan's proposals.
 #[derive(Default)]
@@ -109,23 +114,12 @@ impl Controller {
             };
             return Ok(PlanOutcome::default());
         };
-        let length = self.window_length();
-        let forecaster = {
-            let (host, ranges, zones) = (self.host.clone(), self.ranges(), self.zones());
-            let loading = move || {
-                let config = &host.config().balancer;
-                let mut forecaster = forecast::forecaster(policy, config, &zones, length, open)?;
-                if let Some(forecaster) = forecaster.as_mut() {
-                    forecast::learn(forecaster.as_mut(), config, ranges, length, open)?;
-                }
-                Ok::<_, PolicyError>(forecaster)
-            };
-            self.host.blocking(loading).await?
-        };
+        let (model, forecaster) = self.load_forecaster(policy, open).await?;
         *balancer = Balancer {
             policy: Some(policy),
             forecaster,
             memory: PlanMemory::default(),
+            model,
             reserve: StandIn::of(policy, &self.zones()),
             lease_reads_ppm,
         };
@@ -149,6 +143,44 @@ impl Controller {
             .map_or("", |forecaster| forecaster.name())
             .to_owned();
         Ok(self.carry_through(model, proposals, settle).await)
+    }
+
+    /// A policy's forecaster, which has learnt from the configured history and from the windows that were kept here, and
+    /// the version of the model that is active in the placement log.
+    async fn load_forecaster(&self, policy: PolicyName, open: WindowId) -> Result<Loaded, BalanceError> {
+        let length = self.window_length();
+        let (host, ranges, zones) = (self.host.clone(), self.ranges(), self.zones());
+        let version = self.active_version();
+        let active = self.active_model(length);
+        let loading = move || {
+            let config = &host.config().balancer;
+            let mut forecaster = forecast::forecaster(policy, config, &zones, length, open, active)?;
+            if let Some(forecaster) = forecaster.as_mut() {
+                let last = forecast::learn(forecaster.as_mut(), config, ranges, length, open)?;
+                if !config.external_windows && config.archive_bytes_max > 0 {
+                    forecast::learn_kept(forecaster.as_mut(), &host, last, open);
+                }
+            }
+            Ok::<_, PolicyError>(forecaster)
+        };
+        Ok((version, self.host.blocking(loading).await?))
+    }
+
+    /// Forecasts with another model, if another is active by now.
+    async fn follow_model(&self, balancer: &mut Balancer, open: WindowId) -> Result<(), BalanceError> {
+        let Some(policy @ PolicyName::BurnModel) = balancer.policy else {
+            return Ok(());
+        };
+        if self.active_version() == balancer.model {
+            return Ok(());
+        }
+        let (model, forecaster) = self.load_forecaster(policy, open).await?;
+        tracing::info!(
+            version = model.as_deref().unwrap_or_default(),
+            "another model forecasts"
+        );
+        (balancer.model, balancer.forecaster) = (model, forecaster);
+        Ok(())
     }
 
     /// Ends a window and places the next one.
@@ -180,12 +212,15 @@ impl Controller {
         balancer.lease_reads_ppm = counted.lease_reads_ppm().or(balancer.lease_reads_ppm);
         let lease_reads = self.lease_reads_ppm(&balancer);
         self.record_gains(logged, &counted, lease_reads).await;
+        self.follow_model(&mut balancer, window).await?;
+        self.archive_window(&counts).await;
         let next = WindowId(window.0 + 1);
         let mut outcome = PlanOutcome::default();
         if let (Some(policy), Some(forecaster)) = (balancer.policy, balancer.forecaster.as_mut()) {
             self.inherit_histories(forecaster.as_mut());
             forecaster.observe(&counts);
             let (model, forecast) = (forecaster.name().to_owned(), forecaster.forecast(next));
+            self.retrain_if_due(Some(policy), &model);
             let mut proposals = match forecast::follows_windows(policy) {
                 true => self.plan(&mut balancer, policy, &forecast, next, Mode::Homes)?,
                 false => Vec::new(),
@@ -487,7 +522,7 @@ impl Controller {
         }
     }
 
-    fn window_length(&self) -> WindowLength {
+    pub(super) fn window_length(&self) -> WindowLength {
         WindowLength::from_ms(self.host.config().profiler.window_ms)
     }
 }

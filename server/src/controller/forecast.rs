@@ -11,6 +11,8 @@ use placement::planner::{Hysteresis, Mode, Objective, PlanCosts, PlanOptions, Sk
 use placement::{WindowId, Zone};
 
 use crate::config::{BalancerConfig, PolicyName};
+use crate::host::Host;
+use crate::profiler::archived_windows;
 
 /// The slow average's weight of the newest window: the best of its grid on most traces.
 const EWMA_ALPHA: f32 = 0.02;
@@ -22,7 +24,9 @@ const FOLLOW_PPM: u32 = 500_000;
 /// Why a policy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PolicyError {
-    #[error("the policy burn-model needs balancer.model_file")]
+    #[error(
+        "the policy burn-model needs balancer.model_file, an active model, or balancer.retrain_interval_ms"
+    )]
     NoModel,
     #[error(transparent)]
     Model(#[from] ModelFileError),
@@ -43,6 +47,7 @@ pub(crate) fn forecaster(
     zones: &[Zone],
     length: WindowLength,
     opened: WindowId,
+    active: Option<TrainedModel>,
 ) -> Result<Option<Box<dyn Forecaster + Send + Sync>>, PolicyError> {
     Ok(Some(match policy {
         PolicyName::StaticHash => return Ok(None),
@@ -61,9 +66,21 @@ pub(crate) fn forecaster(
             HourOfDay::new(length),
         )),
         PolicyName::BurnModel => {
-            let path = config.model_file.as_deref().ok_or(PolicyError::NoModel)?;
-            let model = HostAffinityModel::new(TrainedModel::load(path)?, zones);
-            Box::new(GuardedModel::new(Box::new(model), Box::new(slow_average(zones))))
+            let configured = || config.model_file.as_deref().map(TrainedModel::load).transpose();
+            let model = match active {
+                Some(active) => Some(active),
+                None => configured()?,
+            };
+            let rule = Box::new(slow_average(zones));
+            match model {
+                Some(model) => {
+                    let model = HostAffinityModel::new(model, zones);
+                    Box::new(GuardedModel::new(Box::new(model), rule))
+                }
+                // Until one is trained.
+                None if config.retrain_interval_ms > 0 && !config.external_windows => rule,
+                None => return Err(PolicyError::NoModel),
+            }
         }
     }))
 }
@@ -115,16 +132,16 @@ pub(crate) fn follows_windows(policy: PolicyName) -> bool {
     !matches!(policy, PolicyName::StaticHash | PolicyName::StaticMajority)
 }
 
-/// Shows a forecaster the windows of the configured history before `open`, counted over the given shards.
+/// Shows a forecaster the windows of the configured history before `open`, counted over the given shards; the last of them.
 pub(crate) fn learn(
     forecaster: &mut dyn Forecaster,
     config: &BalancerConfig,
     ranges: KeyRanges,
     length: WindowLength,
     open: WindowId,
-) -> Result<(), PolicyError> {
+) -> Result<Option<WindowId>, PolicyError> {
     let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else {
-        return Ok(());
+        return Ok(None);
     };
     let zones = read_zones(zones)?;
     let until_ms = match config.history_until_ms {
@@ -134,12 +151,14 @@ pub(crate) fn learn(
     let entries = open_log(log)?.map(|entry| entry.map_err(HistoryError::Log));
     let early = entries.take_while(|entry| !matches!(entry, Ok(entry) if entry.timestamp_ms >= until_ms));
     let aggregator = WindowAggregator::new(length.as_ms(), ranges, zones);
+    let mut last = None;
     let learnt = each_window(early, aggregator, |counts| {
         if counts.window < open {
+            last = Some(counts.window);
             forecaster.observe(&counts);
         }
     });
-    learnt.map_err(|error| match error {
+    learnt.map(|()| last).map_err(|error| match error {
         HistoryError::Log(source) => PolicyError::Log {
             path: log.clone(),
             source,
@@ -149,6 +168,25 @@ pub(crate) fn learn(
             source,
         },
     })
+}
+
+/// Shows a forecaster the windows that were collected on this host, after those that it knows and before `open`.
+pub(crate) fn learn_kept(
+    forecaster: &mut dyn Forecaster,
+    host: &Host,
+    known: Option<WindowId>,
+    open: WindowId,
+) {
+    match archived_windows(&*host.disk(), &host.windows_folder()) {
+        Ok(windows) => {
+            let news = |window: WindowId| known.is_none_or(|known| known < window) && window < open;
+            windows
+                .iter()
+                .filter(|counts| news(counts.window))
+                .for_each(|counts| forecaster.observe(counts));
+        }
+        Err(error) => tracing::warn!(%error, "the windows kept here cannot be read"),
+    }
 }
 
 /// What is wrong with a history, before its file is named.

@@ -7,7 +7,7 @@
 //! `observe` looks at the hosts, `act` gives orders, those that change ranges in `reshape`, `tend` starts shards, repairs and
 //! declares hosts down; `splits` parts what has become too large or is asked for too much, as `loads` knows, `merges` joins
 //! what holds little; `balance` turns access counts into proposals, `gains` measures what came of them, `stand_in` proposes
-//! for a policy that may not.
+//! for a policy that may not, `models` keeps windows and has models trained on them.
 
 mod act;
 mod balance;
@@ -18,6 +18,7 @@ mod gains;
 mod geography;
 mod loads;
 mod merges;
+mod models;
 mod observe;
 mod recover;
 mod reshape;
@@ -38,6 +39,8 @@ use clock::LogClock;
 pub(crate) use explain::Outlook;
 pub(crate) use forecast::{plan_costs, plan_options, slow_average};
 use loads::ShardLoads;
+use models::ModelKeeper;
+pub(crate) use models::record_of;
 use observe::Observer;
 pub(crate) use splits::middle_key;
 
@@ -102,6 +105,7 @@ pub(crate) struct Controller {
     observer: Observer,
     balancer: Arc<tokio::sync::Mutex<Balancer>>,
     loads: Arc<Mutex<ShardLoads>>,
+    models: Arc<Mutex<ModelKeeper>>,
 }
 
 impl Controller {
@@ -117,6 +121,7 @@ impl Controller {
             observer,
             balancer: Arc::default(),
             loads: Arc::default(),
+            models: Arc::default(),
         }
     }
 

@@ -3,10 +3,13 @@
 //! The log is written by a task of its own; a request never waits for it. Samples that come faster than the disk takes
 //! them are dropped and counted.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ml::AccessLogEntry;
 use placement::ShardId;
+use storage::disk::Disk;
 use tokio::sync::mpsc;
 
 use super::state::Host;
@@ -88,6 +91,21 @@ impl Host {
         if let Some(samples) = self.shared.access_samples.get() {
             samples.offer(access, at_ms);
         }
+    }
+
+    /// The folder of windows that were collected here.
+    pub(crate) fn windows_folder(&self) -> PathBuf {
+        self.shared.folder.windows()
+    }
+
+    /// Where retraining works.
+    pub(crate) fn retraining_folder(&self) -> PathBuf {
+        self.shared.folder.retraining()
+    }
+
+    /// The disk that the data folder lies on.
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        self.shared.env.disk.clone()
     }
 
     /// Opens the access log and starts its writer. Without a log the host serves all the same.

@@ -134,6 +134,16 @@ impl DataFolder {
         path.join("log")
     }
 
+    /// The folder of windows that were collected here.
+    pub fn windows(&self) -> PathBuf {
+        self.path.join("windows")
+    }
+
+    /// Where retraining works.
+    pub fn retraining(&self) -> PathBuf {
+        self.path.join("retraining")
+    }
+
     /// The folder of sampled accesses.
     pub fn access_log(&self) -> PathBuf {
         self.path.join("access")

@@ -18,6 +18,7 @@ mod report;
 mod sampler;
 mod shard_profile;
 mod top;
+mod window_archive;
 
 pub use access::{Access, Op};
 pub use access_log::{
@@ -31,3 +32,4 @@ pub use report::{
 };
 pub use sampler::AccessSampler;
 pub use shard_profile::{HOT_KEYS_MAX, HOT_USERS_MAX};
+pub use window_archive::{WindowArchive, archived_windows};

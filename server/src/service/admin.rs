@@ -10,15 +10,16 @@ use client::proto::admin_client::AdminClient;
 use client::proto::admin_server::{Admin, AdminServer};
 use client::proto::{
     CancelReply, CancelRequest, ChangeAdmissionReply, ChangeAdmissionRequest, ChangeLimitsReply,
-    ChangeLimitsRequest, ChangeWindowsReply, ChangeWindowsRequest, CloseWindowReply, CloseWindowRequest,
-    DepartureReply, DepartureRequest, DryRunReply, DryRunRequest, ExplainReply, ExplainRequest, HistoryEvent,
-    HistoryReply, HistoryRequest, HostAffinity, HostsReply, HostsRequest, InitReply, InitRequest, JoinReply,
-    JoinRequest, LimitsReply, LimitsRequest, LoadReply, LoadRequest, MergeShardRequest, MigrationReply,
-    MigrationStatus, MigrationsReply, MigrationsRequest, MoveHomeRequest, MoveReplicaRequest,
-    RecoverShardReply, RecoverShardRequest, Replica, ReplicaStatesReply, ReplicaStatesRequest,
-    RestoreTrustReply, RestoreTrustRequest, ScrubReply, ScrubRequest, SetBalancerReply, SetBalancerRequest,
-    ShardStatus, ShardsReply, ShardsRequest, SplitShardRequest, StatusReply, StatusRequest, Total,
-    TrustReply, TrustRequest, UsageReply, UsageRequest, WindowsReply, WindowsRequest,
+    ChangeLimitsRequest, ChangeModelReply, ChangeModelRequest, ChangeWindowsReply, ChangeWindowsRequest,
+    CloseWindowReply, CloseWindowRequest, DepartureReply, DepartureRequest, DryRunReply, DryRunRequest,
+    ExplainReply, ExplainRequest, HistoryEvent, HistoryReply, HistoryRequest, HostAffinity, HostsReply,
+    HostsRequest, InitReply, InitRequest, JoinReply, JoinRequest, LimitsReply, LimitsRequest, LoadReply,
+    LoadRequest, MergeShardRequest, MigrationReply, MigrationStatus, MigrationsReply, MigrationsRequest,
+    ModelsReply, ModelsRequest, MoveHomeRequest, MoveReplicaRequest, RecoverShardReply, RecoverShardRequest,
+    Replica, ReplicaStatesReply, ReplicaStatesRequest, RestoreTrustReply, RestoreTrustRequest, ScrubReply,
+    ScrubRequest, SetBalancerReply, SetBalancerRequest, ShardStatus, ShardsReply, ShardsRequest,
+    SplitShardRequest, StatusReply, StatusRequest, Total, TrustReply, TrustRequest, UsageReply, UsageRequest,
+    WindowsReply, WindowsRequest,
 };
 use placement::{
     Accepted, Command, HostId, MigrationId, NewHost, Origin, Placement, Proposal, ProposalKind, Reasons,
@@ -27,7 +28,7 @@ use placement::{
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::{explain, hosts, limits, replica_states, trust, windows};
+use super::{explain, hosts, limits, models, replica_states, trust, windows};
 use crate::config::UnknownPolicy;
 use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -535,6 +536,32 @@ impl Admin for AdminService {
         };
         let limits = refused.is_empty().then_some(after);
         Ok(Response::new(ChangeLimitsReply { refused, limits }))
+    }
+
+    async fn models(&self, request: Request<ModelsRequest>) -> Result<Response<ModelsReply>, Status> {
+        answer_or_forward!(self, request, models);
+        let request = request.into_inner();
+        Ok(Response::new(self.look(|state| models::told(state, &request))?))
+    }
+
+    async fn change_model(
+        &self,
+        request: Request<ChangeModelRequest>,
+    ) -> Result<Response<ChangeModelReply>, Status> {
+        answer_or_forward!(self, request, change_model);
+        let request = request.into_inner();
+        let (change, version) = models::change(&request).map_err(Status::invalid_argument)?;
+        let command = Command::ChangeModel {
+            change,
+            origin: Origin::Manual,
+            reason: request.reason,
+            now_ms: self.host.now_ms(),
+        };
+        let refused = match self.write(command).await? {
+            Applied::Accepted(_) => String::new(),
+            Applied::Refused(refusal) => refusal.to_string(),
+        };
+        Ok(Response::new(ChangeModelReply { refused, version }))
     }
 
     async fn windows(&self, request: Request<WindowsRequest>) -> Result<Response<WindowsReply>, Status> {

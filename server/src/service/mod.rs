@@ -11,6 +11,7 @@ mod kv;
 mod lane;
 mod limits;
 mod load;
+mod models;
 mod record;
 mod replica_states;
 mod replies;

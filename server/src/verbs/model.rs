@@ -1,5 +1,6 @@
-//! `godwit model`: trains, judges and shows models, from logs alone. No cluster is asked.
+//! `godwit model`: trains, judges and shows models, from logs or from windows that were kept. No cluster is asked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,14 +9,20 @@ use ml::{
     ModelFileError, TrainConfig, TrainError, TrainedModel, WindowAggregator, WindowCounts, WindowError,
     WindowLength, ZoneMap, ZoneMapError, each_window, judge, train,
 };
+use placement::{WindowId, Zone};
 use serde_json::{Value, json};
+use storage::disk::RealDisk;
 
 use super::init::{SplitFileError, read_split_keys};
 use super::outcome::Exit;
 use super::text::{self, numbers, words};
 use crate::cli::{ModelArgs, ModelEvalArgs, ModelLogArgs, ModelStatusArgs, ModelTrainArgs, ModelVerb};
+use crate::net::{DistanceError, read_rtt_matrix};
+use crate::profiler::archived_windows;
 
 const MINUTE_MS: u64 = 60_000;
+/// What was collected before a longer gap is of another time.
+const GAP_MAX: u64 = 4_032;
 /// Windows of so many hours only fill the histories, of a log that is long enough.
 const WARM_UP_HOURS: u64 = 24 * 14;
 
@@ -60,6 +67,15 @@ pub enum ModelError {
         /// Where and how.
         source: SplitFileError,
     },
+    /// Round trips make no sense.
+    #[error(transparent)]
+    Distance(#[from] DistanceError),
+    /// Neither logs nor windows were named.
+    #[error("either --trace with --zones and --split-at, or --windows with --rtt")]
+    NoSource,
+    /// The verb is one of [`super::models`].
+    #[error("this verb asks a cluster")]
+    AsksCluster,
     /// The model cannot be trained.
     #[error("no model was trained: {0}")]
     Train(#[from] TrainError),
@@ -88,6 +104,9 @@ pub fn model(args: &ModelArgs, out: &mut dyn Write) -> Result<Exit, ModelError> 
         ModelVerb::Train(args) => trained(args, out),
         ModelVerb::Eval(args) => judged(args, out),
         ModelVerb::Status(args) => status(args, out),
+        ModelVerb::List(_) | ModelVerb::Keep(_) | ModelVerb::Activate(_) | ModelVerb::Rollback(_) => {
+            Err(ModelError::AsksCluster)
+        }
     }
 }
 
@@ -100,7 +119,7 @@ fn trained(args: &ModelTrainArgs, out: &mut dyn Write) -> Result<Exit, ModelErro
         warm_up_windows: (log.length.windows_in_hours(WARM_UP_HOURS) as usize).min(history.len() / 4),
         ..TrainConfig::default()
     };
-    let model = train(history, &log.zones.zones(), log.length, &config)?;
+    let model = train(history, &log.zones, log.length, &config)?;
     let report = log.judge(&model, &args.log)?;
     let passes = report.passes();
     if passes {
@@ -188,7 +207,9 @@ fn document(model: &TrainedModel, path: &Path) -> Value {
 
 /// What a log says, in windows.
 struct Log {
-    zones: ZoneMap,
+    zones: Vec<Zone>,
+    /// Microseconds, in the order of the zones.
+    rtt: Vec<Vec<u64>>,
     windows: Vec<WindowCounts>,
     length: WindowLength,
     held_windows: usize,
@@ -208,23 +229,15 @@ impl From<WindowError> for LogError {
 
 impl Log {
     fn read(args: &ModelLogArgs) -> Result<Self, ModelError> {
-        let zones = read_zones(&args.zones)?;
-        let splits = read_split_keys(&args.split_at).map_err(|source| ModelError::SplitKeys {
-            path: args.split_at.clone(),
-            source,
-        })?;
-        let ranges = KeyRanges::new(splits.iter().map(|key| key.to_vec()).collect());
-        let length = WindowLength::from_ms(args.window_min * MINUTE_MS);
-        let mut windows = Vec::new();
-        let aggregator = WindowAggregator::new(length.as_ms(), ranges, zones.clone());
-        each_window(entries(&args.trace), aggregator, |counts| windows.push(counts)).map_err(|error| {
-            match error {
-                LogError::Read(path, source) => ModelError::Log { path, source },
-                LogError::Window(error) => ModelError::Window(error),
-            }
-        })?;
+        let length = WindowLength::from_ms(args.window_ms.unwrap_or(args.window_min * MINUTE_MS));
+        let (zones, rtt, windows) = match (&args.windows, &args.rtt, &args.zones, &args.split_at) {
+            (Some(windows), Some(rtt), ..) => collected(windows, rtt)?,
+            (_, _, Some(zones), Some(split_at)) => counted(args, zones, split_at, length)?,
+            _ => return Err(ModelError::NoSource),
+        };
         Ok(Self {
             zones,
+            rtt,
             held_windows: windows.len() / args.held_part as usize,
             windows,
             length,
@@ -234,8 +247,8 @@ impl Log {
     fn judge(&self, model: &TrainedModel, args: &ModelLogArgs) -> Result<GateReport, ModelError> {
         let active = args.active.as_deref().map(TrainedModel::load).transpose()?;
         let config = GateConfig {
-            zones: &self.zones.zones(),
-            rtt_micros: &self.zones.rtt_matrix_micros(),
+            zones: &self.zones,
+            rtt_micros: &self.rtt,
             voters: args.voters as usize,
             move_cost_micros: args.move_cost_us,
             held_windows: self.held_windows,
@@ -248,6 +261,67 @@ impl Log {
             &config,
         )?)
     }
+}
+
+/// Zones, the round trips between them, and windows.
+type Told = (Vec<Zone>, Vec<Vec<u64>>, Vec<WindowCounts>);
+
+/// What logs say.
+fn counted(
+    args: &ModelLogArgs,
+    zones: &Path,
+    split_at: &Path,
+    length: WindowLength,
+) -> Result<Told, ModelError> {
+    let zones = read_zones(zones)?;
+    let splits = read_split_keys(split_at).map_err(|source| ModelError::SplitKeys {
+        path: split_at.to_owned(),
+        source,
+    })?;
+    let ranges = KeyRanges::new(splits.iter().map(|key| key.to_vec()).collect());
+    let mut windows = Vec::new();
+    let aggregator = WindowAggregator::new(length.as_ms(), ranges, zones.clone());
+    each_window(entries(&args.trace), aggregator, |counts| windows.push(counts)).map_err(
+        |error| match error {
+            LogError::Read(path, source) => ModelError::Log { path, source },
+            LogError::Window(error) => ModelError::Window(error),
+        },
+    )?;
+    Ok((zones.zones(), zones.rtt_matrix_micros(), windows))
+}
+
+/// What a controller has collected. A window that is missing is one in which nothing was seen.
+fn collected(dir: &Path, rtt: &Path) -> Result<Told, ModelError> {
+    let rtt = read_rtt_matrix(rtt)?;
+    let found = archived_windows(&RealDisk, dir).map_err(|source| ModelError::File {
+        path: dir.to_owned(),
+        source,
+    })?;
+    let mut zones: BTreeSet<Zone> = rtt.zones().cloned().collect();
+    zones.extend(
+        found
+            .iter()
+            .flat_map(|counts| counts.shards.values())
+            .flat_map(BTreeMap::keys)
+            .cloned(),
+    );
+    let zones: Vec<Zone> = zones.into_iter().collect();
+    let row = |from: &Zone| zones.iter().map(|to| u64::from(rtt.micros(from, to))).collect();
+    let matrix = zones.iter().map(row).collect();
+    let mut windows: Vec<WindowCounts> = Vec::with_capacity(found.len());
+    for counts in found {
+        if let Some(last) = windows.last() {
+            let missing = last.window.0 + 1..counts.window.0;
+            if missing.end - missing.start > GAP_MAX {
+                windows.clear();
+                windows.push(counts);
+                continue;
+            }
+            windows.extend(missing.map(|window| WindowCounts::empty(WindowId(window))));
+        }
+        windows.push(counts);
+    }
+    Ok((zones, matrix, windows))
 }
 
 /// All entries of the files, one after the other.

@@ -18,6 +18,7 @@ mod leaving;
 mod membership;
 mod merges;
 mod migrations;
+mod models;
 mod monitoring;
 mod power_cut;
 mod quota;
