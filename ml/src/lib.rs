@@ -32,9 +32,9 @@ pub use baselines::{
 pub use evaluate::field;
 pub use evaluate::{
     Bounds, CalibrationScore, Cell, Contender, Contestant, Forecasts, GateConfig, GateError, GateReport,
-    Ground, HeadRoom, HeadRoomScore, Ledger, MOVE_DELAY_WINDOWS, Mixture, Mover, Objective, ReplayConfig,
-    ReplayScore, Standing, Standings, Terms, Tournament, Voters, head_room, judge, optimum, replay,
-    replay_oracle, run_tournament, run_tournament_observed,
+    Ground, HeadRoom, HeadRoomScore, Ledger, MOVE_DELAY_WINDOWS, Mixture, Mover, Objective, Prices,
+    ReplayConfig, ReplayScore, Standing, Standings, Terms, Tournament, Voters, head_room, judge, optimum,
+    replay, replay_oracle, run_tournament, run_tournament_observed,
 };
 pub use forecaster::{Expectation, Forecaster, shares_ppm};
 pub use partition::{KeyLoad, KeyLoads, KeyRanges};

@@ -1,14 +1,13 @@
 //! From keys to shards, and from events to windows.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clap::ValueEnum;
 use ml::{KeyLoad, Touch, WindowCounts, WindowLength, digest, partition};
 use placement::{ShardId, WindowId};
 use serde::Serialize;
 
 use super::trace::{Event, Trace};
-
-/// One in this many shards takes in keys that the history does not know, in the map [`ShardMap::Cut`].
-const BIRTH_PART: usize = 8;
 
 /// How keys are cut into shards, by what the history knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
@@ -25,6 +24,8 @@ pub enum ShardMap {
     /// What a range store can do: ranges that end where the majority changes, and ranges for new keys by the origin of
     /// their first access.
     Cut,
+    /// The same where the names of known keys have been made to begin with their majority origin and the one after it.
+    Named,
 }
 
 impl ShardMap {
@@ -36,6 +37,7 @@ impl ShardMap {
             Self::Range => "range",
             Self::Affinity => "affinity",
             Self::Cut => "cut",
+            Self::Named => "named",
         }
     }
 
@@ -50,6 +52,7 @@ impl ShardMap {
             Self::Range => ranges(trace, &partition::equal_load(&loads(trace, history), shards)),
             Self::Affinity => grouped(trace, history, shards),
             Self::Cut => cut(trace, history, shards),
+            Self::Named => named(trace, history, shards),
         }
     }
 }
@@ -113,45 +116,115 @@ fn grouped(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
     trace.keys.iter().zip(&homes).map(group).collect()
 }
 
-/// The ranges for new keys in the map [`ShardMap::Cut`]: as many for each origin, after all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The ranges for new keys in the maps [`ShardMap::Cut`] and [`ShardMap::Named`]: some for each origin, after all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BirthRanges {
+    /// Ranges for keys that the history knows.
     kept: usize,
-    /// Ranges of one origin.
-    pub an_origin: usize,
+    /// Ranges of each origin, at least one.
+    of_origin: Vec<usize>,
 }
 
 impl BirthRanges {
-    pub(super) fn new(origins: usize, shards: usize) -> Self {
-        let an_origin = (shards / BIRTH_PART / origins).max(1);
+    /// As many of the shards as new keys had of the load in the history's second half, keys being new that its first
+    /// half did not know: the history is to what is scored as its first half is to its second.
+    pub(super) fn new(trace: &Trace, history: &[Event], shards: usize) -> Self {
+        let births = births(trace, history);
+        let later = history.len() - later_half(history);
+        let of_origin: Vec<usize> = births
+            .iter()
+            .map(|by_origin| by_origin.iter().sum::<u64>())
+            .map(|load| (load as usize * shards / later.max(1)).max(1))
+            .collect();
         Self {
-            kept: shards.saturating_sub(an_origin * origins).max(1),
-            an_origin,
+            kept: shards.saturating_sub(of_origin.iter().sum()).max(1),
+            of_origin,
         }
     }
 
     /// The origin whose new keys are born in a shard.
-    pub(super) fn origin_of(self, shard: ShardId) -> Option<usize> {
-        let place = (shard.0 as usize).checked_sub(self.kept + 1)?;
-        Some(place / self.an_origin)
+    pub(super) fn origin_of(&self, shard: ShardId) -> Option<usize> {
+        let mut place = (shard.0 as usize).checked_sub(self.kept + 1)?;
+        self.of_origin.iter().position(|ranges| {
+            let here = place < *ranges;
+            place = place.saturating_sub(*ranges);
+            here
+        })
+    }
+
+    /// How many ranges an origin's new keys are spread over.
+    pub(super) fn of_origin(&self, origin: usize) -> usize {
+        self.of_origin[origin]
+    }
+
+    fn shard_of(&self, origin: usize, key: &str) -> ShardId {
+        let before: usize = self.of_origin[..origin].iter().sum();
+        let place = digest(key.as_bytes()) as usize % self.of_origin[origin];
+        ShardId((self.kept + 1 + before + place) as u64)
     }
 }
 
-fn cut(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
-    let BirthRanges {
-        kept,
-        an_origin: births,
-    } = BirthRanges::new(trace.zones.len(), shards);
-    let known = partition::affinity_aware(&loads(trace, history), kept);
-    let (homes, sums) = (homes(trace, history), by_key(trace, history));
-    let shard = |key: usize| match majority(&sums[key]) {
-        Some(_) => known.shard_of(trace.keys[key].as_bytes()),
-        None => {
-            let place = homes[key] * births + digest(trace.keys[key].as_bytes()) as usize % births;
-            ShardId((kept + 1 + place) as u64)
-        }
+/// The place of the first event after the middle of the history's time.
+fn later_half(history: &[Event]) -> usize {
+    let (Some(first), Some(last)) = (history.first(), history.last()) else {
+        return 0;
     };
-    (0..trace.keys.len()).map(shard).collect()
+    let middle_ms = first.timestamp_ms.midpoint(last.timestamp_ms);
+    history.partition_point(|event| event.timestamp_ms <= middle_ms)
+}
+
+/// Of keys that the history's first half does not know, accesses in its second half: by the origin that created the
+/// key, and by the access's.
+pub(super) fn births(trace: &Trace, history: &[Event]) -> Vec<Vec<u64>> {
+    let (early, late) = history.split_at(later_half(history));
+    let known: BTreeSet<usize> = early.iter().map(|event| event.key).collect();
+    let mut born: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut births = vec![vec![0; trace.zones.len()]; trace.zones.len()];
+    for event in late.iter().filter(|event| !known.contains(&event.key)) {
+        let origin = *born.entry(event.key).or_insert(event.origin);
+        births[origin][event.origin] += 1;
+    }
+    births
+}
+
+/// Known keys in ranges of what `name` calls them, new ones in their origins' ranges.
+fn with_births(
+    trace: &Trace,
+    history: &[Event],
+    shards: usize,
+    name: impl Fn(usize, &[u64]) -> Vec<u8>,
+) -> Vec<ShardId> {
+    let (homes, sums) = (homes(trace, history), by_key(trace, history));
+    let births = BirthRanges::new(trace, history, shards);
+    let is_known = |key: usize| sums[key].iter().any(|count| *count > 0);
+    let known = (0..sums.len()).filter(|key| is_known(*key));
+    let loads: KeyLoad = known
+        .map(|key| (name(key, &sums[key]), sums[key].clone()))
+        .collect();
+    let ranges = partition::affinity_aware(&loads, births.kept);
+    let shard = |key: usize| match is_known(key) {
+        true => ranges.shard_of(&name(key, &sums[key])),
+        false => births.shard_of(homes[key], &trace.keys[key]),
+    };
+    (0..sums.len()).map(shard).collect()
+}
+
+fn cut(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
+    with_births(trace, history, shards, |key, _| {
+        trace.keys[key].clone().into_bytes()
+    })
+}
+
+/// A known key's name begins with the origin that has most of its accesses and the one after that, the same again where
+/// there is none: so shards that must leave a crowded host are ranges whose keys have the same way to go.
+fn named(trace: &Trace, history: &[Event], shards: usize) -> Vec<ShardId> {
+    with_births(trace, history, shards, |key, sum| {
+        let first = majority(sum).unwrap_or_default();
+        let mut others = sum.to_vec();
+        others[first] = 0;
+        let second = majority(&others).unwrap_or(first);
+        format!("{first:02}/{second:02}/{}", trace.keys[key]).into_bytes()
+    })
 }
 
 /// Windows from the first event's to the last one's, those without accesses included.
@@ -215,7 +288,7 @@ mod tests {
     #[test]
     fn keys_of_one_origin_share_shards_and_a_new_key_joins_those_of_its_first_access() {
         let trace = trace();
-        for map in [ShardMap::Affinity, ShardMap::Cut] {
+        for map in [ShardMap::Affinity, ShardMap::Cut, ShardMap::Named] {
             let shards = map.shards_of(&trace, &trace.events[..3], 4);
             let by_x = [shards[0], shards[1]];
             assert!(
@@ -223,7 +296,7 @@ mod tests {
                 "{map:?} {shards:?}"
             );
         }
-        let births = BirthRanges::new(2, 4);
+        let births = BirthRanges::new(&trace, &trace.events[..3], 4);
         let cut = ShardMap::Cut.shards_of(&trace, &trace.events[..3], 4);
         let born: Vec<Option<usize>> = cut.iter().map(|shard| births.origin_of(*shard)).collect();
         assert_eq!(born, [None, None, None, Some(1)]);

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ml::{
-    Bounds, Cell, Contender, Ground, Ledger, Standings, Terms, Tournament, field, field::family,
+    Bounds, Cell, Contender, Ground, Ledger, Prices, Standings, Terms, Tournament, field, field::family,
     run_tournament,
 };
 use placement::ShardId;
@@ -31,7 +31,7 @@ const VOTERS: usize = 3;
 /// What a host may serve, as a multiple of the mean over hosts.
 pub(super) const FAIR_SHARE_MAX: f64 = 2.0;
 /// What is planned for, since demand is not what was expected of it.
-const FAIR_SHARE_PLANNED: f64 = 1.75;
+const FAIR_SHARE_PLANNED: f64 = 1.8;
 /// What a home's move costs, in accesses over the mean round trip.
 const MOVE_COST: f64 = 0.25;
 /// What a replica's copy costs, in the same.
@@ -41,6 +41,8 @@ const REVIEW_HOURS: u64 = 24;
 /// Accesses a window expected of a range for new keys of an origin that has had none.
 const FEW: f32 = 0.01;
 const TAIL: f64 = 0.99;
+/// Passes in which the oracle finds what room at hosts costs.
+const ORACLE_PASSES: usize = 30;
 
 /// Names of policies that are not families of contenders.
 pub(super) mod name {
@@ -48,6 +50,8 @@ pub(super) mod name {
     pub(crate) const UNBOUNDED_STATIC: &str = "static majority, no limit";
     /// The best home of each window and shard, known beforehand, without a limit.
     pub(crate) const ORACLE: &str = "per-window oracle, no limit";
+    /// The same when no host may serve more than the bar allows in all that is scored.
+    pub(crate) const BOUNDED_ORACLE: &str = "per-window oracle";
     /// Reads at the nearest of three voters.
     pub(crate) const NEAR: &str = "nearest of three voters";
 }
@@ -91,7 +95,7 @@ pub struct SystemRow {
 /// When its history is too short to train on.
 pub(super) fn system_rows(trace: &Trace, window_h: u64, trial: &Trial) -> anyhow::Result<Vec<SystemRow>> {
     let mut rows = Vec::new();
-    for map in [ShardMap::Range, ShardMap::Cut, ShardMap::Affinity] {
+    for map in [ShardMap::Range, ShardMap::Cut, ShardMap::Named] {
         let cut = Cut {
             window_h,
             map,
@@ -101,12 +105,13 @@ pub(super) fn system_rows(trace: &Trace, window_h: u64, trial: &Trial) -> anyhow
         let measured = Measured::new(trace, cut, trial, &cut_trace);
         let models = measured.models(1 + ml::MOVE_DELAY_WINDOWS, &mut super::row::CutRows::default())?;
         let seeds = models.len();
+        let births = births(trace, &cut_trace, map);
         let system = System {
             trace,
             cut,
             ground: &measured.ground,
             apart: first_accesses(trace, &cut_trace, &measured.ground),
-            terms: terms(trace, &cut_trace, map, &measured.ground),
+            terms: terms(trace, &cut_trace, births.as_ref(), &measured.ground),
             contenders: field::contenders(&[MOVE_COST], seeds),
             seeds,
         };
@@ -118,7 +123,7 @@ pub(super) fn system_rows(trace: &Trace, window_h: u64, trial: &Trial) -> anyhow
                 contenders: system.contenders.clone(),
                 bytes: measured.bytes.clone(),
                 terms: system.terms.clone(),
-                first_homes: first_homes(trace, map, &measured.ground),
+                first_homes: first_homes(births.as_ref(), &measured.ground),
                 apart: system.apart.clone(),
             },
             &measured.ground,
@@ -128,64 +133,62 @@ pub(super) fn system_rows(trace: &Trace, window_h: u64, trial: &Trial) -> anyhow
     Ok(rows)
 }
 
-fn births(trace: &Trace, map: ShardMap) -> Option<BirthRanges> {
-    (map == ShardMap::Cut).then(|| BirthRanges::new(trace.zones.len(), SHARDS))
+fn births(trace: &Trace, cut_trace: &CutTrace<'_>, map: ShardMap) -> Option<BirthRanges> {
+    matches!(map, ShardMap::Cut | ShardMap::Named).then(|| BirthRanges::new(trace, cut_trace.history, SHARDS))
 }
 
 /// A range for new keys begins at home at their origin.
-fn first_homes(trace: &Trace, map: ShardMap, ground: &Ground<'_>) -> Vec<Option<usize>> {
-    match births(trace, map) {
-        Some(births) => ground
+fn first_homes(births: Option<&BirthRanges>, ground: &Ground<'_>) -> Vec<Option<usize>> {
+    let of = |births: &BirthRanges| {
+        ground
             .shards()
             .iter()
             .map(|shard| births.origin_of(*shard))
-            .collect(),
-        None => Vec::new(),
-    }
+            .collect()
+    };
+    births.map(of).unwrap_or_default()
 }
 
-fn terms(trace: &Trace, cut_trace: &CutTrace<'_>, map: ShardMap, ground: &Ground<'_>) -> Terms {
+fn terms(
+    trace: &Trace,
+    cut_trace: &CutTrace<'_>,
+    births: Option<&BirthRanges>,
+    ground: &Ground<'_>,
+) -> Terms {
+    let expected = births.map(|births| expected_births(trace, cut_trace, births, ground));
     let bounds = Bounds {
         voters: VOTERS,
         fair_share_max: Some(FAIR_SHARE_PLANNED),
         half_life_windows: ground.length.windows_in_hours(HALF_LIFE_HOURS) as f32,
         review_windows: ground.length.windows_in_hours(REVIEW_HOURS) as usize,
         copy_cost: COPY_COST,
-        expected: match births(trace, map) {
-            Some(births) => expected_births(trace, cut_trace, births, ground),
-            None => Vec::new(),
-        },
+        expected: expected.unwrap_or_default(),
     };
     Terms::system(&trace.rtt_micros, bounds)
 }
 
-/// What the history's last part says of keys that it does not know from before: how often and from where those are
-/// accessed that an origin creates.
+/// What the history says of ranges for new keys: how often and from where keys were accessed that its first half did
+/// not know, by the window that had any accesses.
 fn expected_births(
     trace: &Trace,
     cut_trace: &CutTrace<'_>,
-    births: BirthRanges,
+    births: &BirthRanges,
     ground: &Ground<'_>,
 ) -> Vec<Vec<f32>> {
-    let (origins, trial) = (trace.zones.len(), ground.trial());
-    let trial_ms = ground
-        .windows
-        .get(trial)
-        .map_or(0, |window| ground.length.start_ms(window.window));
-    let part = ((ground.from - trial).max(1) * births.an_origin) as f32;
-    let mut born: BTreeMap<usize, Option<usize>> = BTreeMap::new();
-    let mut expected = vec![vec![0.0f32; origins]; origins];
-    for event in cut_trace.history {
-        let is_new = event.timestamp_ms >= trial_ms;
-        let origin = *born.entry(event.key).or_insert(is_new.then_some(event.origin));
-        if let Some(origin) = origin {
-            expected[origin][event.origin] += 1.0 / part;
-        }
-    }
-    for (origin, row) in expected.iter_mut().enumerate() {
+    let accesses = super::maps::births(trace, cut_trace.history);
+    let active = (0..ground.from)
+        .filter(|at| !ground.cells(*at).is_empty())
+        .count();
+    let part = |origin: usize| (active.div_ceil(2).max(1) * births.of_origin(origin)) as f32;
+    let of = |shard: &ShardId| {
+        let origin = births.origin_of(*shard)?;
+        let mut row: Vec<f32> = accesses[origin]
+            .iter()
+            .map(|count| *count as f32 / part(origin))
+            .collect();
         row[origin] = row[origin].max(FEW);
-    }
-    let of = |shard: &ShardId| births.origin_of(*shard).map(|origin| expected[origin].clone());
+        Some(row)
+    };
     ground
         .shards()
         .iter()
@@ -243,6 +246,7 @@ impl System<'_> {
         let mut rows = Vec::new();
         for (policy, family, hindsight, seeds) in [
             (family::STATIC_MAJORITY, family::STATIC_MAJORITY, false, 1),
+            (family::STATIC_CHEAPEST, family::STATIC_CHEAPEST, false, 1),
             (family::LAST_WINDOW, family::LAST_WINDOW, false, 1),
             (family::EWMA, family::EWMA, false, 1),
             (BEST_EWMA, family::EWMA, true, 1),
@@ -264,7 +268,10 @@ impl System<'_> {
             let homes = ground.majority_homes(ground.from);
             Box::new(move |cell, _| homes[cell.shard])
         }));
-        rows.push(self.unbounded(name::ORACLE, standings, |_| Box::new(cheapest_home)));
+        rows.push(self.unbounded(name::ORACLE, standings, |_| {
+            Box::new(|cell, terms| cheapest_home(cell, terms, None))
+        }));
+        rows.push(self.bounded_oracle(standings));
         if let Some(near) = &standings.near_reads {
             let mut near_row = row(name::NEAR, "", &[(&near.scored, &near.apart)]);
             near_row.copies_per_1000 = per_1000(near.scored.moves, &near.scored);
@@ -301,6 +308,23 @@ impl System<'_> {
         ledger.mean_rtt_micros(self.ground.rtt_micros) + MOVE_COST * self.terms.unit_micros * moves
     }
 
+    /// One who knows all that is scored, and pays for room at hosts what keeps them below the bar.
+    fn bounded_oracle(&self, standings: &Standings) -> SystemRow {
+        let mut prices = Prices::new(self.trace.zones.len(), Some(FAIR_SHARE_MAX));
+        let total = self.ground.scored() as f32;
+        let mut last = Vec::new();
+        for pass in 0..ORACLE_PASSES {
+            last.clear();
+            for cell in (self.ground.from..self.ground.windows.len()).flat_map(|at| self.ground.cells(at)) {
+                let home = cheapest_home(cell, &self.terms, Some(&prices));
+                prices.charge(home, cell.total() as f32, total, pass);
+                last.push(home);
+            }
+        }
+        let mut homes = last.into_iter();
+        self.played(name::BOUNDED_ORACLE, standings, |_| homes.next().unwrap_or(0))
+    }
+
     fn unbounded(
         &self,
         policy: &str,
@@ -308,6 +332,11 @@ impl System<'_> {
         homes: impl Fn(&Ground<'_>) -> Box<dyn Fn(&Cell, &Terms) -> usize>,
     ) -> SystemRow {
         let home = homes(self.ground);
+        self.played(policy, standings, |cell| home(cell, &self.terms))
+    }
+
+    /// Serves every cell that is scored, in order, with the home that it is given.
+    fn played(&self, policy: &str, standings: &Standings, mut home: impl FnMut(&Cell) -> usize) -> SystemRow {
         let (mut ledger, mut apart) = (
             Ledger::new(self.trace.zones.len()),
             Ledger::new(self.trace.zones.len()),
@@ -315,7 +344,7 @@ impl System<'_> {
         for at in self.ground.from..self.ground.windows.len() {
             let mut homes: BTreeMap<usize, usize> = BTreeMap::new();
             for cell in self.ground.cells(at) {
-                let home = home(cell, &self.terms);
+                let home = home(cell);
                 homes.insert(cell.shard, home);
                 ledger.serve(&cell.accesses, home);
             }
@@ -357,7 +386,7 @@ impl System<'_> {
             local_access_ratio: over(&Ledger::local_access_ratio),
             moves_per_1000: over(&|ledger| per_1000(ledger.moves, ledger)),
             copies_per_1000: match policy {
-                family::STATIC_MAJORITY => 0.0,
+                family::STATIC_MAJORITY | family::STATIC_CHEAPEST => 0.0,
                 _ => per_1000(standings.copies.0, accounts[0].0),
             },
             fair_share_max: over(&Ledger::fair_share_max),
@@ -365,8 +394,10 @@ impl System<'_> {
     }
 }
 
-fn cheapest_home(cell: &Cell, terms: &Terms) -> usize {
-    let cost = |home: &usize| terms_cost(terms, &cell.accesses, *home);
+fn cheapest_home(cell: &Cell, terms: &Terms, prices: Option<&Prices>) -> usize {
+    let price = |home: usize| prices.map_or(0.0, |prices| f64::from(prices.by_host()[home]));
+    let total = cell.total() as f64;
+    let cost = |home: &usize| terms_cost(terms, &cell.accesses, *home) + price(*home) * total;
     (0..cell.accesses.len())
         .min_by(|a, b| cost(a).total_cmp(&cost(b)))
         .unwrap_or(0)
@@ -389,18 +420,22 @@ pub struct SystemVerdict {
     pub trace: String,
     /// The map of the system.
     pub map: ShardMap,
-    /// The part of the distance between static majority over ranges of equal load, without a limit, and the oracle over
-    /// them that the system closes with reads at the home, in mean round trip.
+    /// The part of the distance between static majority over ranges of equal load and the oracle over them that the
+    /// system closes with reads at the home, in mean round trip; all of them within what hosts may serve.
     pub closed: f64,
-    /// The same without the first accesses of new keys.
+    /// The same with neither static majority nor the oracle bound to what hosts may serve, as the system is.
+    pub closed_no_limit: f64,
+    /// As `closed`, without the first accesses of new keys.
     pub closed_known: f64,
     /// The system's mean round trip over that of the EWMA with hysteresis over ranges of equal load, its setting chosen
     /// in the trial.
     pub to_ewma: f64,
     /// The same over the same map.
     pub to_ewma_same_map: f64,
-    /// The mean round trip of reads at the nearest of three voters over that of static majority, without a limit.
+    /// The mean round trip of reads at the nearest of three voters over that of static majority.
     pub near_to_static: f64,
+    /// The same over static majority without a limit.
+    pub near_to_static_no_limit: f64,
     /// The most that the system's busiest host served, with reads at the home and nearby, as a multiple of the mean.
     pub fair_share_max: f64,
 }
@@ -414,7 +449,7 @@ impl SystemVerdict {
         let traces: BTreeSet<&str> = rows.iter().map(|row| row.trace.as_str()).collect();
         let pairs = traces
             .into_iter()
-            .flat_map(|trace| [ShardMap::Cut, ShardMap::Affinity].map(|map| (trace, map)));
+            .flat_map(|trace| [ShardMap::Cut, ShardMap::Named].map(|map| (trace, map)));
         pairs
             .filter_map(|(trace, map)| Self::of_trace(rows, trace, map))
             .collect()
@@ -426,20 +461,26 @@ impl SystemVerdict {
                 .find(|row| row.trace == trace && row.map == map && row.policy == policy)
         };
         let (system, near) = (row(map, family::MIXTURE)?, row(map, name::NEAR)?);
-        let still = row(ShardMap::Range, name::UNBOUNDED_STATIC)?;
-        let oracle = row(ShardMap::Range, name::ORACLE)?;
+        let still = row(ShardMap::Range, family::STATIC_MAJORITY)?;
+        let oracle = row(ShardMap::Range, name::BOUNDED_ORACLE)?;
+        let still_no_limit = row(ShardMap::Range, name::UNBOUNDED_STATIC)?;
+        let oracle_no_limit = row(ShardMap::Range, name::ORACLE)?;
         let ewma = row(ShardMap::Range, family::EWMA)?;
         let ewma_same_map = row(map, family::EWMA)?;
-        let closed =
-            |mean: fn(&SystemRow) -> f64| (mean(still) - mean(system)) / (mean(still) - mean(oracle));
+        let closed = |still: &SystemRow, oracle: &SystemRow, mean: fn(&SystemRow) -> f64| {
+            (mean(still) - mean(system)) / (mean(still) - mean(oracle))
+        };
+        let all = |row: &SystemRow| row.mean_ms.mean;
         Some(Self {
             trace: trace.to_owned(),
             map,
-            closed: closed(|row| row.mean_ms.mean),
-            closed_known: closed(|row| row.mean_ms_known.mean),
+            closed: closed(still, oracle, all),
+            closed_no_limit: closed(still_no_limit, oracle_no_limit, all),
+            closed_known: closed(still, oracle, |row| row.mean_ms_known.mean),
             to_ewma: system.mean_ms.mean / ewma.mean_ms.mean,
             to_ewma_same_map: system.mean_ms.mean / ewma_same_map.mean_ms.mean,
             near_to_static: near.mean_ms.mean / still.mean_ms.mean,
+            near_to_static_no_limit: near.mean_ms.mean / still_no_limit.mean_ms.mean,
             fair_share_max: system.fair_share_max.mean.max(near.fair_share_max.mean),
         })
     }
@@ -460,18 +501,20 @@ impl std::fmt::Display for SystemVerdict {
         let miss = |met: bool| if met { "" } else { " (misses a bar)" };
         write!(
             f,
-            "{}, {}: closes {:.0} % of the distance from static majority to the oracle{}, {:.0} % without first accesses; {:.3} of \
-             the EWMA over equal ranges, {:.3} over the same; reads nearby {:.2} of static majority{}; the busiest host serves \
-             {:.2} times the mean",
+            "{}, {}: closes {:.0} % of the distance from static majority to the oracle{}, {:.0} % where those have no limit, \
+             {:.0} % without first accesses; {:.3} of the EWMA over equal ranges, {:.3} over the same; reads nearby {:.2} of \
+             static majority{}, {:.2} where it has no limit; the busiest host serves {:.2} times the mean",
             self.trace,
             self.map.name(),
             100.0 * self.closed,
             miss(self.home_met()),
+            100.0 * self.closed_no_limit,
             100.0 * self.closed_known,
             self.to_ewma,
             self.to_ewma_same_map,
             self.near_to_static,
             miss(self.near_met()),
+            self.near_to_static_no_limit,
             self.fair_share_max,
         )
     }

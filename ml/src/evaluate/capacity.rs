@@ -3,7 +3,13 @@
 //! Everyone first chooses as if alone. Where a host would then be over its limit, those leave it that lose least by
 //! leaving, for each access that leaves with them; one that has yet to move there loses only the gain of the move.
 //!
-//! Must hold: no host is over the limit afterwards, unless everyone on it has no other place with room.
+//! What everyone brings is an estimate. A host counts as crowded when it is over its limit by more than chance explains,
+//! or those near the limit would come and go with the noise; then it is relieved down to the limit.
+//!
+//! Must hold: no host is over the limit by more than that afterwards, unless everyone on it has no other place with room.
+
+/// Standard deviations of a host's load by which it must be over its limit.
+const DEVIATIONS: f32 = 2.0;
 
 /// What is to be placed: loads, where each would like to be, and what it loses elsewhere.
 pub(crate) struct Fitting<'a> {
@@ -13,6 +19,8 @@ pub(crate) struct Fitting<'a> {
     pub limit: f32,
     /// Hosts.
     pub hosts: usize,
+    /// The variance of an estimated load, as a part of the load; 0 of loads that are known.
+    pub variance_part: f32,
 }
 
 impl Fitting<'_> {
@@ -24,7 +32,8 @@ impl Fitting<'_> {
             .iter()
             .zip(self.loads)
             .for_each(|(host, load)| held[*host] += load);
-        let mut crowded: Vec<usize> = (0..self.hosts).filter(|host| held[*host] > self.limit).collect();
+        let is_crowded = |held: f32| held > self.limit + DEVIATIONS * (held * self.variance_part).sqrt();
+        let mut crowded: Vec<usize> = (0..self.hosts).filter(|host| is_crowded(held[*host])).collect();
         crowded.sort_by(|a, b| held[*b].total_cmp(&held[*a]));
         crowded
             .into_iter()
@@ -91,6 +100,7 @@ mod tests {
             loads: &[4.0, 4.0, 4.0, 1.0],
             limit: 8.0,
             hosts: 3,
+            variance_part: 0.0,
         };
         let mut places = [0, 0, 0, 1];
         let losses = [[0.0, 9.0, 9.0], [0.0, 5.0, 2.0], [0.0, 3.0, 4.0], [0.0, 0.0, 0.0]];
@@ -99,11 +109,29 @@ mod tests {
     }
 
     #[test]
+    fn a_host_over_its_limit_by_chance_is_left_alone() {
+        let mut fitting = Fitting {
+            loads: &[4.0, 4.0, 1.0],
+            limit: 8.0,
+            hosts: 2,
+            variance_part: 0.25,
+        };
+        let mut places = [0, 0, 0];
+        assert_eq!(
+            (fitting.fit(&mut places, |_, _| Some(0.0)), places),
+            (0, [0, 0, 0])
+        );
+        fitting.variance_part = 0.01;
+        assert_eq!(fitting.fit(&mut places, |_, _| Some(0.0)), 1);
+    }
+
+    #[test]
     fn nobody_goes_where_it_may_not_be_or_where_there_is_no_room() {
         let fitting = Fitting {
             loads: &[3.0, 3.0, 3.0],
             limit: 4.0,
             hosts: 3,
+            variance_part: 0.0,
         };
         let mut places = [0, 0, 2];
         let moved = fitting.fit(&mut places, |_, host| (host != 1).then_some(0.0));

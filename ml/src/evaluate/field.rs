@@ -13,6 +13,8 @@ pub mod family {
     pub const STATIC_HASH: &str = "static hash";
     /// Homes where the history had most.
     pub const STATIC_MAJORITY: &str = "static majority";
+    /// Homes where the history's accesses cost least.
+    pub const STATIC_CHEAPEST: &str = "static, least round trip";
     /// Homes where the last window had most.
     pub const LAST_WINDOW: &str = "last window";
     /// Fading means with a margin.
@@ -103,6 +105,12 @@ fn simple() -> Vec<Contender> {
         move_cost: 0.0,
     };
     let mut all = vec![
+        policy(
+            family::STATIC_CHEAPEST,
+            String::new(),
+            LAST_WINDOW,
+            Mover::StayCheapest,
+        ),
         policy(family::STATIC_MAJORITY, String::new(), LAST_WINDOW, Mover::Stay),
         policy(family::STATIC_HASH, String::new(), LAST_WINDOW, Mover::Spread),
         policy(

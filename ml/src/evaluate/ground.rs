@@ -109,16 +109,23 @@ impl<'a> Ground<'a> {
         self.cells[self.from..].iter().flatten().map(Cell::total).sum()
     }
 
+    /// Each shard's accesses in the windows before place `until`, by origin.
+    pub(crate) fn sums(&self, until: usize) -> Vec<Vec<u64>> {
+        let mut sums = vec![vec![0u64; self.zones.len()]; self.shards.len()];
+        for cell in self.cells[..until].iter().flatten() {
+            let counts = sums[cell.shard].iter_mut().zip(&cell.accesses);
+            counts.for_each(|(sum, count)| *sum += u64::from(*count));
+        }
+        sums
+    }
+
     /// For each shard the origin with most accesses in the windows before place `until`; that of all shards together
     /// for a shard without any. The first of equals.
     pub fn majority_homes(&self, until: usize) -> Vec<usize> {
-        let mut sums = vec![vec![0u64; self.zones.len()]; self.shards.len()];
+        let sums = self.sums(until);
         let mut all = vec![0u64; self.zones.len()];
-        for cell in self.cells[..until].iter().flatten() {
-            for (origin, count) in cell.accesses.iter().enumerate() {
-                sums[cell.shard][origin] += u64::from(*count);
-                all[origin] += u64::from(*count);
-            }
+        for sum in &sums {
+            all.iter_mut().zip(sum).for_each(|(all, count)| *all += count);
         }
         let everywhere = largest(&all).unwrap_or(0);
         sums.iter()

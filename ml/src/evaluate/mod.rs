@@ -10,6 +10,7 @@ mod ledger;
 mod mover;
 mod optimum;
 mod outlook;
+mod prices;
 mod replay;
 mod replicas;
 mod seat;
@@ -23,6 +24,7 @@ pub use head_room::{CalibrationScore, HeadRoom, HeadRoomScore, head_room};
 pub use ledger::Ledger;
 pub use mover::Mover;
 pub use optimum::optimum;
+pub use prices::Prices;
 pub use replay::{Objective, ReplayConfig, ReplayScore, replay, replay_oracle};
 pub use terms::{Bounds, Terms};
 pub use tournament::{

@@ -5,8 +5,10 @@ use super::outlook::Outlook;
 /// A rule of when to move.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mover {
-    /// Never.
+    /// Never, from the origin with most accesses.
     Stay,
+    /// Never, from where accesses cost least: the same on plain terms.
+    StayCheapest,
     /// To the origin that the shard's number picks, once.
     Spread,
     /// To the origin with the largest share of the next window, if that exceeds the home's by more than this; 0 moves
@@ -36,7 +38,7 @@ impl Mover {
         regret: &mut f32,
     ) -> usize {
         match *self {
-            Self::Stay => home,
+            Self::Stay | Self::StayCheapest => home,
             Self::Spread => shard % outlook.origins(),
             Self::Margin(margin) => past_margin(outlook, home, margin),
             Self::Regret(bar) => past_regret(outlook.next(), home, bar * move_cost, regret),

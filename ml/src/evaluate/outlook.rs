@@ -68,18 +68,22 @@ impl Outlook {
         self.next_accesses.unwrap_or_else(|| self.next().iter().sum())
     }
 
-    /// Turns accesses by origin into what homes are worth: accesses, less what they cost from there. A home that is not
-    /// permitted is worth nothing that any other could be.
-    pub(crate) fn weigh(&mut self, terms: &Terms, permitted: Option<&[usize]>) {
+    /// Turns accesses by origin into what homes are worth: accesses, less what they cost from there. Where homes are
+    /// bound, they are so to the voters, room at a host has its price, and a home that is no voter is worth nothing that
+    /// any other could be.
+    pub(crate) fn weigh(&mut self, terms: &Terms, bound: Option<(&[usize], &[f32])>) {
         self.next_accesses = Some(self.next().iter().sum());
         let mut worth = [0.0; ORIGINS_MAX];
         let worth = &mut worth[..self.origins];
         for row in self.demand.chunks_exact_mut(self.origins) {
             let accesses: f32 = row.iter().sum();
             for (home, worth) in worth.iter_mut().enumerate() {
-                *worth = match permitted.is_none_or(|permitted| permitted.contains(&home)) {
-                    true => accesses - terms.expected_cost(row, home),
-                    false => FORBIDDEN,
+                *worth = match bound {
+                    Some((voters, _)) if !voters.contains(&home) => FORBIDDEN,
+                    bound => {
+                        let price = bound.map_or(0.0, |(_, prices)| prices[home]);
+                        accesses * (1.0 - price) - terms.expected_cost(row, home)
+                    }
                 };
             }
             row.copy_from_slice(worth);

@@ -11,6 +11,7 @@
 use super::capacity::Fitting;
 use super::ground::Cell;
 use super::ledger::Ledger;
+use super::prices::{PASSES, Prices};
 use super::terms::{Bounds, Terms};
 
 /// Standard deviations by which a candidate must be better: each shard asks once a review.
@@ -52,6 +53,7 @@ pub(crate) struct Replicas {
     /// By shard and origin, the voter that serves reads nearby in the next window, and in the one after it.
     routes: Vec<usize>,
     next_routes: Vec<usize>,
+    prices: Prices,
     windows: usize,
     /// Replicas copied.
     pub copies: u64,
@@ -74,6 +76,7 @@ impl Replicas {
             sets: super::voters::subsets(origins, bounds.voters),
             routes: Vec::new(),
             next_routes: Vec::new(),
+            prices: Prices::new(origins, bounds.fair_share_max),
             windows: 0,
             copies: 0,
             bytes: 0,
@@ -83,6 +86,11 @@ impl Replicas {
     /// A shard's accesses a window, by origin.
     pub(crate) fn demand(&self, shard: usize) -> &[f32] {
         &self.demand[shard * self.origins..(shard + 1) * self.origins]
+    }
+
+    /// The variance of an estimated demand as a part of it, if accesses come by chance.
+    pub(crate) fn variance_part(&self) -> f32 {
+        (1.0 - self.fade) / (1.0 + self.fade)
     }
 
     /// The voters that serve the window after the next.
@@ -95,18 +103,90 @@ impl Replicas {
         &self.now[shard]
     }
 
-    /// Chooses all sets afresh, as at the beginning of a cluster: nothing is copied.
-    pub(crate) fn begin(&mut self, terms: &Terms, limit: Option<f64>) {
+    /// Chooses all sets afresh, as at the beginning of a cluster, and with them what room costs: nothing is copied.
+    pub(crate) fn begin(&mut self, terms: &Terms) {
         self.expect_unseen();
-        for shard in 0..self.now.len() {
-            let best = self.best(shard, terms);
-            self.now[shard].clone_from(&best);
-            self.next[shard] = best;
-            self.candidates[shard] = None;
+        self.prices.reset();
+        for pass in 0..PASSES {
+            (0..self.next.len()).for_each(|shard| self.choose(shard, terms, pass));
         }
+        self.now.clone_from(&self.next);
+        self.candidates.fill(None);
         (self.copies, self.bytes) = (0, 0);
-        self.route(terms, limit);
+        self.route(terms);
         self.routes.clone_from(&self.next_routes);
+    }
+
+    /// Chooses a shard's set as if at the beginning, which raises the prices of those that will serve.
+    fn choose(&mut self, shard: usize, terms: &Terms, pass: usize) {
+        self.next[shard] = self.best(shard, terms);
+        let total: f32 = self.demand.iter().sum();
+        match self.wanted {
+            SetFor::Homes => {
+                let (home, load) = (self.best_home(shard, terms), self.demand(shard).iter().sum());
+                self.prices.charge(home, load, total, pass);
+            }
+            SetFor::NearReads => {
+                for at in shard * self.origins..(shard + 1) * self.origins {
+                    let (voter, load) = (self.nearest(at, terms), self.demand[at]);
+                    self.prices.charge(voter, load, total, pass);
+                }
+            }
+        }
+    }
+
+    /// What an access costs at each host for want of room, in losses.
+    pub(crate) fn prices(&self) -> &[f32] {
+        self.prices.by_host()
+    }
+
+    /// The voter at which a shard's home costs least, room included.
+    pub(crate) fn best_home(&self, shard: usize, terms: &Terms) -> usize {
+        let voters = self.next[shard].iter().copied();
+        let cost = |home: usize| self.home_cost(self.demand(shard), home, terms);
+        voters.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(0)
+    }
+
+    /// Raises the price of hosts that would be given more than their limit, and lowers that of others.
+    fn adjust_prices(&mut self, terms: &Terms) {
+        let mut held = vec![0.0; self.origins];
+        match self.wanted {
+            SetFor::Homes => {
+                for shard in 0..self.next.len() {
+                    held[self.best_home(shard, terms)] += self.demand(shard).iter().sum::<f32>();
+                }
+            }
+            SetFor::NearReads => {
+                let demand = self.demand.iter().enumerate();
+                for (at, demand) in demand.filter(|(_, demand)| **demand > 0.0) {
+                    held[self.nearest(at, terms)] += demand;
+                }
+            }
+        }
+        self.prices.adjust(&held, PASSES);
+    }
+
+    /// The voter at which accesses cost least, room included; without any, as for what is expected.
+    pub(crate) fn cheapest_home(&self, shard: usize, accesses: &[u64], terms: &Terms) -> usize {
+        if accesses.iter().all(|count| *count == 0) {
+            return self.best_home(shard, terms);
+        }
+        let demand: Vec<f32> = accesses.iter().map(|count| *count as f32).collect();
+        let cost = |home: usize| self.home_cost(&demand, home, terms);
+        let voters = self.next[shard].iter().copied();
+        voters.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(0)
+    }
+
+    fn home_cost(&self, demand: &[f32], home: usize, terms: &Terms) -> f32 {
+        terms.expected_cost(demand, home) + self.prices()[home] * demand.iter().sum::<f32>()
+    }
+
+    /// The voter that serves a shard's origin at the least loss, room included; `at` numbers pairs of the two.
+    fn nearest(&self, at: usize, terms: &Terms) -> usize {
+        let loss = &terms.loss[at % self.origins];
+        let cost = |voter: usize| loss[voter] + self.prices()[voter];
+        let voters = self.next[at / self.origins].iter().copied();
+        voters.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(0)
     }
 
     /// A shard that less was seen of than is expected counts with what is expected.
@@ -121,6 +201,10 @@ impl Replicas {
 
     /// Takes in a window that has ended.
     pub(crate) fn observe(&mut self, cells: &[Cell], terms: &Terms) {
+        if cells.is_empty() {
+            // Nothing was logged at all, which says nothing of where accesses come from when there are some.
+            return;
+        }
         self.demand.iter_mut().for_each(|demand| *demand *= self.fade);
         for cell in cells {
             self.weigh_candidate(cell, terms);
@@ -139,6 +223,7 @@ impl Replicas {
         if !self.windows.is_multiple_of(bounds.review_windows.max(1)) {
             return;
         }
+        self.adjust_prices(terms);
         for shard in 0..self.now.len() {
             self.review(
                 shard,
@@ -147,7 +232,7 @@ impl Replicas {
                 bytes.get(shard).copied().unwrap_or(0),
             );
         }
-        self.route(terms, bounds.fair_share_max);
+        self.route(terms);
     }
 
     /// Serves a shard's accesses at the voters nearby.
@@ -210,40 +295,37 @@ impl Replicas {
     }
 
     fn cost(&self, demand: &[f32], set: &[usize], terms: &Terms) -> f32 {
+        let prices = self.prices();
         let mut near = 0.0;
         for (demand, loss) in demand
             .iter()
             .zip(&terms.loss)
             .filter(|(demand, _)| **demand > 0.0)
         {
-            near += demand * set.iter().map(|voter| loss[*voter]).fold(f32::INFINITY, f32::min);
+            let each = set.iter().map(|voter| loss[*voter] + prices[*voter]);
+            near += demand * each.fold(f32::INFINITY, f32::min);
         }
         if self.wanted == SetFor::NearReads {
             return near;
         }
-        let homes = set.iter().map(|home| terms.expected_cost(demand, *home));
+        let homes = set.iter().map(|home| self.home_cost(demand, *home, terms));
         (near + homes.fold(f32::INFINITY, f32::min)) / 2.0
     }
 
-    /// Each origin's reads go to the nearest voter; where a host is expected to serve too many, those go to another one
-    /// that lose least.
-    fn route(&mut self, terms: &Terms, limit: Option<f64>) {
+    /// Each origin's reads go to the nearest voter, room included; where a host is expected to serve too many all the
+    /// same, those go to another one that lose least.
+    fn route(&mut self, terms: &Terms) {
         if self.wanted == SetFor::Homes {
             return;
         }
+        let mut routes: Vec<usize> = (0..self.demand.len()).map(|at| self.nearest(at, terms)).collect();
         let (origins, next) = (self.origins, &self.next);
-        let nearest = |at: usize| {
-            let voters = next[at / origins].iter().copied();
-            let loss = &terms.loss[at % origins];
-            voters.min_by(|a, b| loss[*a].total_cmp(&loss[*b])).unwrap_or(0)
-        };
-        let mut routes: Vec<usize> = (0..self.demand.len()).map(nearest).collect();
-        if let Some(limit) = limit {
-            let total: f32 = self.demand.iter().sum();
+        if let Some(limit) = self.prices.limit(self.demand.iter().sum()) {
             let fitting = Fitting {
                 loads: &self.demand,
-                limit: limit as f32 * total / origins as f32,
+                limit,
                 hosts: origins,
+                variance_part: 0.0,
             };
             fitting.fit(&mut routes, |at, host| {
                 let serves = next[at / origins].contains(&host);
@@ -299,7 +381,7 @@ mod tests {
         let terms = terms();
         let bounds = terms.bounds.as_ref().unwrap();
         let mut replicas = Replicas::new(SetFor::NearReads, 1, 4, bounds);
-        replicas.begin(&terms, None);
+        replicas.begin(&terms);
         for accesses in windows {
             replicas.observe(&[cell(*accesses)], &terms);
             replicas.decide(&terms, bounds, &[7]);

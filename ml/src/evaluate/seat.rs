@@ -107,16 +107,29 @@ impl Field {
         }
     }
 
-    /// Chooses voters afresh, and fits the homes to begin with to what hosts may serve.
-    pub(crate) fn begin(&mut self, homes: &mut [usize]) {
-        let Some(bound) = &mut self.bound else { return };
-        bound.homes.begin(&self.terms, None);
-        bound.near.begin(&self.terms, bound.bounds.fair_share_max);
+    /// Chooses voters afresh, and fits the homes to begin with to what hosts may serve. Returns the homes of those that
+    /// begin where accesses cost least; `history` has each shard's by origin.
+    pub(crate) fn begin(&mut self, homes: &mut [usize], history: &[Vec<u64>]) -> Vec<usize> {
+        let Some(bound) = &mut self.bound else {
+            return homes.to_vec();
+        };
+        bound.homes.begin(&self.terms);
+        bound.near.begin(&self.terms);
         bound.near_seat.begin(&[]);
+        for (shard, home) in homes.iter_mut().enumerate() {
+            if !bound.homes.now(shard).contains(home) {
+                *home = bound.homes.best_home(shard, &self.terms);
+            }
+        }
         fit(bound, &self.terms, self.origins, homes, None);
+        let cheapest =
+            |(shard, accesses): (usize, &Vec<u64>)| bound.homes.cheapest_home(shard, accesses, &self.terms);
+        let mut cheapest: Vec<usize> = history.iter().enumerate().map(cheapest).collect();
+        fit(bound, &self.terms, self.origins, &mut cheapest, None);
         bound.first = (0..homes.len())
             .map(|shard| bound.homes.now(shard).to_vec())
             .collect();
+        cheapest
     }
 
     /// Lets decided voters take their places, and reviews them.
@@ -144,8 +157,11 @@ impl Field {
     /// Turns expected accesses into what homes are worth, where terms are not plain.
     pub(crate) fn weigh(&self, shard: usize, outlook: &mut Outlook) {
         if !self.terms.is_plain() {
-            let permitted = self.bound.as_ref().map(|bound| bound.homes.next(shard));
-            outlook.weigh(&self.terms, permitted);
+            let homes = self.bound.as_ref().map(|bound| &bound.homes);
+            outlook.weigh(
+                &self.terms,
+                homes.map(|homes| (homes.next(shard), homes.prices())),
+            );
         }
     }
 
@@ -157,17 +173,10 @@ impl Field {
             if voters.contains(next) {
                 continue;
             }
-            if voters.contains(&now) {
-                *next = now;
-            } else {
-                let demand = bound.homes.demand(shard);
-                let cost = |home: usize| self.terms.expected_cost(demand, home);
-                let best = voters
-                    .iter()
-                    .copied()
-                    .min_by(|a, b| cost(*a).total_cmp(&cost(*b)));
-                *next = best.unwrap_or(*next);
-            }
+            *next = match voters.contains(&now) {
+                true => now,
+                false => bound.homes.best_home(shard, &self.terms),
+            };
         }
         fit(
             bound,
@@ -233,6 +242,7 @@ fn fit(bound: &Bound, terms: &Terms, origins: usize, homes: &mut [usize], now: O
         loads: &loads,
         limit: limit as f32 * total / origins as f32,
         hosts: origins,
+        variance_part: bound.homes.variance_part(),
     };
     fitting.fit(homes, |shard, host| {
         let permitted = bound.homes.next(shard).contains(&host);

@@ -2,7 +2,7 @@
 //!
 //! The protocol: a window ends, every forecaster observes it, every policy decides; what is decided then serves the
 //! window after the next, for a move takes time and this is the [`MOVE_DELAY_WINDOWS`]. At the beginning of what is
-//! scored, every home is where the history had most accesses. What an access costs and what homes are bound to, the
+//! scored, every home is where the history's accesses cost least: on plain terms, where it had most. What an access costs and what homes are bound to, the
 //! [`Terms`] say; what binds homes binds all policies alike, but for those that never move.
 //!
 //! Must hold: a decision at the end of window w depends on windows up to w and on nothing else.
@@ -185,18 +185,23 @@ impl<'a> Round<'a> {
         self.field.observe(self.ground.cells(at));
     }
 
-    /// Everyone begins from the same homes: those of the windows before place `until`.
+    /// Everyone begins from the same homes, where accesses before place `until` would have cost least; those that stay
+    /// where most came from begin there.
     fn begin(&mut self, until: usize) {
         let mut homes = self.ground.majority_homes(until);
         for (home, first) in homes.iter_mut().zip(&self.first_homes) {
             *home = first.unwrap_or(*home);
         }
-        self.field.begin(&mut homes);
-        let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
-        self.seats
+        let cheapest = self.field.begin(&mut homes, &self.ground.sums(until));
+        for (seat, contender) in self.seats.iter_mut().zip(&self.contenders) {
+            match contender.mover {
+                Mover::Stay => seat.begin(&homes),
+                _ => seat.begin(&cheapest),
+            }
+        }
+        self.mixtures
             .iter_mut()
-            .chain(mixed)
-            .for_each(|seat| seat.begin(&homes));
+            .for_each(|(_, seat)| seat.begin(&cheapest));
     }
 
     fn begin_scoring(&mut self) {
@@ -296,7 +301,10 @@ impl<'a> Round<'a> {
     /// what it moves.
     fn settle_contender(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if !matches!(self.contenders[at].mover, Mover::Stay | Mover::Spread) {
+        if !matches!(
+            self.contenders[at].mover,
+            Mover::Stay | Mover::StayCheapest | Mover::Spread
+        ) {
             self.field.settle(&mut seat.homes);
         }
         let (mixtures, classes) = (&mut self.mixtures, &self.classes);

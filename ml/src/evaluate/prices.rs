@@ -1,0 +1,128 @@
+//! What room at a host costs: a price for each access served there, high enough that no host is wanted by more than it
+//! may serve.
+//!
+//! These are the multipliers of the hosts' limits. They are found as in online linear programming (Agrawal, Wang and
+//! Ye, "A dynamic near-optimal algorithm for online linear programming", 2014): one after the other chooses for itself,
+//! prices included, and at once the price of the host that it chose rises, and that of all others falls, so that those
+//! that are alike do not all choose the same host. After some passes those leave a crowded host that lose least by it.
+//!
+//! Must hold: a price is never negative, and is zero at a host that nobody is kept from.
+
+/// Passes over all that choose, from no prices at all.
+pub(crate) const PASSES: usize = 12;
+/// How far a price moves in the first pass, in losses, at a host that is chosen by all that it may serve and as much
+/// again.
+const FIRST_STEP: f32 = 0.4;
+/// Passes after which a step is half as long as the first.
+const HALVED_AFTER: f32 = 3.0;
+
+/// Prices of hosts under one limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prices {
+    /// In losses an access.
+    by_host: Vec<f32>,
+    fair_share_max: Option<f64>,
+}
+
+impl Prices {
+    /// No host costs anything. A host may serve so many times the mean over hosts, if there is a limit.
+    pub fn new(hosts: usize, fair_share_max: Option<f64>) -> Self {
+        Self {
+            by_host: vec![0.0; hosts],
+            fair_share_max,
+        }
+    }
+
+    /// What an access costs at each host beyond its round trip, in losses.
+    pub fn by_host(&self) -> &[f32] {
+        &self.by_host
+    }
+
+    /// What a host may serve of so much in all.
+    pub fn limit(&self, total: f32) -> Option<f32> {
+        Some(self.fair_share_max? as f32 * total / self.by_host.len() as f32)
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.by_host.fill(0.0);
+    }
+
+    /// Takes in what each host would serve at these prices; `pass` counts from 0.
+    pub(crate) fn adjust(&mut self, held: &[f32], pass: usize) {
+        let total = held.iter().sum::<f32>();
+        let Some(limit) = self.limit(total).filter(|limit| *limit > 0.0) else {
+            return;
+        };
+        for (price, held) in self.by_host.iter_mut().zip(held) {
+            *price = (*price + step(pass) * (held / limit - 1.0)).max(0.0);
+        }
+    }
+
+    /// Takes in that `load` of `total` has chosen a host; `pass` counts from 0.
+    pub fn charge(&mut self, host: usize, load: f32, total: f32, pass: usize) {
+        let Some(limit) = self.limit(total).filter(|limit| *limit > 0.0) else {
+            return;
+        };
+        let length = step(pass);
+        let fall = length * load / total;
+        for price in &mut self.by_host {
+            *price = (*price - fall).max(0.0);
+        }
+        self.by_host[host] += length * load / limit;
+    }
+}
+
+fn step(pass: usize) -> f32 {
+    FIRST_STEP / (1.0 + pass as f32 / HALVED_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_leave_a_crowded_host_that_lose_least() {
+        // Forty want to be at host 0, which may serve half of them; the later ones lose more elsewhere.
+        let mut prices = Prices::new(2, Some(1.0));
+        let mut stay = Vec::new();
+        for pass in 0..PASSES {
+            stay.clear();
+            for at in 0..40usize {
+                // In no order of loss.
+                let loss = (at * 7 % 40) as f32 / 40.0;
+                let host = usize::from(prices.by_host()[0] > loss + prices.by_host()[1]);
+                stay.extend((host == 0).then_some(loss));
+                prices.charge(host, 1.0, 40.0, pass);
+            }
+        }
+        assert!((18..=22).contains(&stay.len()), "{stay:?}");
+        assert!(stay.iter().all(|loss| *loss > 0.4), "{stay:?}");
+    }
+
+    #[test]
+    fn those_that_are_alike_do_not_all_choose_the_same_host() {
+        let mut prices = Prices::new(3, Some(1.2));
+        let mut held = [0.0; 3];
+        for pass in 0..PASSES {
+            held = [0.0; 3];
+            for _ in 0..60 {
+                let cost = |host: usize| [0.0, 0.3, 0.31][host] + prices.by_host()[host];
+                let host = (0..3).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap();
+                held[host] += 1.0;
+                prices.charge(host, 1.0, 60.0, pass);
+            }
+        }
+        assert!(
+            held.iter().all(|held| *held <= 27.0),
+            "24 may be at each: {held:?}"
+        );
+    }
+
+    #[test]
+    fn without_a_limit_nothing_costs() {
+        let mut prices = Prices::new(2, None);
+        prices.adjust(&[9.0, 0.0], 0);
+        prices.charge(0, 9.0, 9.0, 0);
+        assert_eq!((prices.by_host(), prices.limit(9.0)), ([0.0; 2].as_slice(), None));
+    }
+}
