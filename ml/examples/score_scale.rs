@@ -14,6 +14,8 @@ use rand_chacha::ChaCha8Rng;
 
 const HOURS: u64 = 48;
 const TOUCHES: u64 = 20_000;
+/// A machine that does other things too tells its speed by the best of some rounds.
+const ROUNDS: usize = 21;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let numbers: Vec<u64> = std::env::args()
@@ -39,11 +41,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let observed = timed(|| {
         (0..HOURS).for_each(|hour| forecaster.observe(&window(hour, shards, &zones, TOUCHES, &mut rng)));
     });
-    let mut forecast = None;
-    let forecasting = timed(|| forecast = Some(forecaster.forecast(WindowId(HOURS))));
-    let scored = forecast.map_or(0, |forecast| forecast.shards.len());
+    let mut scored = 0;
+    let mut took: Vec<Duration> = (0..ROUNDS)
+        .map(|_| timed(|| scored = forecaster.forecast(WindowId(HOURS)).shards.len()))
+        .collect();
+    took.sort_unstable();
     println!("{HOURS} windows of {TOUCHES} accesses made and observed in {observed:?}");
-    println!("{scored} shards x {origins} origins forecast in {forecasting:?}");
+    println!(
+        "{scored} shards x {origins} origins forecast in {:?} at best, {:?} at the median of {ROUNDS}",
+        took[0],
+        took[ROUNDS / 2]
+    );
     Ok(())
 }
 

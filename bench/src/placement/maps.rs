@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use super::trace::{Event, Trace};
 
+/// One in this many shards at least is for keys that the history knows, in the maps with ranges for new ones.
+const KEPT_PART: usize = 8;
+
 /// How keys are cut into shards, by what the history knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -131,11 +134,11 @@ impl BirthRanges {
     pub(super) fn new(trace: &Trace, history: &[Event], shards: usize) -> Self {
         let births = births(trace, history);
         let later = history.len() - later_half(history);
-        let of_origin: Vec<usize> = births
-            .iter()
-            .map(|by_origin| by_origin.iter().sum::<u64>())
-            .map(|load| (load as usize * shards / later.max(1)).max(1))
-            .collect();
+        let room = (shards - shards.div_ceil(KEPT_PART)) as u64;
+        let loads: Vec<u64> = births.iter().map(|by_origin| by_origin.iter().sum()).collect();
+        let wanted = loads.iter().sum::<u64>() * shards as u64 / later.max(1) as u64;
+        let ranges = |load: &u64| load * shards as u64 / later.max(1) as u64 * room / wanted.max(room).max(1);
+        let of_origin: Vec<usize> = loads.iter().map(|load| ranges(load).max(1) as usize).collect();
         Self {
             kept: shards.saturating_sub(of_origin.iter().sum()).max(1),
             of_origin,
@@ -275,13 +278,17 @@ mod tests {
                 event(0, 0, 0),
                 event(1, 1, 0),
                 event(2, 2, 1),
-                event(3, 3, 1),
+                event(3, 0, 0),
+                event(4, 1, 0),
+                event(5, 2, 1),
+                event(6, 0, 0),
+                event(7, 3, 1),
                 event(25, 0, 1),
             ],
             keys: ["a", "b", "c", "aa"].map(String::from).to_vec(),
             zones: ["x", "y"].map(Zone::from).to_vec(),
             rtt_micros: vec![vec![1, 9], vec![9, 1]],
-            history: 2,
+            history: 6,
         }
     }
 
@@ -289,18 +296,18 @@ mod tests {
     fn keys_of_one_origin_share_shards_and_a_new_key_joins_those_of_its_first_access() {
         let trace = trace();
         for map in [ShardMap::Affinity, ShardMap::Cut, ShardMap::Named] {
-            let shards = map.shards_of(&trace, &trace.events[..3], 4);
+            let shards = map.shards_of(&trace, &trace.events[..7], 4);
             let by_x = [shards[0], shards[1]];
             assert!(
                 !by_x.contains(&shards[2]) && !by_x.contains(&shards[3]),
                 "{map:?} {shards:?}"
             );
         }
-        let births = BirthRanges::new(&trace, &trace.events[..3], 4);
-        let cut = ShardMap::Cut.shards_of(&trace, &trace.events[..3], 4);
+        let births = BirthRanges::new(&trace, &trace.events[..7], 4);
+        let cut = ShardMap::Cut.shards_of(&trace, &trace.events[..7], 4);
         let born: Vec<Option<usize>> = cut.iter().map(|shard| births.origin_of(*shard)).collect();
         assert_eq!(born, [None, None, None, Some(1)]);
-        let hashed = ShardMap::Hash.shards_of(&trace, &trace.events[..3], 4);
+        let hashed = ShardMap::Hash.shards_of(&trace, &trace.events[..7], 4);
         assert!(
             hashed.iter().all(|shard| (1..=4).contains(&shard.0)),
             "{hashed:?}"
@@ -308,15 +315,36 @@ mod tests {
     }
 
     #[test]
+    fn new_keys_get_ranges_by_the_load_that_they_had() {
+        // In the second half of the history all accesses are to keys that came up in it, from origin 1.
+        let mut trace = trace();
+        for (at, key) in [(4, 4), (5, 5), (6, 4)] {
+            trace.events[at] = event(at as u64, key, 1);
+        }
+        trace.events[3] = event(3, 0, 0);
+        trace.keys.extend(["d", "e"].map(String::from));
+        let history = &trace.events[..7];
+        assert_eq!(births(&trace, history), [vec![0, 0], vec![0, 3]]);
+        let ranges = BirthRanges::new(&trace, history, 16);
+        assert_eq!(
+            (ranges.of_origin(0), ranges.of_origin(1), ranges.kept),
+            (1, 14, 1)
+        );
+        let born: Vec<Option<usize>> = (1..=16).map(|shard| ranges.origin_of(ShardId(shard))).collect();
+        assert_eq!(born[..3], [None, Some(0), Some(1)]);
+        assert_eq!(born[15], Some(1));
+    }
+
+    #[test]
     fn windows_have_no_gap_and_count_a_row_once() {
         let trace = trace();
-        let shards = ShardMap::Object.shards_of(&trace, &trace.events[..3], 4);
+        let shards = ShardMap::Object.shards_of(&trace, &trace.events[..7], 4);
         let windows = windows(&trace, &shards, WindowLength::from_ms(10));
         let counted: Vec<(u64, u64)> = windows
             .iter()
             .map(|window| (window.window.0, window.accesses()))
             .collect();
-        assert_eq!(counted, [(0, 4), (1, 0), (2, 1)]);
+        assert_eq!(counted, [(0, 8), (1, 0), (2, 1)]);
         assert_eq!(windows[2].trail[0].offset_ms, 5);
     }
 }

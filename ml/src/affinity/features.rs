@@ -45,6 +45,8 @@ pub(crate) const RATE_FEATURES: usize = 5;
 
 /// Added to a rate before its logarithm, in accesses.
 const RATE_FLOOR: f32 = 0.02;
+/// The smallest share whose logarithm is told apart.
+const SHARE_MIN: f32 = 1e-6;
 /// Windows after which an origin counts as not seen.
 const AGE_MAX: u64 = 48;
 
@@ -128,21 +130,32 @@ impl<'a> Reader<'a> {
     fn columns(&self) -> [Vec<f32>; PAIR_FEATURES] {
         let origins = self.origins();
         let history = self.history;
-        let uniform = vec![1.0 / origins as f32; origins];
-        let global = self.profile.global().all.shares(origins, &uniform, 1.0);
-        let all = history.all.shares(origins, &global, 4.0);
+        let uniform = Shares::uniform(origins);
+        let global = Shares::of(&self.profile.global().all, &uniform, 1.0);
+        let all = Shares::of(&history.all, &global, 4.0);
         let (hour_of_day, hour_of_week) = self.profiles(&all);
         let each = |value: &dyn Fn(usize) -> f32| (0..origins).map(value).collect::<Vec<f32>>();
+        let unseen = (AGE_MAX as f32).ln_1p();
+        let rate = self.ewma_rate(EWMA_0_02).ln_1p();
+        let age = |origin| match history.age_of(origin, self.window) {
+            Some(age) if age < AGE_MAX => (age as f32).ln_1p(),
+            _ => unseen,
+        };
+        let floor = RATE_FLOOR.ln();
+        let renewals = |origin| match self.expected.at(origin) {
+            0.0 => floor,
+            expected => (expected + RATE_FLOOR).ln(),
+        };
         [
-            logs(&history.last.shares(origins, &all, 0.5)),
-            logs(&self.ewma(EWMA_0_7, &all)),
-            logs(&self.ewma(EWMA_0_1, &all)),
-            logs(&self.ewma(EWMA_0_02, &all)),
-            logs(&all),
-            logs(&hour_of_day),
-            logs(&hour_of_week),
-            logs(&self.global_hour_of_week(&global)),
-            logs(&self.transition(&all)),
+            Shares::of(&history.last, &all, 0.5).logs,
+            self.ewma(EWMA_0_7, &all),
+            self.ewma(EWMA_0_1, &all),
+            self.ewma(EWMA_0_02, &all),
+            all.logs.clone(),
+            hour_of_day.logs,
+            hour_of_week.logs,
+            self.global_hour_of_week(&global),
+            self.transition(&all),
             each(&|origin| {
                 if history.last_origin == Some(origin) {
                     1.0
@@ -150,23 +163,17 @@ impl<'a> Reader<'a> {
                     0.0
                 }
             }),
-            each(&|origin| {
-                (history
-                    .age_of(origin, self.window)
-                    .unwrap_or(AGE_MAX)
-                    .min(AGE_MAX) as f32)
-                    .ln_1p()
-            }),
-            each(&|_| self.ewma_rate(EWMA_0_02).ln_1p()),
-            logs(&self.expected.shares(origins, &all, 0.05)),
-            each(&|origin| (self.expected.at(origin) + RATE_FLOOR).ln()),
+            each(&age),
+            vec![rate; origins],
+            Shares::of(&self.expected, &all, 0.05).logs,
+            each(&renewals),
         ]
     }
 
-    fn ewma(&self, at: usize, prior: &[f32]) -> Vec<f32> {
+    fn ewma(&self, at: usize, prior: &Shares) -> Vec<f32> {
         let ewma = &self.history.ewma[at];
         let weight = crate::profile::EWMA_ALPHAS[at] / ewma.fade_to(self.window.0).max(1e-6);
-        ewma.counts().shares(self.origins(), prior, weight)
+        Shares::of(ewma.counts(), prior, weight).logs
     }
 
     fn ewma_rate(&self, at: usize) -> f32 {
@@ -174,16 +181,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The shares of this hour of the day, and of this hour of the week smoothed towards them.
-    fn profiles(&self, all: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let origins = self.origins();
-        let day = self
-            .hour_of_day()
-            .counts()
-            .shares(origins, all, 2.0 * HOUR_OF_DAY_ALPHA);
+    fn profiles(&self, all: &Shares) -> (Shares, Shares) {
+        let day = Shares::of(self.hour_of_day().counts(), all, 2.0 * HOUR_OF_DAY_ALPHA);
         let hour = self.profile.length().hour_of_week(self.window);
-        let week = self.history.hour_of_week[hour]
-            .counts()
-            .shares(origins, &day, HOUR_OF_WEEK_ALPHA);
+        let week = Shares::of(self.history.hour_of_week[hour].counts(), &day, HOUR_OF_WEEK_ALPHA);
         (day, week)
     }
 
@@ -191,21 +192,21 @@ impl<'a> Reader<'a> {
         &self.history.hour_of_day[self.profile.length().hour_of_day(self.window)]
     }
 
-    fn global_hour_of_week(&self, prior: &[f32]) -> Vec<f32> {
+    fn global_hour_of_week(&self, prior: &Shares) -> Vec<f32> {
         let hour = self.profile.length().hour_of_week(self.window);
         let counts = self.profile.global().hour_of_week[hour].counts();
-        counts.shares(self.origins(), prior, 10.0 * HOUR_OF_WEEK_ALPHA)
+        Shares::of(counts, prior, 10.0 * HOUR_OF_WEEK_ALPHA).logs
     }
 
-    fn transition(&self, prior: &[f32]) -> Vec<f32> {
+    fn transition(&self, prior: &Shares) -> Vec<f32> {
         let hour = self.profile.length().hour_of_day(self.window);
         let next = self
             .history
             .last_origin
             .and_then(|from| self.profile.global().next_from(from, hour));
         next.map_or_else(
-            || prior.to_vec(),
-            |counts| counts.shares(self.origins(), prior, 5.0),
+            || prior.logs.clone(),
+            |counts| Shares::of(counts, prior, 5.0).logs,
         )
     }
 
@@ -224,8 +225,39 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn logs(shares: &[f32]) -> Vec<f32> {
-    shares.iter().map(|share| share.max(1e-6).ln()).collect()
+/// Smoothed shares by origin, and their logarithms, never below that of [`SHARE_MIN`].
+struct Shares {
+    shares: Vec<f32>,
+    logs: Vec<f32>,
+}
+
+impl Shares {
+    fn uniform(origins: usize) -> Self {
+        let share = 1.0 / origins.max(1) as f32;
+        Self {
+            shares: vec![share; origins],
+            logs: vec![share.ln(); origins],
+        }
+    }
+
+    /// Shares of counts with `weight` accesses' worth of a prior. Most origins have no count, and their share is a part
+    /// of the prior's, which a logarithm of the part tells: it is what most of a forecast's time would go to otherwise.
+    fn of(counts: &Counts, prior: &Self, weight: f32) -> Self {
+        let total = counts.total() + weight;
+        let (part, log_part, log_min) = (weight / total, (weight / total).ln(), SHARE_MIN.ln());
+        let origins = prior.shares.len();
+        let (mut shares, mut logs) = (Vec::with_capacity(origins), Vec::with_capacity(origins));
+        for (origin, (of_prior, log_prior)) in prior.shares.iter().zip(&prior.logs).enumerate() {
+            let count = counts.at(origin);
+            let share = count / total + part * of_prior;
+            shares.push(share);
+            logs.push(match count {
+                0.0 => (log_prior + log_part).max(log_min),
+                _ => share.max(SHARE_MIN).ln(),
+            });
+        }
+        Self { shares, logs }
+    }
 }
 
 #[cfg(test)]

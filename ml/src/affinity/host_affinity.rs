@@ -10,6 +10,11 @@ use crate::forecaster::{Expectation, Forecaster};
 use crate::profile::{AccessProfile, WindowLength};
 use crate::window::WindowCounts;
 
+/// Threads that score a forecast's shards.
+const SCORING_THREADS: usize = 2;
+/// Shards that are worth a thread.
+const SHARDS_A_THREAD_MIN: usize = 256;
+
 /// Host affinity scores by a trained model, over the profile of the windows seen.
 #[derive(Clone, Debug)]
 pub struct HostAffinityModel {
@@ -74,15 +79,26 @@ impl Forecaster for HostAffinityModel {
         self.profile.inherit(from, to);
     }
 
+    /// Shards are scored by [`SCORING_THREADS`] threads; none depends on another, so the forecast does not depend on who
+    /// scores which.
     fn forecast(&self, window: WindowId) -> Forecast {
         let zones = self.profile.zones().zones();
-        let expected =
-            |shard: &ShardId| Some((*shard, self.expectation(*shard, window)?.to_forecast(zones)?));
-        let shards = self.profile.shards().keys().filter_map(expected).collect();
+        let expected = |shard: ShardId| Some((shard, self.expectation(shard, window)?.to_forecast(zones)?));
+        let shards: Vec<ShardId> = self.profile.shards().keys().copied().collect();
+        let score = |part: &[ShardId]| part.iter().copied().filter_map(expected).collect::<Vec<_>>();
+        let parts = shards.chunks(shards.len().div_ceil(SCORING_THREADS).max(SHARDS_A_THREAD_MIN));
+        let scored = std::thread::scope(|scope| {
+            let threads: Vec<_> = parts.map(|part| scope.spawn(|| score(part))).collect();
+            let joined = threads.into_iter().flat_map(|thread| match thread.join() {
+                Ok(scored) => scored,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            joined.collect()
+        });
         Forecast {
             window,
             model: self.name.clone(),
-            shards,
+            shards: scored,
         }
     }
 }

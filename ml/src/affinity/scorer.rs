@@ -101,10 +101,11 @@ impl Scorer {
 
     /// Logits by origin, not yet divided by the temperature.
     pub fn logits(&self, features: &ShardFeatures) -> Vec<f32> {
+        let mut units = vec![0.0; self.weights.hidden];
         features
             .pairs
             .chunks_exact(PAIR_FEATURES)
-            .map(|row| self.logit(row))
+            .map(|row| self.logit(row, &mut units))
             .collect()
     }
 
@@ -124,10 +125,11 @@ impl Scorer {
         log_rate.clamp(-20.0, 20.0).exp()
     }
 
-    fn logit(&self, row: &[f32]) -> f32 {
+    /// One pair's logit; `units` is room for the hidden layer.
+    fn logit(&self, row: &[f32], units: &mut [f32]) -> f32 {
         let weights = &self.weights;
         let mut skip = 0.0;
-        let mut units = weights.hidden_bias.clone();
+        units.copy_from_slice(&weights.hidden_bias);
         for (at, value) in row.iter().enumerate() {
             let input = standardise(*value, weights.pair_mean[at], weights.pair_scale[at]);
             skip += input * weights.skip_weight[at];

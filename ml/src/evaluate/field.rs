@@ -13,7 +13,7 @@ pub mod family {
     pub const STATIC_HASH: &str = "static hash";
     /// Homes where the history had most.
     pub const STATIC_MAJORITY: &str = "static majority";
-    /// Homes where the history's accesses cost least.
+    /// Homes where the history's accesses cost least, but for those that leave a crowded host.
     pub const STATIC_CHEAPEST: &str = "static, least round trip";
     /// Homes where the last window had most.
     pub const LAST_WINDOW: &str = "last window";
@@ -191,7 +191,8 @@ pub fn mixtures(contenders: &[Contender], costs: &[f64], models: usize) -> Vec<M
         let mixed = |contender: &Contender| {
             is_of_cost(contender, cost)
                 && is_of_model(contender, model)
-                && contender.family != family::STATIC_HASH
+                // Neither keeps to what hosts may serve, so neither tells what following it would cost.
+                && !matches!(contender.family, family::STATIC_HASH | family::STATIC_MAJORITY)
         };
         let places = contenders.iter().enumerate();
         Mixture {

@@ -7,7 +7,7 @@ use super::outlook::Outlook;
 pub enum Mover {
     /// Never, from the origin with most accesses.
     Stay,
-    /// Never, from where accesses cost least: the same on plain terms.
+    /// Only where hosts are crowded, from where accesses cost least: never on plain terms.
     StayCheapest,
     /// To the origin that the shard's number picks, once.
     Spread,

@@ -297,8 +297,8 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Fits a contender's homes to what they are bound to, but for those that never move after the beginning, and counts
-    /// what it moves.
+    /// Fits a contender's homes to what they are bound to, but for the baselines that never move whatever happens, and
+    /// counts what it moves.
     fn settle_contender(&mut self, at: usize) {
         let seat = &mut self.seats[at];
         if !matches!(

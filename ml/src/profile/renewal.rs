@@ -172,27 +172,36 @@ impl RenewalBook {
     /// Expected touches of a shard by origin in `[from_minute, to_minute)`, given that nothing is known after
     /// `now_minute`.
     pub(crate) fn expect(&self, shard: ShardId, now_minute: u64, from_minute: u64, to_minute: u64) -> Counts {
-        let mut expected = Counts::default();
+        let (mut expected, mut next) = (Counts::default(), Counts::default());
         for resting in self.resting.get(&shard).into_iter().flat_map(BTreeMap::values) {
             let after = |minute: u64| minute.saturating_sub(resting.since_minute) as f32;
             let span = (after(now_minute), after(from_minute), after(to_minute));
-            expected.add_all(&self.expect_key(shard, resting, span));
+            next.scale(0.0);
+            let surviving = self.expect_key(shard, resting, span, &mut next);
+            next.each()
+                .for_each(|(origin, mass)| expected.add(origin, mass * (1.0 / surviving)));
         }
         expected
     }
 
-    fn expect_key(&self, shard: ShardId, resting: &Resting, (rested, from, to): (f32, f32, f32)) -> Counts {
-        let mut next = Counts::default();
+    /// Adds the chance mass of a key's next touch by origin to `next`, and returns the mass of all gaps that it may
+    /// still have.
+    fn expect_key(
+        &self,
+        shard: ShardId,
+        resting: &Resting,
+        (rested, from, to): (f32, f32, f32),
+        next: &mut Counts,
+    ) -> f32 {
         let mut surviving = OVERDUE_WEIGHT;
         if let Some(own) = self.user_gaps.get(&(resting.user, resting.origin)) {
-            surviving += own.expect(rested, from, to, 1.0, &mut next);
+            surviving += own.expect(rested, from, to, 1.0, next);
         }
         if let Some(prior) = self.shard_gaps.get(&(shard, resting.origin)) {
             let weight = PRIOR_WEIGHT / prior.ring.len().max(1) as f32;
-            surviving += prior.expect(rested, from, to, weight, &mut next);
+            surviving += prior.expect(rested, from, to, weight, next);
         }
-        next.scale(1.0 / surviving);
-        next
+        surviving
     }
 
     fn take(&mut self, key: u64) -> Option<Resting> {
