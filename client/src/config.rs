@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::seam::{Clock, Connector, TcpConnector, TokioClock};
+use crate::seam::{Clock, Connector, TcpConnector, TokioClock, TraceSource};
 
 /// The settings of a [`Client`](crate::Client). Fields may be changed freely between [`ClientConfig::new`] and
 /// [`Client::connect`](crate::Client::connect).
@@ -32,6 +32,8 @@ pub struct ClientConfig {
     pub connector: Arc<dyn Connector>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Which trace mutations belong to. `None`: they are not traced.
+    pub trace: Option<Arc<dyn TraceSource>>,
 }
 
 impl ClientConfig {
@@ -49,6 +51,7 @@ impl ClientConfig {
             transport: Transport::default(),
             connector: Arc::new(TcpConnector),
             clock: Arc::new(TokioClock::start()),
+            trace: None,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     proto::{self, HostAddress, Mutation, OpenSession, Reply, Request, mutation, reply, request},
     retry::Backoff,
     routes::Shard,
-    seam::within,
+    seam::{TraceContext, within},
     seeded_bug,
     session::{Sequence, ShardSession},
     setback::{Kind, Refusal, Setback},
@@ -212,7 +212,9 @@ impl<'a> Call<'a> {
             .link(&route.address)
             .map_err(|setback| Setback::host_failed(setback.cause))?;
         self.identify(route, &link).await?;
-        let op = self.operation.encode(&route.shard, self.sequence.as_ref());
+        let source = self.cluster.shared.config.trace.as_ref();
+        let trace = source.and_then(|source| source.current());
+        let op = self.operation.encode(&route.shard, self.sequence.as_ref(), trace);
         self.exchange(route, &link, op).await
     }
 
@@ -504,7 +506,7 @@ impl Operation {
         matches!(self, Self::Mutation(_))
     }
 
-    fn encode(&self, shard: &Shard, sequence: Option<&Sequence>) -> request::Op {
+    fn encode(&self, shard: &Shard, sequence: Option<&Sequence>, trace: Option<TraceContext>) -> request::Op {
         match self {
             Self::Get(get) => request::Op::Get(get.clone()),
             Self::History(history) => request::Op::History(history.clone()),
@@ -521,6 +523,7 @@ impl Operation {
                     low_water: sequence.low_water(),
                     r#gen: shard.generation,
                     op: Some(op.clone()),
+                    trace: trace.map(TraceContext::to_bytes).unwrap_or_default(),
                 })
             }
         }
@@ -544,6 +547,7 @@ fn open_session(session: u64, range_version: u64) -> request::Op {
         low_water: 0,
         r#gen: range_version,
         op,
+        trace: Bytes::new(),
     })
 }
 

@@ -49,7 +49,9 @@ pub use lease::{Lease, LeaseStatus};
 pub use operation::{Expect, Fetched, KeyRange, Previous, Swapped, Versions, Written};
 pub use proto::KeyValue;
 pub use scan::Scan;
-pub use seam::{BoxFuture, ByteStream, Clock, Connector, TcpConnector, TokioClock};
+pub use seam::{
+    BoxFuture, ByteStream, Clock, Connector, TcpConnector, TokioClock, TraceContext, TraceSource,
+};
 pub use stats::Stats;
 pub use transaction::{Action, ActionResult, Compare, Property, Relation, Transacted, Transaction};
 pub use watch::{Event, Watch, WatchError, WatchFrom, WatchOptions, WatchPosition, WatchUpdate};

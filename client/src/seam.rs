@@ -50,6 +50,42 @@ impl Clock for TokioClock {
     }
 }
 
+/// The trace that a call belongs to, as W3C and OpenTelemetry number them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Of the whole trace.
+    pub trace_id: [u8; 16],
+    /// Of the span that the call is made in.
+    pub span_id: [u8; 8],
+}
+
+impl TraceContext {
+    /// As it travels with a mutation: the trace's id, then the span's.
+    #[must_use]
+    pub fn to_bytes(self) -> bytes::Bytes {
+        [self.trace_id.as_slice(), self.span_id.as_slice()]
+            .concat()
+            .into()
+    }
+
+    /// Reads it back; `None` for anything else.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (trace_id, span_id) = bytes.split_at_checked(16)?;
+        Some(Self {
+            trace_id: trace_id.try_into().ok()?,
+            span_id: span_id.try_into().ok()?,
+        })
+    }
+}
+
+/// Knows the trace that a mutation belongs to. It is asked at each attempt; what it names travels with the mutation through
+/// the hosts and into the shard's log.
+pub trait TraceSource: Send + Sync + 'static {
+    /// The trace and the span of now; `None`: the call is not traced.
+    fn current(&self) -> Option<TraceContext>;
+}
+
 /// A connection's two directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 

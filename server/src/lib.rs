@@ -25,6 +25,7 @@ pub mod serve;
 mod service;
 mod simulator;
 pub mod steps;
+mod trace;
 pub mod verbs;
 mod watch;
 

@@ -27,6 +27,7 @@ use crate::host::{self, HostEnv, RunError};
 use crate::monitor;
 use crate::net::{AddressZones, DelayedConnector, DistanceError, read_rtt_matrix};
 use crate::steps::StepLayer;
+use crate::trace;
 
 const ABORT_AT: &str = "GODWIT_ABORT_AT";
 const NOT_CONFIGURATION: [&str; 3] = [ABORT_AT, "GODWIT_CONFIG", "GODWIT_CONNECT"];
@@ -97,17 +98,22 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         source,
     })?;
     let address = config.advertise.clone().unwrap_or_else(|| bound.to_string());
+    trace::start("godwit", &address).map_err(|reason| ServeError::System {
+        what: "exporter of spans",
+        source: io::Error::other(reason),
+    })?;
     let env = real_env(&config)?;
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    host::run(config, address.clone(), listener, env, shutdown, |host| {
+    let ran = host::run(config, address.clone(), listener, env, shutdown, |host| {
         println!("godwit serves at {address}");
         if let Some(listener) = monitored {
             host.spawn(monitor::serve(host.clone(), listener));
         }
     })
-    .await?;
-    Ok(())
+    .await;
+    trace::stop().await;
+    Ok(ran?)
 }
 
 async fn listen(address: &str) -> Result<TcpListener, ServeError> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use client::proto::{self, compare_and_set, mutation};
 use prost::Message;
 use storage::shard::command::{Expectation, Operation};
-use storage::shard::{decode_batch, encode_batch};
+use storage::shard::{decode_batch, encode_batch, encoded_mutations};
 
 fn through(op: mutation::Op) -> storage::shard::command::Mutation {
     let sent = proto::Mutation {
@@ -15,8 +15,13 @@ fn through(op: mutation::Op) -> storage::shard::command::Mutation {
         low_water: 3,
         r#gen: 4,
         op: Some(op),
+        trace: Bytes::from_static(&[7; 24]),
     };
-    let batch = decode_batch(encode_batch(99, [Bytes::from(sent.encode_to_vec())])).unwrap();
+    let encoded = Bytes::from(sent.encode_to_vec());
+    let payload = encode_batch(99, [encoded.clone()]);
+    // What traces is in the log as it was sent, and means nothing to the state.
+    assert_eq!(encoded_mutations(&payload).unwrap(), [encoded]);
+    let batch = decode_batch(payload).unwrap();
     assert_eq!(batch.stamped_ms, 99);
     let read = batch.mutations.into_iter().next().unwrap().unwrap();
     assert_eq!(

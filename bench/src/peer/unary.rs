@@ -222,6 +222,7 @@ fn encoded(shard: &ShardRoute, session: &Session, op: mutation::Op) -> Bytes {
         low_water: session.sequence,
         r#gen: shard.r#gen,
         op: Some(op),
+        ..Mutation::default()
     };
     mutation.encode_to_vec().into()
 }

@@ -31,6 +31,7 @@ async fn raw_put(host: &FakeHost, session: u64, sequence: u64, low_water: u64) -
         low_water,
         r#gen: 1,
         op,
+        trace: Bytes::new(),
     }
     .encode_to_vec()
     .into();

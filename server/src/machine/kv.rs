@@ -66,7 +66,8 @@ impl Machine for KvMachine {
             term: at.term,
             index: at.index,
         };
-        let outcomes = self.store.apply(at, command).map_err(apply_fault)?;
+        let outcomes = crate::trace::applied(command, at.index, || self.store.apply(at, command));
+        let outcomes = outcomes.map_err(apply_fault)?;
         self.applied.inc();
         // An outcome that is remembered has an older revision than those around it.
         if let Some(newest) = outcomes.iter().map(|outcome| outcome.revision).max() {

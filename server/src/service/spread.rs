@@ -97,6 +97,7 @@ impl Part {
         let took = self.received.elapsed();
         for (request, reply) in self.requests.iter().zip(&replies) {
             self.measured.note(request, reply, took);
+            crate::trace::served(request, took);
         }
         self.replies.send(replies);
     }

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use client::{AdminClient, AdminError, BoxFuture, Client, ClientConfig, Clock, ConnectError, ReadMode};
+use client::{
+    AdminClient, AdminError, BoxFuture, Client, ClientConfig, Clock, ConnectError, ReadMode, TraceSource,
+};
 
 use super::VerbError;
 use crate::cli::ConnectArgs;
@@ -13,6 +15,8 @@ pub(super) struct Caller {
     pub(super) origin: String,
     pub(super) deadline: Duration,
     pub(super) read_mode: ReadMode,
+    /// The trace that mutations belong to.
+    pub(super) trace: Option<Arc<dyn TraceSource>>,
 }
 
 /// A connected client, whose next operation has what is left of the verb's deadline.
@@ -29,6 +33,7 @@ impl Connected {
         config.user_id = caller.user.clone();
         config.origin = caller.origin.clone();
         config.deadline = caller.deadline;
+        config.trace.clone_from(&caller.trace);
         let clock = Arc::clone(&config.clock);
         let ends = clock.now() + caller.deadline;
         let client = Client::connect(config)

@@ -23,6 +23,7 @@ use crate::cli::{
     CasArgs, CasExpect, CompactArgs, ConnectArgs, DeleteArgs, GetArgs, KeyHistoryArgs, KvArgs, KvVerb,
     LeaseArgs, PutArgs, ReadChoice, ScanArgs, TxnArgs, WatchArgs,
 };
+use crate::trace;
 
 /// Stands for standard input.
 const STDIN: &str = "-";
@@ -35,6 +36,7 @@ pub async fn kv(connect: &ConnectArgs, args: KvArgs, out: &mut dyn Write) -> Res
         origin: args.origin,
         deadline: Duration::from_millis(args.deadline_ms),
         read_mode: read_mode(args.read, args.staleness_ms),
+        trace: None,
     };
     let mut verb = Verb {
         connect,
@@ -43,7 +45,7 @@ pub async fn kv(connect: &ConnectArgs, args: KvArgs, out: &mut dyn Write) -> Res
         out,
     };
     match args.verb {
-        KvVerb::Put(put) => verb.put(put).await,
+        KvVerb::Put(put) => verb.traced_put(put).await,
         KvVerb::Get(get) => verb.get(get).await,
         KvVerb::Delete(delete) => verb.delete(delete).await,
         KvVerb::Scan(scan) => verb.scan(scan).await,
@@ -65,6 +67,21 @@ struct Verb<'a> {
 }
 
 impl Verb<'_> {
+    /// A put in a trace of its own, where the program tells spans.
+    async fn traced_put(&mut self, put: PutArgs) -> Result<Exit, VerbError> {
+        if let Err(reason) = trace::start("godwit-cli", "") {
+            tracing::warn!(reason, "the put is not traced");
+        }
+        let root = trace::begin("kv put");
+        self.caller.trace = root.as_ref().map(trace::Root::source);
+        let written = self.put(put).await;
+        if let Some(root) = root {
+            root.end();
+            trace::stop().await;
+        }
+        written
+    }
+
     async fn put(&mut self, put: PutArgs) -> Result<Exit, VerbError> {
         let PutArgs {
             key,

@@ -23,6 +23,8 @@ pub(crate) struct Host {
     pub(crate) join: Option<String>,
     /// More of its configuration, as `field=value`.
     pub(crate) settings: Vec<String>,
+    /// Variables of its environment.
+    pub(crate) environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -62,6 +64,7 @@ impl Host {
             .arg("--region=test")
             .args(self.settings.iter().map(|setting| format!("--set={setting}")))
             .env_remove("RUST_LOG")
+            .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -145,6 +148,7 @@ impl Cluster {
                 zone: format!("z{number}"),
                 join: hosts.first().map(|first| first.address.clone()),
                 settings: Vec::new(),
+                environment: Vec::new(),
                 child: None,
             });
         }
@@ -160,6 +164,7 @@ impl Cluster {
             zone: format!("z{number}"),
             join: Some(self.hosts[0].address.clone()),
             settings: Vec::new(),
+            environment: Vec::new(),
             child: None,
         });
         self.hosts.len() - 1

@@ -30,6 +30,8 @@ mod simulated;
 mod snapshots;
 mod splits;
 mod stale_reads;
+#[cfg(feature = "otel")]
+mod traces;
 mod transactions;
 mod trust;
 mod versions;

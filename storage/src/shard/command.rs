@@ -456,6 +456,17 @@ pub fn decode_batch(payload: Bytes) -> Result<Batch, DecodeError> {
     })
 }
 
+/// The encoded mutations in a log payload, as clients sent them; none in a payload of another kind.
+///
+/// # Errors
+/// When the payload is not what was written.
+pub fn encoded_mutations(payload: &Bytes) -> Result<Vec<Bytes>, DecodeError> {
+    match kind_of(payload) == Some(Kind::Batch as u8) {
+        true => Ok(unseal::<BatchBody>(Kind::Batch, b"", payload.clone())?.mutations),
+        false => Ok(Vec::new()),
+    }
+}
+
 impl Batch {
     fn empty(stamped_ms: u64) -> Batch {
         Batch {

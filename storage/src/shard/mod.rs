@@ -54,7 +54,7 @@ pub use changes::{ChangePage, ChangeQuery};
 pub use checkpoint::{Capture, CaptureError, CheckpointError, CheckpointReport};
 pub use command::{
     Batch, DecodeError, EndedLease, NewGroup, decode_batch, encode_batch, encode_ended_leases,
-    encode_merge_step, encode_new_group, encode_scrub, encode_split,
+    encode_merge_step, encode_new_group, encode_scrub, encode_split, encoded_mutations,
 };
 pub use export::{Export, ExportError};
 pub use file::OpenShardError;
