@@ -1,5 +1,7 @@
 //! What moves were predicted to save is held against what they saved, and who falls short proposes in shadow only.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use placement::{
