@@ -309,9 +309,13 @@ impl HostConfig {
         within(checks, "balancer.trust_windows", windows, 1..=10_000);
         let ppm = u64::from(self.balancer.lease_reads_ppm);
         within(checks, "balancer.lease_reads_ppm", ppm, 0..=1_000_000);
-        let has_model = self.balancer.policy != PolicyName::BurnModel || self.balancer.model_file.is_some();
+        let balancer = &self.balancer;
+        let trains =
+            balancer.retrain_interval_ms > 0 && balancer.archive_bytes_max > 0 && !balancer.external_windows;
+        let has_model = balancer.policy != PolicyName::BurnModel || balancer.model_file.is_some() || trains;
         require(checks, "balancer.model_file", has_model, || {
-            "must name the trained model when balancer.policy is burn-model".to_owned()
+            "must name the trained model when balancer.policy is burn-model and none is trained from the windows kept"
+                .to_owned()
         });
     }
 
@@ -424,7 +428,10 @@ mod tests {
             ["profiler.access_log_sample_ppm"]
         );
         assert_eq!(
-            broken(|c| c.balancer.policy = PolicyName::BurnModel),
+            broken(|c| {
+                c.balancer.policy = PolicyName::BurnModel;
+                c.balancer.retrain_interval_ms = 0;
+            }),
             ["balancer.model_file"]
         );
         assert_eq!(
