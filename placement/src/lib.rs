@@ -1,6 +1,6 @@
 //! Where every shard of the cluster lives, and how that changes.
 //!
-//! The placement group's log holds every decision; [`Placement`] is what the log comes to. Three parts, all pure:
+//! The placement group's log holds every decision; [`Placement`] is what the log comes to. Four parts, all pure:
 //!
 //! - The state machine: [`Placement::apply`] takes one [`Command`] and answers with a [`Response`]. It knows hosts,
 //!   shards with their replicas and homes, epochs, rules, limits and migrations, and refuses whatever would break an
@@ -9,6 +9,8 @@
 //!   log and one [`Observation`]. A controller that dies is replaced by one that knows nothing else.
 //! - Proposals: [`repairs`] and [`placement_group_target`] from the rules, [`planner`] from a forecast. They are
 //!   wishes; `apply` decides. `departure` says whether a host can leave, and what it still holds.
+//! - What came of them: `trust` holds what a move was predicted to save against what it saved, and says who may propose;
+//!   `hours` says when a bet on the future may start.
 //!
 //! A migration is a row of states (`migration`), each left on evidence: intent entry, idempotent order, evidence entry.
 //! The point of no return is the commit of the new voters in the shard's own log, never an entry here: this log holds
