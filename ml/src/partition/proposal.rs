@@ -216,8 +216,8 @@ fn entropy_bits(counts: &[u64]) -> f64 {
         .iter()
         .filter(|count| **count > 0)
         .map(|count| part(*count, total));
-    // Never minus zero, which a report would print.
-    shares.map(|share| -share * share.log2()).sum::<f64>().max(0.0)
+    // Plus zero, and never minus zero, which a report would print; the larger of the two may be either.
+    shares.map(|share| -share * share.log2()).sum::<f64>() + 0.0
 }
 
 /// Zero where either has no accesses.
