@@ -37,6 +37,11 @@ impl ShardClasses {
         Self(sums.iter().map(|sum| class_of(sum, until)).collect())
     }
 
+    /// All shards in one class: where they compete for room, homes of several experts do not fit together.
+    pub(crate) fn one(shards: usize) -> Self {
+        Self(vec![0; shards])
+    }
+
     pub(crate) fn of_shard(&self, shard: usize) -> usize {
         self.0[shard]
     }

@@ -46,7 +46,8 @@ pub struct Contender {
     pub move_cost: f32,
 }
 
-/// Follows, for each class of shards, the contender that would have cost least until now.
+/// Follows, for each class of shards, the contender that would have cost least until now; where homes are bound, all
+/// shards are one class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixture {
     /// The contenders' numbers.
@@ -151,7 +152,10 @@ struct Round<'a> {
 impl<'a> Round<'a> {
     fn new(tournament: Tournament, ground: &'a Ground<'a>) -> Self {
         let origins = ground.zones.len();
-        let classes = ShardClasses::of(ground, ground.trial());
+        let classes = match tournament.terms.bounds {
+            Some(_) => ShardClasses::one(ground.shards().len()),
+            None => ShardClasses::of(ground, ground.trial()),
+        };
         let seat = || Seat::new(ground.shards().len(), origins);
         Self {
             rule_outlooks: vec![Outlook::empty(1, origins); tournament.rules.len()],
