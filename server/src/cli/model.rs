@@ -87,7 +87,7 @@ pub struct ModelKeepArgs {
 pub struct ModelActivateArgs {
     /// Its version, as listed
     #[arg(value_name = "VERSION")]
-    pub version: String,
+    pub model: String,
     /// Why, kept in the history
     #[arg(long, default_value = "")]
     pub reason: String,

@@ -10,8 +10,8 @@ use placement::{ShardId, Zone};
 use crate::config::ShardsConfig;
 use crate::profiler::{ClusterWindow, KeySample};
 
-/// Sampled accesses below which nothing is concluded.
-const SAMPLED_MIN: usize = 128;
+/// Sampled accesses below which nothing is concluded: a window and a half of a single host.
+const SAMPLED_MIN: usize = 96;
 
 /// What is known of one shard.
 #[derive(Debug, Clone, Default)]

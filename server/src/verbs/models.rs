@@ -41,7 +41,7 @@ pub async fn models(
             change(
                 &calls,
                 connect,
-                Change::Activate(args.version.clone()),
+                Change::Activate(args.model.clone()),
                 &args.reason,
             )
             .await?;
