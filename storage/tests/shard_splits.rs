@@ -65,7 +65,17 @@ fn be_born(disk: &Arc<SimDisk>, parent: &ShardStore) -> ShardStore {
     let points = HostFailpoints::disarmed();
     heir.write(&**disk, Path::new(CHILD), &child_identity(), 1 << 20, &points)
         .unwrap();
-    open_child(disk)
+    let hash_of_the_file = open_child(disk).state_hash();
+    let child = ShardStore::open_heir(
+        disk.clone(),
+        Path::new(CHILD),
+        &child_identity(),
+        options(),
+        &heir,
+    )
+    .unwrap();
+    assert_eq!(child.state_hash(), hash_of_the_file, "memory and file are one");
+    child
 }
 
 fn open_child(disk: &Arc<SimDisk>) -> ShardStore {

@@ -238,6 +238,8 @@ impl Host {
             let mut made = Vec::new();
             for heir in store.heirs() {
                 made.extend(host.settle_heir(&heir, &identity)?);
+                // It is opened from its file, later.
+                heir.renounce();
             }
             let failed = |error: &dyn std::fmt::Display| MachineFault::Storage(error.to_string());
             let capture = store.capture(mark).map_err(|e| failed(&e))?;

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use placement::{KeyRange, ReplicaId, ShardId};
 use raft::{Group, Machine, MachineFault, OpenGroupError, StartGroup};
-use storage::shard::{CreateShardError, Limits, OpenShardError, ShardIdentity, ShardOptions, ShardStore};
+use storage::shard::{
+    CreateShardError, Heir, Limits, OpenShardError, ShardIdentity, ShardOptions, ShardStore,
+};
 
 use super::folder::{FolderError, Orders};
 use super::leases::LeaseClock;
@@ -274,6 +276,21 @@ impl Host {
             .raft
             .blocking(move || ShardStore::open(disk, &path, &identity, options))
             .await?;
+        self.start_shard(shard, replica, store).await
+    }
+
+    /// Opens a replica that was just made by a split, from what the old replica handed over.
+    pub(super) async fn open_heir(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        heir: Arc<Heir>,
+    ) -> Result<(), ReplicaError> {
+        let identity = self.shard_identity(shard, replica)?;
+        let (disk, path) = (self.shared.env.disk.clone(), self.replica_file(shard, replica));
+        let options = self.shard_options();
+        let opening = move || ShardStore::open_heir(disk, &path, &identity, options, &heir);
+        let store = self.shared.env.raft.blocking(opening).await?;
         self.start_shard(shard, replica, store).await
     }
 

@@ -62,11 +62,15 @@ impl Host {
         let _changing = self.shared.changing.lock().await;
         let identity = self.shard_identity(parent.group.id(), parent.group.replica())?;
         let host = self.clone();
-        let settled = self.blocking(move || host.settle_heir(&heir, &identity)).await?;
+        let settling = {
+            let heir = heir.clone();
+            move || host.settle_heir(&heir, &identity)
+        };
+        let settled = self.blocking(settling).await?;
         let Some((shard, replica)) = settled else {
             return Ok(());
         };
-        self.open_shard(shard, replica).await?;
+        self.open_heir(shard, replica, heir).await?;
         tracing::info!(parent = %parent.group.id(), %shard, %replica, "made a replica of a new shard");
         if parent.group.is_leader()
             && let Some(made) = self.shard(shard)

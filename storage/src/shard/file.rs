@@ -26,6 +26,7 @@ use super::record::{
     unseal,
 };
 use super::retention::Retention;
+use super::split::Born;
 use crate::engine::{
     Engine, EngineOptions, OpenEngineError, ReadEngineError, ReadView, TableView, WriteEngineError, WriteTx,
 };
@@ -137,6 +138,26 @@ pub(crate) fn load(engine: &Engine, owner: &IdentityBody) -> Result<Loaded, Open
         mark: checkpoint.mark,
         rows,
         live_bytes: row_bytes + session_bytes,
+    })
+}
+
+/// Takes a file for what was just written into it: only that all of it is there is looked at, not each row.
+pub(super) fn load_born(engine: &Engine, owner: &IdentityBody, born: Born) -> Result<Loaded, OpenShardError> {
+    let view = engine.read()?;
+    check_owner(&read_identity(&view)?, owner)?;
+    let checkpoint = read_checkpoint(&view)?;
+    let rows = view.table(ROWS)?;
+    let found = (rows.count()?, view.table(SESSIONS)?.count()?);
+    let held = (born.state.keys.versions(), born.state.sessions.count());
+    if found != held || found != (checkpoint.rows, checkpoint.sessions) {
+        let why = format!("(rows, sessions) should be {held:?}, found {found:?}");
+        return Err(OpenShardError::Corrupt(why));
+    }
+    Ok(Loaded {
+        state: born.state,
+        mark: checkpoint.mark,
+        rows,
+        live_bytes: born.live_bytes,
     })
 }
 

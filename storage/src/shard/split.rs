@@ -23,6 +23,7 @@ use prost::Message;
 
 use super::estate::Estate;
 use super::file::{OpenShardError, SESSIONS, checkpoint_body, write_meta};
+use super::fresh::FreshRows;
 use super::machine::{Position, Refusal, ShardRange, State};
 use super::record::{IdentityBody, Kind, seal};
 use super::stage::Staged;
@@ -80,7 +81,17 @@ pub struct Heir {
     estate: Mutex<Option<Estate>>,
     /// Rows of it that were copied ahead.
     staged: Mutex<Option<Staged>>,
+    /// Of the bytes that the parent's file held, the part of the rows that go; about.
+    live_bytes: u64,
+    /// What was written, for whoever opens the file now: reading it back from there takes as long as there are rows.
+    born: Mutex<Option<Born>>,
     settled: AtomicBool,
+}
+
+/// A state that is in a file, as it is in memory.
+pub(super) struct Born {
+    pub(super) state: State,
+    pub(super) live_bytes: u64,
 }
 
 impl Heir {
@@ -89,7 +100,7 @@ impl Heir {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// Gives up what is held: the replica exists already, or was destroyed.
+    /// Gives up what is held: the replica exists already, or was destroyed, or nobody opens it now.
     pub fn renounce(&self) {
         let held = self
             .estate
@@ -97,7 +108,7 @@ impl Heir {
             .expect("no panic while an estate is held")
             .take();
         // Letting a large state go takes time.
-        drop((held, self.take_staged()));
+        drop((held, self.take_staged(), self.take_born()));
         self.settled.store(true, Ordering::Release);
     }
 
@@ -146,8 +157,30 @@ impl Heir {
             self.put_into_place(disk, &temporary, path, failpoints)?;
         }
         drop(held);
-        self.renounce();
+        let written = self
+            .estate
+            .lock()
+            .expect("no panic while an estate is held")
+            .take();
+        let born = written.map(|estate| {
+            // Whatever waited to be written is in the file now.
+            let state = State {
+                fresh: FreshRows::default(),
+                ..estate.state
+            };
+            Born {
+                state,
+                live_bytes: self.live_bytes,
+            }
+        });
+        *self.born.lock().expect("no panic under this lock") = born;
+        self.settled.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// What was just written, once: for [`ShardStore::open_heir`].
+    pub(super) fn take_born(&self) -> Option<Born> {
+        self.born.lock().expect("no panic under this lock").take()
     }
 
     /// Sessions, and what the file says of itself; durably, with all that was written before.
@@ -203,10 +236,10 @@ impl Inner {
     /// Divides the state, and keeps the upper part for the replica that succeeds this one.
     pub(super) fn split(&mut self, split: &Split, replica_id: u64) {
         let versions_before = self.state.keys.versions().max(1);
+        let live_before = self.live_bytes;
         let state = self.state.split_off(split);
         let kept = self.state.keys.versions();
-        self.live_bytes =
-            (u128::from(self.live_bytes) * u128::from(kept) / u128::from(versions_before)) as u64;
+        self.live_bytes = (u128::from(live_before) * u128::from(kept) / u128::from(versions_before)) as u64;
         let staged = self.staged.take().filter(|staged| staged.is_for(split));
         let successor = split
             .successors
@@ -224,6 +257,8 @@ impl Inner {
                 _engine: self.engine.clone(),
             })),
             staged: Mutex::new(staged),
+            live_bytes: live_before - self.live_bytes,
+            born: Mutex::default(),
             settled: AtomicBool::new(false),
         };
         self.heirs.push(Arc::new(heir));
@@ -231,6 +266,12 @@ impl Inner {
 
     pub(super) fn unsettled_heirs(&self) -> impl Iterator<Item = &Arc<Heir>> {
         self.heirs.iter().filter(|heir| !heir.is_settled())
+    }
+}
+
+impl std::fmt::Debug for Born {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Born").finish_non_exhaustive()
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 use bytes::Bytes;
 
 use super::command::{Batch, DecodeError, decode_batch};
-use super::file::{Loaded, OpenShardError, checkpoint_body, engine_options, load, write_meta};
+use super::file::{Loaded, OpenShardError, checkpoint_body, engine_options, load, load_born, write_meta};
 use super::fresh::FreshRows;
 use super::key::Key;
 use super::limits::Limits;
@@ -235,6 +235,33 @@ impl ShardStore {
         path: &Path,
         identity: &ShardIdentity,
         options: ShardOptions,
+    ) -> Result<ShardStore, OpenShardError> {
+        Self::open_with(disk, path, identity, options, load)
+    }
+
+    /// Opens the file that an heir has just written, with what the heir holds in memory instead of what the file says;
+    /// from the file where it holds nothing any more.
+    pub fn open_heir(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        identity: &ShardIdentity,
+        options: ShardOptions,
+        heir: &Heir,
+    ) -> Result<ShardStore, OpenShardError> {
+        match heir.take_born() {
+            Some(born) => Self::open_with(disk, path, identity, options, |engine, owner| {
+                load_born(engine, owner, born)
+            }),
+            None => Self::open(disk, path, identity, options),
+        }
+    }
+
+    fn open_with(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        identity: &ShardIdentity,
+        options: ShardOptions,
+        load: impl FnOnce(&Engine, &IdentityBody) -> Result<Loaded, OpenShardError>,
     ) -> Result<ShardStore, OpenShardError> {
         let owner = owner(identity);
         let engine = open_engine(&*disk, path, options.cache_bytes)?;
