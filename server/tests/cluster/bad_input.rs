@@ -112,7 +112,8 @@ fn a_corrupt_trace_line_is_named_by_its_number() {
 fn a_missing_model_is_named_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let (code, _, error) = serve(&data, &["--set=balancer.policy=burn-model"]);
+    let none_is_trained = "--set=balancer.retrain_interval_ms=0";
+    let (code, _, error) = serve(&data, &["--set=balancer.policy=burn-model", none_is_trained]);
     assert_eq!(code, Some(1));
     assert!(error.contains("balancer.model_file"), "{error}");
     let missing = folder.path().join("no-such-model");

@@ -1,6 +1,8 @@
 //! Watches: every change once, in the order of revisions, whoever leads, and by name where that cannot be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use client::proto::MoveHomeRequest;
@@ -63,9 +65,17 @@ async fn changes_come_once_and_in_order_while_homes_are_killed_and_moved() {
     let mut cluster = Cluster::start(3, 3).await;
     let client = cluster.client().await;
     let mut watch = client.watch(KeyRange::all(), from(WatchFrom::Now)).await.unwrap();
+    // Until the end: a watch that is read late is told of many changes at once, and there must be some for each step.
+    let is_over = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn({
-        let client = client.clone();
-        async move { write_rounds(&client, 12).await }
+        let (client, is_over) = (client.clone(), is_over.clone());
+        async move {
+            let mut written = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                written += write_rounds(&client, 1).await;
+            }
+            written
+        }
     });
     let mut seen = events(&mut watch, 24).await;
     for host in 0..2 {
@@ -90,6 +100,7 @@ async fn changes_come_once_and_in_order_while_homes_are_killed_and_moved() {
             cluster.wait_for(reply.migration_id).await;
         }
     }
+    is_over.store(true, Ordering::Relaxed);
     let written = writer.await.unwrap();
     let left = written - seen.len();
     seen.extend(events(&mut watch, left).await);
