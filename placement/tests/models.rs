@@ -1,44 +1,18 @@
 //! Models in the placement log: kept, made active, rolled back, and bounded in number.
 
-use placement::{
-    Accepted, Bootstrap, Command, EventKind, Limits, MODEL_BYTES_MAX, MODELS_MAX, ModelChange, ModelRecord,
-    NewHost, Origin, Partition, Placement, Refusal, Region, Response, Rules, Zone, decode_state,
-    encode_state,
-};
+mod log;
 
-struct Log {
-    placement: Placement,
-    index: u64,
-}
+use log::{Log, bootstrap};
+use placement::{
+    Accepted, Command, EventKind, Limits, MODEL_BYTES_MAX, MODELS_MAX, ModelChange, ModelRecord, Origin,
+    Refusal, decode_state, encode_state,
+};
 
 impl Log {
     fn new() -> Self {
-        let mut log = Self {
-            placement: Placement::default(),
-            index: 0,
-        };
-        let bootstrap = Command::Bootstrap(Bootstrap {
-            cluster_id: "test".to_owned(),
-            host: NewHost {
-                address: "127.0.0.1:1".to_owned(),
-                zone: Zone::from("a"),
-                region: Region::from("test"),
-                capacity_bytes: 1 << 30,
-                token: "token".to_owned(),
-            },
-            rules: Rules::default(),
-            limits: Limits::default(),
-            partition: Partition::Count(1),
-            hosts_before_create: 1,
-            now_ms: 1,
-        });
-        assert!(matches!(log.apply(bootstrap), Response::Accepted(_)));
+        let mut log = Self::default();
+        log.accept(bootstrap(1, 1, Limits::default()));
         log
-    }
-
-    fn apply(&mut self, command: Command) -> Response {
-        self.index += 1;
-        self.placement.apply(self.index, command)
     }
 
     fn change(&mut self, change: ModelChange) -> Result<Accepted, Refusal> {
@@ -48,10 +22,7 @@ impl Log {
             reason: "test".to_owned(),
             now_ms: self.index * 10,
         };
-        match self.apply(command) {
-            Response::Accepted(accepted) => Ok(accepted),
-            Response::Refused(refusal) => Err(refusal),
-        }
+        self.apply(command).into_result()
     }
 
     fn keep(&mut self, version: &str, activate: bool) -> Result<Accepted, Refusal> {

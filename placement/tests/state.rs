@@ -1,26 +1,21 @@
 //! The state machine beside migrations: hosts, routes, homes, affinities, settings, replay.
 
+mod log;
+
 use std::collections::BTreeMap;
 
+use log::{Log, bootstrap, host, join};
 use placement::{
-    Accepted, Admission, Bootstrap, Command, HostAffinityScores, HostId, HostState, Limits, NewHost, Origin,
-    Partition, Placement, Proposal, ProposalKind, Reasons, Refusal, Region, ReplicaId, Response, Rules,
-    ShardId, WindowId, Zone, decode_state, encode_state,
+    Accepted, Admission, Command, HostAffinityScores, HostId, HostState, Limits, NewHost, Origin, Proposal,
+    ProposalKind, Reasons, Refusal, ReplicaId, Response, Rules, ShardId, WindowId, decode_state,
+    encode_state,
 };
-
-struct Log {
-    placement: Placement,
-    index: u64,
-}
 
 impl Log {
     /// Three hosts in three zones, four shards.
     fn new() -> Self {
-        let mut log = Self {
-            placement: Placement::default(),
-            index: 0,
-        };
-        log.accept(bootstrap());
+        let mut log = Self::default();
+        log.accept(bootstrap(4, 3, Limits::default()));
         log.accept(join(0, 2));
         log.accept(join(0, 3));
         for shard in 1..=4 {
@@ -30,51 +25,6 @@ impl Log {
             });
         }
         log
-    }
-
-    fn apply(&mut self, command: Command) -> Response {
-        self.index += 1;
-        let response = self.placement.apply(self.index, command);
-        self.placement.check().expect("the invariants hold");
-        response
-    }
-
-    fn accept(&mut self, command: Command) -> Accepted {
-        self.apply(command).into_result().expect("it is accepted")
-    }
-
-    fn refuse(&mut self, command: Command) -> Refusal {
-        self.apply(command).into_result().expect_err("it is refused")
-    }
-}
-
-fn bootstrap() -> Command {
-    Command::Bootstrap(Bootstrap {
-        cluster_id: "test".to_owned(),
-        host: host(1),
-        rules: Rules::default(),
-        limits: Limits::default(),
-        partition: Partition::Count(4),
-        hosts_before_create: 3,
-        now_ms: 1,
-    })
-}
-
-fn host(number: u64) -> NewHost {
-    NewHost {
-        address: format!("host-{number}:1"),
-        zone: Zone(format!("z{number}")),
-        region: Region("g".to_owned()),
-        capacity_bytes: 1,
-        token: format!("token-{number}"),
-    }
-}
-
-fn join(host_id: u64, number: u64) -> Command {
-    Command::JoinHost {
-        host_id: HostId(host_id),
-        host: host(number),
-        now_ms: 2,
     }
 }
 
@@ -89,11 +39,8 @@ fn observe(replica: u64, raft_term: u64) -> Command {
 
 #[test]
 fn shards_wait_for_hosts_and_are_spread_with_their_homes() {
-    let mut log = Log {
-        placement: Placement::default(),
-        index: 0,
-    };
-    log.accept(bootstrap());
+    let mut log = Log::default();
+    log.accept(bootstrap(4, 3, Limits::default()));
     log.accept(join(0, 2));
     assert_eq!(
         (
@@ -122,14 +69,11 @@ fn shards_wait_for_hosts_and_are_spread_with_their_homes() {
 
 #[test]
 fn nothing_is_accepted_before_the_bootstrap_nor_a_second_one() {
-    let mut log = Log {
-        placement: Placement::default(),
-        index: 0,
-    };
+    let mut log = Log::default();
     assert_eq!(log.refuse(join(0, 2)), Refusal::NotBootstrapped);
-    log.accept(bootstrap());
+    log.accept(bootstrap(4, 3, Limits::default()));
     assert!(matches!(
-        log.refuse(bootstrap()),
+        log.refuse(bootstrap(4, 3, Limits::default())),
         Refusal::AlreadyBootstrapped { .. }
     ));
 }

@@ -2,55 +2,35 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod log;
+
 use std::collections::BTreeMap;
 
+use log::{Log, bootstrap, join};
 use placement::{
-    Accepted, Advance, Bootstrap, Command, EventKind, Evidence, HostId, Hours, HoursChange, Limits,
-    LimitsChange, MeasuredGain, MigrationId, MigrationState, NewHost, Origin, Partition, Placement, Proposal,
-    ProposalKind, Reasons, Refusal, Region, Rules, ShardId, TrustLimits, Weekday, WindowId, Zone,
-    decode_state, encode_state,
+    Accepted, Advance, Command, EventKind, Evidence, HostId, Hours, HoursChange, Limits, LimitsChange,
+    MeasuredGain, MigrationId, MigrationState, Origin, Proposal, ProposalKind, Reasons, Refusal, ShardId,
+    TrustLimits, Weekday, WindowId, decode_state, encode_state,
 };
 
 const SHARD: ShardId = ShardId(1);
 const POLICY: &str = "burn-model";
 
-struct Log {
-    placement: Placement,
-    index: u64,
-    raft_term: u64,
-}
-
 impl Log {
     /// Three hosts in three zones with a shard, whose moves are judged two at a time, each over one window.
     fn new() -> Self {
-        let mut log = Self {
-            placement: Placement::default(),
-            index: 0,
-            raft_term: 1,
-        };
-        log.accept(Command::Bootstrap(Bootstrap {
-            cluster_id: "test".to_owned(),
-            host: host(1),
-            rules: Rules::default(),
-            limits: Limits {
-                trust: TrustLimits {
-                    moves: 2,
-                    share_ppm: 500_000,
-                    windows: 1,
-                },
-                ..Limits::default()
+        let mut log = Self::default();
+        let limits = Limits {
+            trust: TrustLimits {
+                moves: 2,
+                share_ppm: 500_000,
+                windows: 1,
             },
-            partition: Partition::Count(1),
-            hosts_before_create: 3,
-            now_ms: 1,
-        }));
-        for number in 2..=3 {
-            log.accept(Command::JoinHost {
-                host_id: HostId(0),
-                host: host(number),
-                now_ms: 2,
-            });
-        }
+            ..Limits::default()
+        };
+        log.accept(bootstrap(1, 3, limits));
+        log.accept(join(0, 2));
+        log.accept(join(0, 3));
         log.accept(Command::ShardReady {
             shard: SHARD,
             now_ms: 3,
@@ -60,19 +40,6 @@ impl Log {
             now_ms: 4,
         });
         log
-    }
-
-    fn accept(&mut self, command: Command) -> Accepted {
-        self.index += 1;
-        let response = self.placement.apply(self.index, command);
-        self.placement.check().expect("the invariants hold");
-        response.into_result().expect("it is accepted")
-    }
-
-    fn refuse(&mut self, command: Command) -> Refusal {
-        self.index += 1;
-        let response = self.placement.apply(self.index, command);
-        response.into_result().expect_err("it is refused")
     }
 
     fn home(&self) -> HostId {
@@ -129,8 +96,8 @@ impl Log {
         };
         let replica = self.placement.migration(id).unwrap().dst.unwrap().replica;
         self.advance(id, Proposed, Transferring, Evidence::Start);
-        self.raft_term += 1;
-        let raft_term = self.raft_term;
+        // Each move is led in a later term.
+        let raft_term = self.index;
         self.advance(id, Transferring, Done, Evidence::Leads { replica, raft_term });
         id
     }
@@ -169,16 +136,6 @@ impl Log {
             reason: "test".to_owned(),
             now_ms: 12,
         }
-    }
-}
-
-fn host(number: u64) -> NewHost {
-    NewHost {
-        address: format!("host-{number}:1"),
-        zone: Zone(format!("z{number}")),
-        region: Region("g".to_owned()),
-        capacity_bytes: 1,
-        token: format!("token-{number}"),
     }
 }
 

@@ -126,6 +126,14 @@ impl AdminService {
         })
     }
 
+    /// Writes a change that is accepted, then empty, or refused, and why.
+    async fn change(&self, command: Command) -> Result<String, Status> {
+        Ok(match self.write(command).await? {
+            Applied::Accepted(_) => String::new(),
+            Applied::Refused(refusal) => refusal.to_string(),
+        })
+    }
+
     /// Where the data of a shard parts in two halves, as its home says; empty: nowhere.
     async fn middle_key(&self, shard: ShardId) -> Result<Bytes, Status> {
         let home = self.look(|state| {
@@ -438,10 +446,7 @@ impl Admin for AdminService {
             reason: request.reason,
             now_ms: self.host.now_ms(),
         };
-        let refused = match self.write(command).await? {
-            Applied::Accepted(_) => String::new(),
-            Applied::Refused(refusal) => refusal.to_string(),
-        };
+        let refused = self.change(command).await?;
         Ok(Response::new(ChangeAdmissionReply { refused }))
     }
 
@@ -530,10 +535,7 @@ impl Admin for AdminService {
             reason: request.reason,
             now_ms: self.host.now_ms(),
         };
-        let refused = match self.write(command).await? {
-            Applied::Accepted(_) => String::new(),
-            Applied::Refused(refusal) => refusal.to_string(),
-        };
+        let refused = self.change(command).await?;
         let limits = refused.is_empty().then_some(after);
         Ok(Response::new(ChangeLimitsReply { refused, limits }))
     }
@@ -557,10 +559,7 @@ impl Admin for AdminService {
             reason: request.reason,
             now_ms: self.host.now_ms(),
         };
-        let refused = match self.write(command).await? {
-            Applied::Accepted(_) => String::new(),
-            Applied::Refused(refusal) => refusal.to_string(),
-        };
+        let refused = self.change(command).await?;
         Ok(Response::new(ChangeModelReply { refused, version }))
     }
 
@@ -610,10 +609,7 @@ impl Admin for AdminService {
             reason: request.reason,
             now_ms: self.host.now_ms(),
         };
-        let refused = match self.write(command).await? {
-            Applied::Accepted(_) => String::new(),
-            Applied::Refused(refusal) => refusal.to_string(),
-        };
+        let refused = self.change(command).await?;
         Ok(Response::new(RestoreTrustReply { refused }))
     }
 

@@ -42,7 +42,8 @@ pub(crate) enum TraceError {
     Short { windows: usize },
 }
 
-/// Reads a trace twice: for its cut, made by the accesses of its first `history_percent`, and for its windows.
+/// Reads a trace three times: for its span, for its cut, made by the accesses of its first `history_percent`, and for its
+/// windows.
 pub(crate) fn read(
     path: &Path,
     zones: &ZoneMap,

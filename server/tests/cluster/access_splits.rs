@@ -2,39 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use client::Client;
 use client::proto::MigrationStatus;
-use client::{Client, ClientConfig};
 
 use super::harness::{Cluster, check_all, eventually, write_all};
 
 /// Three hosts with short windows, one shard, and splits by access as the settings say.
 async fn start(settings: &[&str]) -> Cluster {
-    let mut cluster = Cluster::processes(3);
-    for host in &mut cluster.hosts {
-        let settings = [&["profiler.window_ms=1000", "shards.count_max=2"], settings].concat();
-        host.settings = settings.into_iter().map(str::to_owned).collect();
-        host.start("");
-    }
-    cluster.init(1).await;
-    cluster.wait_until_settled(1).await;
-    cluster
+    let settings = [&["profiler.window_ms=1000", "shards.count_max=2"], settings].concat();
+    Cluster::start_with(3, 1, &settings).await
 }
 
 /// Keys in order.
 fn keys(count: u32) -> Vec<String> {
     (0..count).map(|at| format!("k{at:03}")).collect()
-}
-
-async fn client_at(cluster: &Cluster, origin: &str) -> Client {
-    let endpoints: Vec<String> = cluster.hosts.iter().map(|host| host.address.clone()).collect();
-    let config = ClientConfig {
-        origin: origin.to_owned(),
-        ..ClientConfig::new(endpoints)
-    };
-    eventually("a client connects", || async {
-        Client::connect(config.clone()).await.map_err(|e| e.to_string())
-    })
-    .await
 }
 
 /// Reads keys from their places until the one shard has become two; what that split says of itself.
@@ -63,7 +44,7 @@ async fn cut(cluster: &Cluster) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_is_asked_too_much_is_split_where_its_load_has_two_parts() {
     let cluster = start(&["shards.accesses_max_per_s=100", "shards.affinity_gain_min_ppm=0"]).await;
-    let client = client_at(&cluster, "west").await;
+    let client = cluster.client_from("west").await;
     let acknowledged = write_all(&client, &keys(400), "kept").await;
     // The load lies in a tenth of the keys, and so does the cut.
     let hot: Vec<String> = keys(400).split_off(360);
@@ -85,8 +66,8 @@ async fn a_shard_of_two_places_is_split_between_them() {
     ])
     .await;
     let (east, west) = (
-        client_at(&cluster, "east").await,
-        client_at(&cluster, "west").await,
+        cluster.client_from("east").await,
+        cluster.client_from("west").await,
     );
     let mut lower = keys(200);
     let upper = lower.split_off(120);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::proto::{InitRequest, MigrationStatus, MoveHomeRequest, MoveReplicaRequest};
 use serde_json::Value;
 
-use super::harness::{Cluster, check_all, eventually, godwit, keys, write_all};
+use super::harness::{Cluster, admin, check_all, eventually, godwit, keys, write_all};
 
 /// Two hosts with a shard, and one that has nothing yet.
 async fn start() -> Cluster {
@@ -29,15 +29,6 @@ async fn start() -> Cluster {
     cluster.init_as(request).await;
     cluster.wait_until_settled(1).await;
     cluster
-}
-
-/// The JSON document that an admin verb answers with.
-fn admin(cluster: &Cluster, verb: &[&str]) -> Value {
-    let addresses: Vec<&str> = cluster.hosts.iter().map(|host| host.address.as_str()).collect();
-    let connect = addresses.join(",");
-    let (code, out, err) = godwit(&[&["--connect", &connect, "admin", "--json"], verb].concat());
-    assert_eq!(code, Some(0), "{verb:?}: {err}");
-    serde_json::from_str(&out).unwrap()
 }
 
 /// A follower's host, the home, and the host without a replica.

@@ -1,6 +1,5 @@
 //! What the planner would do is told with its figures, from any host, and telling it changes nothing.
 
-use client::proto::InitRequest;
 use serde_json::Value;
 
 use super::harness::{Cluster, eventually, godwit, keys, write_all};
@@ -15,20 +14,7 @@ fn admin(cluster: &Cluster, host: usize, verb: &[&str]) -> Value {
 
 /// Three hosts whose balancer has short windows, and may propose nothing.
 async fn start() -> Cluster {
-    let mut cluster = Cluster::processes(3);
-    for host in &mut cluster.hosts {
-        host.settings = vec!["profiler.window_ms=1000".to_owned()];
-        host.start("");
-    }
-    let request = InitRequest {
-        shards: 2,
-        replication_factor: 3,
-        hosts: 3,
-        ..InitRequest::default()
-    };
-    cluster.init_as(request).await;
-    cluster.wait_until_settled(2).await;
-    cluster
+    Cluster::start_with(3, 2, &["profiler.window_ms=1000"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use client::proto::{InitRequest, MigrationStatus, MigrationsRequest, ShardStatus, ShardsRequest};
 use client::{AdminClient, Client, ClientConfig};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Nothing here takes longer on a loaded machine with two cores.
@@ -130,8 +131,16 @@ impl Cluster {
     /// Starts `count` hosts in zones of their own, makes a cluster of `shards` shards with three replicas, and waits
     /// until each has a home.
     pub(crate) async fn start(count: usize, shards: u32) -> Self {
+        Self::start_with(count, shards, &[]).await
+    }
+
+    /// The same, with these settings of every host.
+    pub(crate) async fn start_with(count: usize, shards: u32, settings: &[&str]) -> Self {
         let mut cluster = Self::processes(count);
-        cluster.hosts.iter_mut().for_each(|host| host.start(""));
+        for host in &mut cluster.hosts {
+            host.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+            host.start("");
+        }
         cluster.init(shards).await;
         cluster.wait_until_settled(shards as usize).await;
         cluster
@@ -209,11 +218,27 @@ impl Cluster {
 
     /// A client whose operations may take a long time: what fails then was not served.
     pub(crate) async fn client(&self) -> Client {
-        let endpoints: Vec<String> = self.hosts.iter().map(|host| host.address.clone()).collect();
-        let config = ClientConfig {
+        Self::connect(ClientConfig {
             deadline: Duration::from_secs(30),
-            ..ClientConfig::new(endpoints)
-        };
+            ..ClientConfig::new(self.addresses())
+        })
+        .await
+    }
+
+    /// A client that says where it is.
+    pub(crate) async fn client_from(&self, origin: &str) -> Client {
+        Self::connect(ClientConfig {
+            origin: origin.to_owned(),
+            ..ClientConfig::new(self.addresses())
+        })
+        .await
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.hosts.iter().map(|host| host.address.clone()).collect()
+    }
+
+    async fn connect(config: ClientConfig) -> Client {
         eventually("a client connects", || async {
             Client::connect(config.clone()).await.map_err(|e| e.to_string())
         })
@@ -430,6 +455,15 @@ pub(crate) fn godwit(arguments: &[&str]) -> (Option<i32>, String, String) {
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (ran.status.code(), text(ran.stdout), text(ran.stderr))
+}
+
+/// The JSON document that an admin verb answers with, asked of any host.
+pub(crate) fn admin(cluster: &Cluster, verb: &[&str]) -> Value {
+    let addresses: Vec<&str> = cluster.hosts.iter().map(|host| host.address.as_str()).collect();
+    let connect = addresses.join(",");
+    let (code, out, err) = godwit(&[&["--connect", &connect, "admin", "--json"], verb].concat());
+    assert_eq!(code, Some(0), "{verb:?}: {err}");
+    serde_json::from_str(&out).unwrap()
 }
 
 /// A folder's files with their content, to show that it was left alone.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use client::{Client, ClientConfig};
 use serde_json::Value;
 
 use super::harness::{Cluster, eventually, godwit};
@@ -27,18 +26,10 @@ fn versions(listed: &Value, state: &str) -> Vec<String> {
 
 /// Two shards, each read from a zone of its own, until `done` is content with the cluster's models.
 async fn serve_until(cluster: &Cluster, done: impl Fn(&Value) -> bool) -> Value {
-    let endpoints: Vec<String> = cluster.hosts.iter().map(|host| host.address.clone()).collect();
-    let mut clients = Vec::new();
-    for (origin, key) in [("z1", "a"), ("z2", "\u{fff}")] {
-        let config = ClientConfig {
-            origin: origin.to_owned(),
-            ..ClientConfig::new(endpoints.clone())
-        };
-        let connected = eventually("a client connects", || async {
-            Client::connect(config.clone()).await.map_err(|e| e.to_string())
-        });
-        clients.push((connected.await, key));
-    }
+    let clients = [
+        (cluster.client_from("z1").await, "a"),
+        (cluster.client_from("z2").await, "\u{fff}"),
+    ];
     eventually("the models are as they should be", || async {
         for _ in 0..20 {
             for (client, key) in &clients {
@@ -54,20 +45,13 @@ async fn serve_until(cluster: &Cluster, done: impl Fn(&Value) -> bool) -> Value 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_trains_a_model_by_itself_and_goes_back_to_the_one_before() {
-    let mut cluster = Cluster::processes(3);
-    for host in &mut cluster.hosts {
-        host.settings = [
-            "balancer.policy=burn-model",
-            "balancer.retrain_interval_ms=1000",
-            "balancer.retrain_windows_min=40",
-            "profiler.window_ms=200",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        host.start("");
-    }
-    cluster.init(2).await;
-    cluster.wait_until_settled(2).await;
+    let settings = [
+        "balancer.policy=burn-model",
+        "balancer.retrain_interval_ms=1000",
+        "balancer.retrain_windows_min=40",
+        "profiler.window_ms=200",
+    ];
+    let mut cluster = Cluster::start_with(3, 2, &settings).await;
     let listed = serve_until(&cluster, |listed| !versions(listed, "rollback").is_empty()).await;
     let kept = &listed[0];
     assert_eq!(

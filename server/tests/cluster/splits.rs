@@ -151,14 +151,8 @@ async fn a_new_shard_moves_and_survives_a_power_cut() {
 /// A shard that grows is parted by itself, until its parts are small enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_becomes_too_large_is_split() {
-    let mut cluster = Cluster::processes(3);
-    for host in &mut cluster.hosts {
-        host.settings.push("shards.bytes_max=65536".into());
-        host.settings.push("shards.count_max=4".into());
-        host.start("");
-    }
-    cluster.init(1).await;
-    cluster.wait_until_settled(1).await;
+    let settings = ["shards.bytes_max=65536", "shards.count_max=4"];
+    let cluster = Cluster::start_with(3, 1, &settings).await;
     let client = cluster.client().await;
     let mut acknowledged = BTreeMap::new();
     for round in 0..4 {

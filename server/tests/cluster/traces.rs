@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use client::proto::InitRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -80,13 +79,7 @@ async fn one_trace_follows_a_put_to_three_hosts() {
         ];
         host.start("");
     }
-    let request = InitRequest {
-        shards: 1,
-        replication_factor: 3,
-        hosts: 3,
-        ..InitRequest::default()
-    };
-    cluster.init_as(request).await;
+    cluster.init(1).await;
     cluster.wait_until_settled(1).await;
     let put = Command::new(env!("CARGO_BIN_EXE_godwit"))
         .args([

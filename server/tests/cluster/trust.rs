@@ -1,50 +1,19 @@
 //! What moves saved is measured and outlives restarts; what is in shadow is written down, and a slow average moves homes
 //! meanwhile; bets wait for maintenance windows.
 
-use client::proto::InitRequest;
-use client::{Client, ClientConfig};
 use serde_json::Value;
 
-use super::harness::{Cluster, eventually, godwit, keys, write_all};
-
-/// The JSON document that an admin verb answers with.
-fn admin(cluster: &Cluster, verb: &[&str]) -> Value {
-    let addresses: Vec<&str> = cluster.hosts.iter().map(|host| host.address.as_str()).collect();
-    let connect = addresses.join(",");
-    let (code, out, err) = godwit(&[&["--connect", &connect, "admin", "--json"], verb].concat());
-    assert_eq!(code, Some(0), "{verb:?}: {err}");
-    serde_json::from_str(&out).unwrap()
-}
+use super::harness::{Cluster, admin, eventually, godwit, keys, write_all};
 
 /// Three hosts with one shard, whose home follows what the last window saw.
 async fn start() -> Cluster {
-    let mut cluster = Cluster::processes(3);
-    for host in &mut cluster.hosts {
-        host.settings = vec![
-            "profiler.window_ms=1000".to_owned(),
-            "balancer.policy=last-window".to_owned(),
-            "balancer.dwell_windows=0".to_owned(),
-            "balancer.trust_windows=1".to_owned(),
-        ];
-        host.start("");
-    }
-    let request = InitRequest {
-        shards: 1,
-        replication_factor: 3,
-        hosts: 3,
-        ..InitRequest::default()
-    };
-    cluster.init_as(request).await;
-    cluster.wait_until_settled(1).await;
-    cluster
-}
-
-/// A client that says it is in the zone of a host.
-async fn client_in_zone_of(cluster: &Cluster, host: usize) -> Client {
-    let addresses: Vec<String> = cluster.hosts.iter().map(|host| host.address.clone()).collect();
-    let mut config = ClientConfig::new(&addresses);
-    config.origin.clone_from(&cluster.hosts[host].zone);
-    Client::connect(config).await.unwrap()
+    let settings = [
+        "profiler.window_ms=1000",
+        "balancer.policy=last-window",
+        "balancer.dwell_windows=0",
+        "balancer.trust_windows=1",
+    ];
+    Cluster::start_with(3, 1, &settings).await
 }
 
 /// The places in the cluster of the shard's home, and of a host that is not.
@@ -73,7 +42,7 @@ fn events(cluster: &Cluster, what: &str) -> Vec<Value> {
 async fn what_a_move_saved_is_measured_and_outlives_restarts() {
     let mut cluster = start().await;
     let (_, other) = places(&cluster).await;
-    let client = client_in_zone_of(&cluster, other).await;
+    let client = cluster.client_from(&cluster.hosts[other].zone).await;
     let told = eventually("a move is judged", || async {
         write_all(&client, &keys(8), "v").await;
         let told = admin(&cluster, &["trust"]);
@@ -121,7 +90,7 @@ async fn what_is_in_shadow_is_not_carried_out_and_a_slow_average_stands_in() {
     let shadowed = admin(&cluster, &["shadow", "model", "--reason", "to see"]);
     assert_eq!(shadowed["shadow"], serde_json::json!(["model"]));
     let (_, other) = places(&cluster).await;
-    let client = client_in_zone_of(&cluster, other).await;
+    let client = cluster.client_from(&cluster.hosts[other].zone).await;
     eventually("the slow average moves the home", || async {
         write_all(&client, &keys(8), "v").await;
         let moved = admin(&cluster, &["migrations", "--all"]);
@@ -183,7 +152,7 @@ async fn bets_wait_for_a_maintenance_window() {
     );
     assert_eq!(added["open"], false, "{added}");
     let (home, other) = places(&cluster).await;
-    let client = client_in_zone_of(&cluster, other).await;
+    let client = cluster.client_from(&cluster.hosts[other].zone).await;
     // Three windows in which the home would have followed.
     let started = std::time::Instant::now();
     while started.elapsed() < std::time::Duration::from_secs(4) {

@@ -132,7 +132,7 @@ impl Heir {
         if disk.exists(path).map_err(OpenShardError::Io)? {
             return Err(CreateShardError::Exists);
         }
-        let held = self.estate.lock().expect("no panic while an estate is held");
+        let mut held = self.estate.lock().expect("no panic while an estate is held");
         let Some(estate) = &*held else { return Ok(()) };
         failpoint!(failpoints, "shard.split.before_write").map_err(OpenShardError::Io)?;
         // Tried once: what was copied ahead is gone after an error.
@@ -156,22 +156,13 @@ impl Heir {
             drop(engine);
             self.put_into_place(disk, &temporary, path, failpoints)?;
         }
-        drop(held);
-        let written = self
-            .estate
-            .lock()
-            .expect("no panic while an estate is held")
-            .take();
-        let born = written.map(|estate| {
+        let born = held.take().map(|estate| Born {
             // Whatever waited to be written is in the file now.
-            let state = State {
+            state: State {
                 fresh: FreshRows::default(),
                 ..estate.state
-            };
-            Born {
-                state,
-                live_bytes: self.live_bytes,
-            }
+            },
+            live_bytes: self.live_bytes,
         });
         *self.born.lock().expect("no panic under this lock") = born;
         self.settled.store(true, Ordering::Release);
