@@ -20,6 +20,7 @@ use super::{DemoError, write_file};
 use crate::cli::DemoArgs;
 use crate::config::PolicyName;
 use crate::net::{AddressZones, DelayedConnector};
+use crate::program;
 
 /// How long the hosts may take to find each other and start every shard.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -218,9 +219,10 @@ impl Cluster {
             .append(true)
             .open(process.folder.join("host.log"));
         let log = log.map_err(failed)?;
-        let program = std::env::current_exe().map_err(failed)?;
-        let mut command = Command::new(program);
+        let own = program::own_command().map_err(failed)?;
+        let mut command = Command::new(&own[0]);
         command
+            .args(&own[1..])
             // glibc keeps a heap for each thread otherwise, and gives little of them back.
             .env("MALLOC_ARENA_MAX", "1")
             .arg("serve")
