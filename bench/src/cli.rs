@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bench::compare::Matrix;
 use bench::failover::Loss;
+use bench::layout_change::LayoutChange;
 use bench::peer::Route;
 use bench::placement::{Parts, ShardMap};
 use bench::workload::{Keys, Kind};
@@ -51,17 +52,6 @@ pub(crate) enum Command {
 pub(crate) enum PeerName {
     /// etcd, of this machine.
     Etcd,
-}
-
-/// Changes of the layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ChangeName {
-    /// Of a replica.
-    Move,
-    /// Of a shard into two.
-    Split,
-    /// Of two shards into one.
-    Merge,
 }
 
 /// What every measurement may be told.
@@ -189,11 +179,14 @@ pub(crate) struct RestartArgs {
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
     /// What happens under load.
-    #[arg(long, value_enum, default_value_t = ChangeName::Move)]
-    pub(crate) change: ChangeName,
-    /// Values of the shard, in MiB.
+    #[arg(long, value_enum, default_value_t = LayoutChange::Move)]
+    pub(crate) change: LayoutChange,
+    /// All values, in MiB.
     #[arg(long, default_value_t = 256)]
     pub(crate) mib: u64,
+    /// Of the most that the cluster bears: the rate under which the layout changes.
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) load_share: f64,
     /// Of load, in all.
     #[arg(long, default_value_t = 90.0)]
     pub(crate) seconds: f64,
@@ -221,6 +214,9 @@ pub(crate) struct WatchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ProfileArgs {
+    /// Shards of the cluster; with more than one, only what operations share is told.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) shards: u32,
     /// Of each load.
     #[arg(long, default_value_t = 2.0)]
     pub(crate) seconds: f64,

@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use client::proto::{
-    MergeShardRequest, MigrationReply, MigrationsRequest, MoveReplicaRequest, ShardStatus, ShardsRequest,
-    SplitShardRequest,
+    ChangeAdmissionRequest, DepartureRequest, MergeShardRequest, MigrationReply, MigrationsRequest,
+    MoveReplicaRequest, ShardStatus, ShardsRequest, SplitShardRequest,
 };
 use client::{AdminClient, ClientConfig};
 use serde::{Deserialize, Serialize};
@@ -17,10 +18,21 @@ use crate::peer::Cluster;
 /// A change that takes longer fails the run.
 const CHANGE_MAX: Duration = Duration::from_secs(300);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// A look at a drain is a question about every shard.
+const DRAIN_LOOK_PAUSE: Duration = Duration::from_millis(250);
 const REASON: &str = "bench";
 
-/// A change of the layout of one shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a layout is changed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Hosts of the cluster.
+    pub hosts: usize,
+    /// Shards of the cluster.
+    pub shards: u32,
+}
+
+/// A change of the layout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LayoutChange {
     /// A replica that does not lead moves to a host that has none.
@@ -30,21 +42,32 @@ pub enum LayoutChange {
     Split,
     /// The halves that it was split into before are merged again.
     Merge,
+    /// A host parts with all that it holds.
+    Drain,
 }
 
 impl LayoutChange {
+    /// The cluster in which the change is made.
+    pub fn layout(self) -> Layout {
+        let (hosts, shards) = match self {
+            Self::Move | Self::Split | Self::Merge => (4, 1),
+            Self::Drain => (6, 64),
+        };
+        Layout { hosts, shards }
+    }
+
     /// What must be done before there is load.
     ///
     /// # Errors
     /// When it is refused or does not end in time.
     pub async fn prepare(self, cluster: &Cluster) -> anyhow::Result<()> {
         match self {
-            Self::Move | Self::Split => Ok(()),
+            Self::Move | Self::Split | Self::Drain => Ok(()),
             Self::Merge => Self::Split.make(cluster).await,
         }
     }
 
-    /// Makes the change of the cluster's first shard, and waits until it has ended well.
+    /// Makes the change, of the cluster's first shard or its home, and waits until it has ended well.
     ///
     /// # Errors
     /// When it is refused or does not end in time.
@@ -67,6 +90,7 @@ impl LayoutChange {
                     .await?
             }
             Self::Merge => admin.merge_shard(MergeShardRequest { shard_id, reason }).await?,
+            Self::Drain => return drain(&admin, shard.home).await,
         };
         wait_for(&admin, &reply).await
     }
@@ -78,6 +102,7 @@ impl fmt::Display for LayoutChange {
             Self::Move => "the move of a replica",
             Self::Split => "the split of a shard",
             Self::Merge => "the merge of two shards",
+            Self::Drain => "the drain of a host",
         })
     }
 }
@@ -94,6 +119,26 @@ async fn a_move(admin: &AdminClient, shard: &ShardStatus) -> anyhow::Result<Move
         to_host: to.context("no host without a replica")?.host_id,
         reason: REASON.to_owned(),
     })
+}
+
+/// Drains a host, and waits until it holds nothing.
+async fn drain(admin: &AdminClient, host_id: u64) -> anyhow::Result<()> {
+    let request = ChangeAdmissionRequest {
+        host_id,
+        admission: "draining".to_owned(),
+        reason: REASON.to_owned(),
+    };
+    let refused = admin.change_admission(request).await?.refused;
+    anyhow::ensure!(refused.is_empty(), "refused: {refused}");
+    let deadline = Instant::now() + CHANGE_MAX;
+    loop {
+        let left = admin.departure(DepartureRequest { host_id }).await?.remnants;
+        if left.is_empty() {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "the host still holds {left:?}");
+        tokio::time::sleep(DRAIN_LOOK_PAUSE).await;
+    }
 }
 
 async fn wait_for(admin: &AdminClient, reply: &MigrationReply) -> anyhow::Result<()> {

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use bench::compare::{Options, compare, render_page};
 use bench::failover::failover;
-use bench::layout_change::LayoutChange;
 use bench::migrate::{MigrateOptions, migrate};
 use bench::peer::{Etcd, Godwit, Peer, Route};
 use bench::placement::{PlacementOptions, default_traces, placement};
@@ -147,12 +146,9 @@ async fn restarted(args: &RestartArgs) -> anyhow::Result<()> {
 
 async fn migrated(args: &MigrateArgs) -> anyhow::Result<()> {
     let options = MigrateOptions {
-        change: match args.change {
-            cli::ChangeName::Move => LayoutChange::Move,
-            cli::ChangeName::Split => LayoutChange::Split,
-            cli::ChangeName::Merge => LayoutChange::Merge,
-        },
+        change: args.change,
         mebibytes: args.mib,
+        load_share: args.load_share,
         seconds: args.seconds,
         folder: args.measurement.data.clone(),
         settings: args.measurement.settings.clone(),
@@ -178,6 +174,7 @@ async fn watched(args: &WatchArgs) -> anyhow::Result<()> {
 
 async fn profiled(args: &ProfileArgs) -> anyhow::Result<()> {
     let options = ProfileOptions {
+        shards: args.shards,
         seconds: args.seconds,
         folder: args.measurement.data.clone(),
         settings: args.measurement.settings.clone(),

@@ -1,7 +1,8 @@
 //! What clients notice of a change of the layout: throughput and latency before, during and after.
 //!
-//! A cluster of four hosts and one shard gets half of the load that it can bear, at a fixed rate, so that an answer that is
-//! late delays no clock. Then a replica moves to the host that has none, or the shard is split, or its halves are merged.
+//! A cluster gets a part of the load that it can bear, at a fixed rate, so that an answer that is late delays no clock. Then
+//! the layout changes: of four hosts with one shard, a replica moves to the host that has none, or the shard is split, or
+//! its halves are merged; of six hosts with 64 shards, one is drained.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,15 +19,12 @@ use crate::load::{Latencies, Load, Measured, Pace, Slice, run};
 use crate::peer::{Godwit, Peer, Route};
 use crate::workload::{Keys, Kind, Workload};
 
-const HOSTS: usize = 4;
 const CLIENTS: usize = 256;
 const CONNECTIONS: usize = 16;
 const VALUE_BYTES: usize = 1024;
 const WARM_UP_S: f64 = 2.0;
 /// How long the peak is looked for.
 const PEAK_S: f64 = 5.0;
-/// Of the peak: the rate under which the layout changes.
-const LOAD_SHARE: f64 = 0.5;
 const SLICE_S: f64 = 0.25;
 /// The shortest time before the change, and after it.
 const CALM: Duration = Duration::from_secs(15);
@@ -36,8 +34,10 @@ const CALM: Duration = Duration::from_secs(15);
 pub struct MigrateOptions {
     /// What happens under load.
     pub change: LayoutChange,
-    /// Bytes of the shard's values, in MiB.
+    /// Bytes of all values, in MiB.
     pub mebibytes: u64,
+    /// The rate under which the layout changes, by the most that the cluster bears.
+    pub load_share: f64,
     /// Seconds of load; the change must end well within.
     pub seconds: f64,
     /// Where the cluster's data lies meanwhile.
@@ -53,7 +53,7 @@ pub struct MigrateOptions {
 pub struct MigrateReport {
     /// What happened.
     pub change: LayoutChange,
-    /// Bytes of the shard's values, in MiB.
+    /// Bytes of all values, in MiB.
     pub mebibytes: u64,
     /// Operations begun a second.
     pub per_s: f64,
@@ -110,16 +110,17 @@ impl Phase {
     }
 }
 
-/// Fills a shard, loads it, and changes the layout.
+/// Fills a cluster, loads it, and changes the layout.
 ///
 /// # Errors
 /// When the cluster does not start, the change is refused or does not end in time.
 pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> {
     std::fs::create_dir_all(&options.folder)?;
     let folder = tempfile::tempdir_in(&options.folder).context("a folder for the cluster")?;
-    let mut godwit = Godwit::own(1, Route::Stream)?;
+    let layout = options.change.layout();
+    let mut godwit = Godwit::own(layout.shards, Route::Stream)?;
     godwit.settings.clone_from(&options.settings);
-    let cluster = godwit.start(folder.path(), HOSTS).await?;
+    let cluster = godwit.start(folder.path(), layout.hosts).await?;
     let mut accesses = godwit.accesses(&cluster, CONNECTIONS).await?;
     let fill = Load {
         access: accesses.pop().context("a peer without a way to reach it")?,
@@ -144,7 +145,7 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
         ..fill.clone()
     };
     let (peak, _) = run(&closed, || cluster.usage()).await?;
-    let per_s = peak.operations as f64 / peak.seconds * LOAD_SHARE;
+    let per_s = peak.operations as f64 / peak.seconds * options.load_share;
     let load = Load {
         pace: Pace::Open { per_s },
         seconds: options.seconds,
@@ -262,6 +263,7 @@ mod tests {
         let options = MigrateOptions {
             change: LayoutChange::Move,
             mebibytes: 1,
+            load_share: 0.5,
             seconds: 60.0,
             folder: PathBuf::new(),
             settings: Vec::new(),

@@ -186,7 +186,7 @@ impl Clients {
                         continue;
                     }
                     shared.under_way.fetch_add(1, Relaxed);
-                    let should_begin = started + Duration::from_secs_f64(number as f64 / per_s);
+                    let should_begin = started + Duration::from_secs_f64((number + 1) as f64 / per_s);
                     let client = usize::try_from(number).unwrap_or(0);
                     let (shared, store) = (shared.clone(), stores[client % stores.len()].clone());
                     tokio::spawn(async move {
@@ -331,6 +331,15 @@ mod tests {
         assert!((940..=952).contains(&ended), "{ended}");
         assert!(measured.latencies.quantile_us(0.0) >= 50_000.0 * 0.999);
         assert_eq!(measured.dropped, 0);
+    }
+
+    /// At a low rate an operation must not count from when the one before it was due.
+    #[tokio::test(start_paused = true)]
+    async fn an_open_loop_begins_an_operation_when_it_is_due() {
+        let pace = Pace::Open { per_s: 100.0 };
+        let measured = measured(pace, Duration::from_millis(50), 1.0).await;
+        let longest = measured.latencies.quantile_us(1.0);
+        assert!((49_950.0..55_000.0).contains(&longest), "{longest}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Where the time of one operation goes, and how much work many of them share.
 //!
-//! A cluster of one shard writes its steps down ([`server::steps`]), and so does its client. One client alone shows how
+//! A cluster writes its steps down ([`server::steps`]), and so does its client. One client alone shows how
 //! long an operation is in each layer; many at once show how many operations travel in a frame, an entry, a sync.
 
 mod busy;
@@ -35,6 +35,8 @@ const KINDS: [Kind; 3] = [Kind::Put, Kind::Get, Kind::LeaseGet];
 /// What is profiled.
 #[derive(Clone, Debug)]
 pub struct ProfileOptions {
+    /// Shards of the cluster. With more than one, no path of an operation is looked for: each has a home of its own.
+    pub shards: u32,
     /// Of each load, in seconds.
     pub seconds: f64,
     /// Where the cluster's data lies meanwhile.
@@ -50,6 +52,8 @@ pub struct ProfileOptions {
 pub struct Profile {
     /// Of godwit.
     pub version: String,
+    /// Shards of the cluster.
+    pub shards: u32,
     /// A profile a kind.
     pub kinds: Vec<KindProfile>,
 }
@@ -61,7 +65,7 @@ pub struct KindProfile {
     pub kind: Kind,
     /// Operations whose whole path was found.
     pub operations: usize,
-    /// One client: the steps of an operation, in order.
+    /// One client: the steps of an operation, in order. Empty with more than one shard.
     pub alone: Vec<Passed>,
     /// Many clients: what operations share.
     pub busy: Shared,
@@ -74,7 +78,7 @@ pub struct KindProfile {
 pub async fn profile(options: &ProfileOptions) -> anyhow::Result<Profile> {
     std::fs::create_dir_all(&options.folder)?;
     let folder = tempfile::tempdir_in(&options.folder).context("a folder for the cluster")?;
-    let mut godwit = Godwit::own(1, Route::Stream)?;
+    let mut godwit = Godwit::own(options.shards, Route::Stream)?;
     godwit.settings = options.settings.clone();
     godwit.settings.push("tracing.steps=true".to_owned());
     let cluster = godwit.start(folder.path(), HOSTS).await?;
@@ -96,7 +100,10 @@ pub async fn profile(options: &ProfileOptions) -> anyhow::Result<Profile> {
     run(&fill, || cluster.usage()).await?;
     let mut kinds = Vec::new();
     for kind in KINDS {
-        let (operations, alone) = subject.alone(kind).await?;
+        let (operations, alone) = match options.shards {
+            1 => subject.alone(kind).await?,
+            _ => Default::default(),
+        };
         let busy = subject.busy(kind).await?;
         kinds.push(KindProfile {
             kind,
@@ -107,6 +114,7 @@ pub async fn profile(options: &ProfileOptions) -> anyhow::Result<Profile> {
     }
     Ok(Profile {
         version: godwit.version()?,
+        shards: options.shards,
         kinds,
     })
 }
@@ -117,7 +125,7 @@ struct Subject<'a> {
     godwit: &'a Godwit,
     cluster: &'a Cluster,
     folder: &'a Path,
-    /// The place of the shard's home among the hosts.
+    /// The place of the first shard's home among the hosts.
     home: usize,
 }
 

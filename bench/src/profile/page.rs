@@ -10,10 +10,14 @@ pub fn render(profile: &Profile) -> String {
     let mut page = format!(
         "# Where the time goes\n\n\
          Written by `cargo run --release -p bench -- profile --page bench/PROFILE.md` ({}).\n\
-         Three hosts and one shard on one machine, 20,000 keys, values of 256 bytes, one connection. Hosts and client\n\
+         Three hosts and {} on one machine, 20,000 keys, values of 256 bytes, one connection. Hosts and client\n\
          write each step down, which costs a few microseconds a step: the figures say where time goes, not how fast it\n\
          is; that is what `compare` is for.\n",
-        profile.version
+        profile.version,
+        match profile.shards {
+            1 => "one shard".to_owned(),
+            more => format!("{more} shards (home: the first one's, which is that of some others too)"),
+        }
     );
     for kind in &profile.kinds {
         let _ = write!(page, "\n{}", section(kind));
@@ -22,29 +26,9 @@ pub fn render(profile: &Profile) -> String {
 }
 
 fn section(profile: &KindProfile) -> String {
-    let mut section = format!(
-        "## {:?}\n\n\
-         One client, one operation after another; {} operations. Microseconds: the median since the call, and since the\n\
-         step named as the one before, the median and what nine of ten stay below.\n\n\
-         | who | step | after | since the call | since the step before | nine of ten |\n\
-         |---|---|---|---:|---:|---:|\n",
-        profile.kind, profile.operations
-    );
-    for passed in &profile.alone {
-        let who = match passed.who {
-            Who::Client => "client",
-            Who::Home => "home",
-            Who::Follower => "faster follower",
-        };
-        let _ = writeln!(
-            section,
-            "| {who} | {} | {} | {:.0} | {:.0} | {:.0} |",
-            passed.step,
-            passed.after,
-            passed.since_begin_p50_us,
-            passed.since_before_p50_us,
-            passed.since_before_p90_us
-        );
+    let mut section = format!("## {:?}\n", profile.kind);
+    if !profile.alone.is_empty() {
+        section += &path_of_one(profile);
     }
     let busy = &profile.busy;
     let _ = write!(
@@ -87,4 +71,31 @@ fn section(profile: &KindProfile) -> String {
         let _ = writeln!(section, "| {what} | {figure:.digits$} |");
     }
     section
+}
+
+fn path_of_one(profile: &KindProfile) -> String {
+    let mut table = format!(
+        "\nOne client, one operation after another; {} operations. Microseconds: the median since the call, and since the\n\
+         step named as the one before, the median and what nine of ten stay below.\n\n\
+         | who | step | after | since the call | since the step before | nine of ten |\n\
+         |---|---|---|---:|---:|---:|\n",
+        profile.operations
+    );
+    for passed in &profile.alone {
+        let who = match passed.who {
+            Who::Client => "client",
+            Who::Home => "home",
+            Who::Follower => "faster follower",
+        };
+        let _ = writeln!(
+            table,
+            "| {who} | {} | {} | {:.0} | {:.0} | {:.0} |",
+            passed.step,
+            passed.after,
+            passed.since_begin_p50_us,
+            passed.since_before_p50_us,
+            passed.since_before_p90_us
+        );
+    }
+    table
 }
