@@ -32,6 +32,11 @@ pub trait Executor: Send + Sync + 'static {
     /// Starts the job; it may run on any thread.
     fn execute(&self, job: Box<dyn FnOnce() + Send>);
 
+    /// Starts a job that no request waits for; it may come behind those that one does.
+    fn execute_background(&self, job: Box<dyn FnOnce() + Send>) {
+        self.execute(job);
+    }
+
     /// Runs the log's writer until the log is closed or fails, then says how it ended.
     fn write_log(&self, writer: LogWriter, ended: LogEnded) {
         self.execute(Box::new(move || ended(writer.run())));
@@ -71,6 +76,17 @@ impl Env {
         let (done, result) = oneshot::channel();
         self.executor.execute(Box::new(move || drop(done.send(job()))));
         result.await.expect("blocking work ended without a result")
+    }
+
+    /// Runs `job`, for which no request waits, on the executor behind what requests wait for, and waits for its result.
+    ///
+    /// # Panics
+    /// As [`Env::blocking`].
+    pub async fn background<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = oneshot::channel();
+        let job = Box::new(move || drop(done.send(job())));
+        self.executor.execute_background(job);
+        result.await.expect("background work ended without a result")
     }
 
     /// Spawns a task in this host's context.

@@ -173,7 +173,7 @@ impl Cell {
     async fn copy_of(&self, from: &Self) -> Result<(Imported, ConfStamp), MachineFault> {
         let (source, target) = (from.machine.clone(), self.machine.clone());
         self.env
-            .blocking(move || {
+            .background(move || {
                 let mut frames = source.export()?;
                 let stamp = Mark::decode(frames.mark())
                     .map_err(|e| MachineFault::Corrupt(e.to_string()))?

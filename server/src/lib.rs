@@ -8,6 +8,7 @@
 #[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
 compile_error!("seeded bugs are built with debug assertions only, never for release");
 
+mod background;
 pub mod backup;
 pub mod cli;
 pub mod config;

@@ -70,7 +70,7 @@ impl Outgoing {
             .await
             .map_err(Unreachable::from_string)?;
         let machine = self.cell.machine().clone();
-        let opened = self.peers.env().blocking(move || machine.export()).await;
+        let opened = self.peers.env().background(move || machine.export()).await;
         let source = opened.map_err(|e| StorageError::read_snapshot(None, storage_source(&e)))?;
         tracing::info!(
             group = self.group,
@@ -117,7 +117,7 @@ impl Outgoing {
             async move {
                 let (mut source, sending) = turn?;
                 let (source, read) = env
-                    .blocking(move || {
+                    .background(move || {
                         let read = source.next_frame();
                         (source, read)
                     })
@@ -179,13 +179,13 @@ async fn import(
 ) -> Result<Imported, Status> {
     let failed = |e: MachineFault| Status::data_loss(e.to_string());
     let mut sink = env
-        .blocking(move || machine.begin_import())
+        .background(move || machine.begin_import())
         .await
         .map_err(failed)?;
     while let Some(message) = frames.message().await? {
         receiving.note(message.frame.len());
         let (back, pushed) = env
-            .blocking(move || {
+            .background(move || {
                 let pushed = sink.push(message.frame);
                 (sink, pushed)
             })
@@ -193,5 +193,5 @@ async fn import(
         pushed.map_err(failed)?;
         sink = back;
     }
-    env.blocking(move || sink.finish()).await.map_err(failed)
+    env.background(move || sink.finish()).await.map_err(failed)
 }

@@ -220,7 +220,7 @@ impl Controller {
             self.inherit_histories(forecaster.as_mut());
             forecaster.observe(&counts);
             let (model, forecast) = (forecaster.name().to_owned(), forecaster.forecast(next));
-            self.retrain_if_due(Some(policy), &model);
+            self.retrain_if_due(policy, &model);
             let mut proposals = match forecast::follows_windows(policy) {
                 true => self.plan(&mut balancer, policy, &forecast, next, Mode::Homes)?,
                 false => Vec::new(),

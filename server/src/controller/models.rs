@@ -29,7 +29,6 @@ const SAID_MAX: usize = 400;
 #[derive(Default)]
 pub(super) struct ModelKeeper {
     archive: Option<WindowArchive>,
-    windows: u64,
     /// When training was begun last, in this term of control.
     tried_ms: Option<u64>,
     is_training: bool,
@@ -94,28 +93,25 @@ impl Controller {
         let bytes_max = config.archive_bytes_max;
         let keeping = move || {
             let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
-            if keeper.archive.is_none() {
-                let dir = host.windows_folder();
-                let archive = WindowArchive::open(host.disk(), &dir, bytes_max)?;
-                keeper.windows = archive.len() as u64;
-                keeper.archive = Some(archive);
-            }
-            if let Some(archive) = &mut keeper.archive {
-                archive.keep(&counts)?;
-                keeper.windows = archive.len() as u64;
-            }
-            Ok::<_, std::io::Error>(())
+            let archive = match &mut keeper.archive {
+                Some(archive) => archive,
+                none => none.insert(WindowArchive::open(
+                    host.disk(),
+                    &host.windows_folder(),
+                    bytes_max,
+                )?),
+            };
+            archive.keep(&counts)
         };
-        if let Err(error) = self.host.blocking(keeping).await {
+        if let Err(error) = self.host.background(keeping).await {
             tracing::warn!(%error, "a window is not kept");
         }
     }
 
     /// Begins to train a model, if one is due; `serving` is the name of who forecasts now.
-    pub(super) fn retrain_if_due(&self, policy: Option<PolicyName>, serving: &str) {
+    pub(super) fn retrain_if_due(&self, policy: PolicyName, serving: &str) {
         let config = &self.host.config().balancer;
-        if policy != Some(PolicyName::BurnModel) || config.retrain_interval_ms == 0 || config.external_windows
-        {
+        if policy != PolicyName::BurnModel || config.retrain_interval_ms == 0 || config.external_windows {
             return;
         }
         let now_ms = self.clock.now_ms();
@@ -127,7 +123,8 @@ impl Controller {
                 .map(|kept| (kept.record.version.clone(), kept.kept_ms))
         };
         let mut keeper = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        if keeper.is_training || keeper.windows < config.retrain_windows_min {
+        let windows = keeper.archive.as_ref().map_or(0, |archive| archive.len() as u64);
+        if keeper.is_training || windows < config.retrain_windows_min {
             return;
         }
         let is_behind = active.as_ref().is_none_or(|(version, _)| version != serving);
@@ -157,7 +154,7 @@ impl Controller {
             let (folder, controller) = (folder.clone(), self.clone());
             move || controller.prepare(&folder)
         };
-        let inputs = self.host.blocking(preparing).await?;
+        let inputs = self.host.background(preparing).await?;
         let began = tokio::time::Instant::now();
         let output = self.train(&inputs).await?;
         if !output.status.success() {

@@ -70,7 +70,7 @@ impl Host {
             waited = Duration::ZERO;
             for local in self.shards() {
                 let (shard, store) = (local.group.id(), local.store.clone());
-                let rewriting = self.blocking(move || match is_short {
+                let rewriting = self.background(move || match is_short {
                     true => store.rewrite_if_sparser(REWRITE_SHORT),
                     false => store.rewrite_if_sparse(),
                 });

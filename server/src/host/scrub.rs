@@ -212,7 +212,7 @@ impl Host {
                     continue;
                 };
                 let (id, store) = (point.id, local.store.clone());
-                let scrubbed = self.blocking(move || store.scrub(&point)).await;
+                let scrubbed = self.background(move || store.scrub(&point)).await;
                 let finding = match scrubbed {
                     Ok(scrubbed) => Finding::Sum {
                         checksum: scrubbed.checksum,

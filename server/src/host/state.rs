@@ -254,6 +254,11 @@ impl Host {
         self.shared.env.raft.blocking(job).await
     }
 
+    /// Runs work that blocks or computes for long and that no request waits for, behind what one does.
+    pub(crate) async fn background<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        self.shared.env.raft.background(job).await
+    }
+
     /// Spawns a task in this host's context; it ends when the host stops.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.shared.stop.clone();

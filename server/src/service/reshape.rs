@@ -58,7 +58,7 @@ impl ControlService {
         let (tell, told) = tokio::sync::oneshot::channel();
         let host = self.host.clone();
         self.host.spawn(async move {
-            let staging = host.blocking(move || local.store.stage_split(order.r#gen, &order.at));
+            let staging = host.background(move || local.store.stage_split(order.r#gen, &order.at));
             // Nobody may be waiting any more.
             drop(tell.send(staging.await));
         });
