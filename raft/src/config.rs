@@ -77,6 +77,8 @@ impl RaftOptions {
             // A follower whose log shrank has lost acknowledged entries: never replicate over that.
             allow_log_reversion: Some(false),
             // Without it a leader that lost its quorum keeps refusing proposals and never campaigns again.
+            // Of times that are recorded for nobody.
+            log_stage_capacity: Some(1),
             quorum_loss_probe_interval: Some(millis(self.election_max) * 2),
             ..Config::default()
         };

@@ -301,9 +301,10 @@ impl Group {
 
     /// The term in which this replica leads, as far as it knows; `None` when it does not.
     pub fn leading_term(&self) -> Option<u64> {
-        let metrics = self.registered.raft.metrics();
+        // These are published before the others, and tell of a change: see `RaftHost::leaderships`.
+        let metrics = self.registered.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        (metrics.current_leader == Some(self.registered.replica)).then_some(metrics.current_term)
+        (metrics.current_leader == Some(self.registered.replica)).then_some(metrics.vote.leader_id().term)
     }
 
     /// The leader's host, as far as it is known.

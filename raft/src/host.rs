@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft_rt::Instant;
 use placement::{HostId, ReplicaId, ShardId};
 use storage::log::{LogGroup, LogHub};
 use storage::seeded_bug;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::config::{RaftOptions, RaftOptionsError};
 use crate::confirm::Confirmations;
@@ -135,6 +136,7 @@ struct Shared {
     confirmations: Arc<Confirmations>,
     groups: RwLock<BTreeMap<u64, Group>>,
     destroyed: RwLock<BTreeSet<u64>>,
+    leaderships: Arc<watch::Sender<u64>>,
 }
 
 /// Runs the groups of one host. A cheap handle.
@@ -158,6 +160,7 @@ impl RaftHost {
             transfers,
             groups: RwLock::default(),
             destroyed: RwLock::default(),
+            leaderships: Arc::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -219,6 +222,7 @@ impl RaftHost {
             .scope(opening)
             .await
             .map_err(|e| failed(e.to_string()))?;
+        self.follow_leadership(&raft);
         let votes_from = match voted_before {
             true => self.first_vote(&raft).await.map_err(|e| failed(e.to_string()))?,
             false => None,
@@ -234,6 +238,22 @@ impl RaftHost {
         let handle = Group::new(start.group, self.clone(), registered);
         self.write_groups().insert(group, handle.clone());
         Ok(handle)
+    }
+
+    /// Rises whenever some group has another leader, another term or other members, as far as its replica here knows.
+    pub fn leaderships(&self) -> watch::Receiver<u64> {
+        self.shared.leaderships.subscribe()
+    }
+
+    /// Tells of a replica's changes for as long as it runs.
+    fn follow_leadership(&self, raft: &GodwitRaft) {
+        let mut changes = raft.server_metrics();
+        let leaderships = self.shared.leaderships.clone();
+        drop(self.shared.env.spawn(async move {
+            while changes.changed().await.is_ok() {
+                leaderships.send_modify(|count| *count += 1);
+            }
+        }));
     }
 
     /// When a replica may vote that was opened again just now; `None`: at once. Until then it does not campaign.

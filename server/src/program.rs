@@ -1,10 +1,12 @@
 //! The whole program: one verb, and its exit code.
 
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{Cli, Command};
 use crate::verbs::{self, Exit};
@@ -27,7 +29,7 @@ pub(crate) fn own_command() -> std::io::Result<Vec<OsString>> {
 /// itself when the arguments make no sense, or ask for help.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("godwit: cannot start: {e}");
@@ -42,6 +44,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One processor is left to the log's writer, which every write waits for. `TOKIO_WORKER_THREADS` says otherwise.
+fn runtime() -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(2, NonZero::get);
+        builder.worker_threads((processors - 1).max(1));
+    }
+    builder.enable_all().build()
 }
 
 async fn run(cli: Cli) -> Result<Exit, Box<dyn std::error::Error>> {

@@ -21,6 +21,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::background::HostExecutor;
 use crate::cli::ServeArgs;
 use crate::config::{self, ConfigError, HostConfig, TracingFormat};
 use crate::host::{self, HostEnv, RunError};
@@ -79,6 +80,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         return Ok(());
     }
     start_tracing(&config)?;
+    if !config.huge_pages {
+        do_without_huge_pages();
+    }
     if let Some(bug) = seeded_bug::chosen() {
         tracing::warn!(
             bug,
@@ -114,6 +118,14 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     .await;
     trace::stop().await;
     Ok(ran?)
+}
+
+/// What replicas reserve and do not use would be in memory with each huge page that it lies in.
+fn do_without_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "memory comes in huge pages");
+    }
 }
 
 async fn listen(address: &str) -> Result<TcpListener, ServeError> {
@@ -165,9 +177,18 @@ fn real_env(config: &HostConfig) -> Result<HostEnv, ServeError> {
             what: "random seed",
             source: io::Error::other(e.to_string()),
         })?;
+    let executor = HostExecutor::new(config.background_nice).map_err(|source| ServeError::System {
+        what: "background threads",
+        source,
+    })?;
+    let env = env_over(connector, Arc::new(RealDisk), seed);
     Ok(HostEnv {
         failpoints: failpoints_from_environment(seed),
-        ..env_over(connector, Arc::new(RealDisk), seed)
+        raft: raft::Env {
+            executor: Arc::new(executor),
+            ..env.raft
+        },
+        ..env
     })
 }
 

@@ -33,6 +33,12 @@ pub struct HostConfig {
     pub join: Vec<String>,
     /// Bytes of shard data the planner may place here.
     pub capacity_bytes: u64,
+    /// How much nicer than the process the threads are that copy, scrub and rewrite shards, 0 to 19 (Linux): the higher, the
+    /// less of a busy processor they take from requests.
+    pub background_nice: u32,
+    /// Whether memory may come in huge pages (Linux). Reads of many clients are up to a tenth faster with them, and an idle
+    /// replica takes two mebibytes instead of a quarter of one.
+    pub huge_pages: bool,
     /// Ceilings on what one client, request or connection may use.
     pub limits: Limits,
     /// How large shards may become.
@@ -73,6 +79,8 @@ impl Default for HostConfig {
             region: "local".to_owned(),
             join: Vec::new(),
             capacity_bytes: 100 * GIB,
+            background_nice: 10,
+            huge_pages: false,
             limits: Limits::default(),
             shards: ShardsConfig::default(),
             watch: WatchConfig::default(),

@@ -56,6 +56,7 @@ impl HostConfig {
         label(checks, "zone", &self.zone);
         label(checks, "region", &self.region);
         within(checks, "capacity_bytes", self.capacity_bytes, MIB..=u64::MAX >> 1);
+        within(checks, "background_nice", u64::from(self.background_nice), 0..=19);
     }
 
     fn check_shards(&self, checks: &mut Checks) {

@@ -8,49 +8,78 @@ use tokio::time::Instant;
 
 use super::state::Host;
 
-/// How often leadership is looked at.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// When what could not be told is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How often leadership is looked at where nothing tells that it has changed.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait with a shard that the placement group does not know yet: one that a split has just made.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
 /// How long a stopping host waits for one group's new leader.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What the placement group was told.
+#[derive(Default)]
+struct Told {
+    /// Of each shard, the term in which a replica here leads.
+    terms: BTreeMap<ShardId, (ReplicaId, u64)>,
+    /// Shards that it did not know, and when to try again.
+    unknown_until: BTreeMap<ShardId, Instant>,
+}
+
 impl Host {
     /// Reports each shard that this host begins to lead, once a term.
     pub(crate) async fn announce_homes(self) {
-        let mut announced: BTreeMap<ShardId, (ReplicaId, u64)> = BTreeMap::new();
-        let mut unknown_until: BTreeMap<ShardId, Instant> = BTreeMap::new();
+        let Some(raft) = self.raft() else {
+            return;
+        };
+        let mut changes = raft.leaderships();
+        let mut told = Told::default();
         loop {
-            tokio::time::sleep(LOOK_PAUSE).await;
-            for local in self.shards() {
-                let Some(term) = local.group.leading_term() else {
-                    continue;
-                };
-                let (shard, replica) = (local.group.id(), local.group.replica());
-                let is_unknown = unknown_until
-                    .get(&shard)
-                    .is_some_and(|until| Instant::now() < *until);
-                if is_unknown || announced.get(&shard) == Some(&(replica, term)) {
-                    continue;
+            changes.mark_unchanged();
+            let pause = match self.announce_new(&mut told).await {
+                true => LOOK_PAUSE,
+                false => RETRY_PAUSE,
+            };
+            // Told or not, it is looked again.
+            drop(tokio::time::timeout(pause, changes.changed()).await);
+        }
+    }
+
+    /// Reports what was not told yet; whether all of it is.
+    async fn announce_new(&self, told: &mut Told) -> bool {
+        let mut is_all = true;
+        for local in self.shards() {
+            let Some(term) = local.group.leading_term() else {
+                continue;
+            };
+            let (shard, replica) = (local.group.id(), local.group.replica());
+            if told.terms.get(&shard) == Some(&(replica, term)) {
+                continue;
+            }
+            let unknown_until = told.unknown_until.get(&shard);
+            if unknown_until.is_some_and(|until| Instant::now() < *until) {
+                is_all = false;
+                continue;
+            }
+            let observed = Command::ObserveHome {
+                shard,
+                replica,
+                raft_term: term,
+                now_ms: self.now_ms(),
+            };
+            match self.propose(&observed).await {
+                Ok(Response::Refused(Refusal::UnknownShard(_) | Refusal::UnknownReplica(_))) => {
+                    told.unknown_until.insert(shard, Instant::now() + UNKNOWN_PAUSE);
+                    is_all = false;
                 }
-                let observed = Command::ObserveHome {
-                    shard,
-                    replica,
-                    raft_term: term,
-                    now_ms: self.now_ms(),
-                };
-                match self.propose(&observed).await {
-                    Ok(Response::Refused(Refusal::UnknownShard(_) | Refusal::UnknownReplica(_))) => {
-                        unknown_until.insert(shard, Instant::now() + UNKNOWN_PAUSE);
-                    }
-                    Ok(_) => {
-                        announced.insert(shard, (replica, term));
-                        self.metrics().leaderships.inc();
-                    }
-                    Err(_) => {}
+                Ok(_) => {
+                    told.terms.insert(shard, (replica, term));
+                    self.metrics().leaderships.inc();
                 }
+                Err(_) => is_all = false,
             }
         }
+        is_all
     }
 
     /// Hands every group that this host leads to another voter, the placement group last.
