@@ -38,7 +38,7 @@ impl Default for RaftOptions {
             election_min: Duration::from_millis(1000),
             election_max: Duration::from_millis(1500),
             snapshot_entries: 10_000,
-            keep_entries: 1_000,
+            keep_entries: 10_000,
             append_entries_max: 512,
             snapshot_timeout: Duration::from_secs(600),
             queue_max: 4096,

@@ -238,7 +238,7 @@ impl Default for RaftTimings {
             election_min_ms: 1_000,
             election_max_ms: 1_500,
             snapshot_entries: 10_000,
-            keep_entries: 1_000,
+            keep_entries: 10_000,
         }
     }
 }

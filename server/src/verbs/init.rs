@@ -79,8 +79,9 @@ fn request_of(args: &InitArgs) -> Result<InitRequest, VerbError> {
         })?,
         None => Vec::new(),
     };
+    let by_default = u32::from(args.ranges.split_at.is_none());
     Ok(InitRequest {
-        shards: shards.unwrap_or_default(),
+        shards: shards.unwrap_or(by_default),
         split_at,
         replication_factor: args.replication_factor,
         hosts: args.hosts,
@@ -239,6 +240,11 @@ mod tests {
             split_at: None,
         });
         assert_eq!(shards_of(&request_of(&by_number).unwrap()), 64);
+        let by_default = args(InitRanges {
+            shards: None,
+            split_at: None,
+        });
+        assert_eq!(shards_of(&request_of(&by_default).unwrap()), 1);
     }
 
     #[test]

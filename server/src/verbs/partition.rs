@@ -74,9 +74,7 @@ pub enum PartitionError {
     #[error("--birth-prefix must not be empty and must not hold a line break")]
     BirthPrefix,
     /// Everything is in one range.
-    #[error(
-        "the cut is one range, which needs no split keys: begin the cluster with `godwit init --shards 1`"
-    )]
+    #[error("the cut is one range, which needs no split keys: begin the cluster with `godwit init`")]
     OneRange,
     /// The split keys cannot be written.
     #[error("{}: the split keys cannot be written: {source}", path.display())]
