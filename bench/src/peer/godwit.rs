@@ -16,8 +16,12 @@ use crate::workload::Operation;
 /// How long a cluster may take to be made.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// Shards stay as many as a row says: none is split for what it is asked.
-const FIXED_LAYOUT: [&str; 2] = ["shards.accesses_max_per_s=0", "shards.affinity_gain_min_ppm=0"];
+/// Shards stay as many as a row says: none is split for what it is asked, or holds.
+const FIXED_LAYOUT: [&str; 3] = [
+    "shards.accesses_max_per_s=0",
+    "shards.affinity_gain_min_ppm=0",
+    "shards.bytes_max=0",
+];
 
 /// Our own store, with its default settings but for what is named here.
 #[derive(Clone, Debug)]
