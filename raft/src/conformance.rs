@@ -176,7 +176,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Stores> for Builder {
         let stores = Stores::new();
         let cell = Cell::open(stores.shard(), FlushGate::Open, test_env()).expect("a new cell");
         let log = stores.log();
-        Ok((stores, log, StateMachine(cell)))
+        let machine = StateMachine { cell, put_off: None };
+        Ok((stores, log, machine))
     }
 }
 

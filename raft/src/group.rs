@@ -407,6 +407,7 @@ impl Group {
     /// Takes a snapshot and purges the log behind it, to free the log space that an idle group holds.
     pub async fn release_log(&self) -> Result<(), ProposeError> {
         let stopped = |e: openraft::errors::Fatal<TypeConfig>| ProposeError::Stopped(e.to_string());
+        self.registered.put_off.ask();
         self.registered.raft.trigger().snapshot().await.map_err(stopped)?;
         let snapshot = self
             .registered
@@ -445,7 +446,10 @@ impl Group {
                 (Some(snapshot), _) if snapshot >= applied => {
                     raft.trigger().purge_log(snapshot).await.map_err(stopped)?;
                 }
-                _ => raft.trigger().snapshot().await.map_err(stopped)?,
+                _ => {
+                    self.registered.put_off.ask();
+                    raft.trigger().snapshot().await.map_err(stopped)?;
+                }
             }
             // Not for a change of the metrics: asking makes one, and what a follower still needs is not purged yet.
             tokio::time::sleep(ASK_AGAIN).await;

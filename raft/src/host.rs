@@ -24,6 +24,7 @@ use crate::group::Group;
 use crate::log_store::{LogStore, Told};
 use crate::machine::Machine;
 use crate::peer::{Link, NetworkFactory, Peers};
+use crate::put_off::PutOff;
 use crate::runtime::HostInstant;
 use crate::state_machine::{Cell, FlushGate, StateMachine};
 use crate::transfers::{SnapshotCounts, Transfers};
@@ -95,6 +96,7 @@ pub(crate) struct Registered {
     pub(crate) replica: u64,
     pub(crate) raft: GodwitRaft,
     pub(crate) cell: Arc<Cell>,
+    pub(crate) put_off: Arc<PutOff>,
     /// What its log was told last.
     pub(crate) told: Arc<Told>,
     heard: Mutex<Option<HostInstant>>,
@@ -214,7 +216,13 @@ impl RaftHost {
             reply_timeout: APPEND_REPLY_TIMEOUT,
             transfers: self.shared.transfers.clone(),
         };
-        let opening = Raft::new(replica, config, network, log, StateMachine(cell.clone()));
+        let put_off = PutOff::new(group, self.shared.transfers.clone(), self.shared.log.clone());
+        let put_off = Arc::new(put_off);
+        let machine = StateMachine {
+            cell: cell.clone(),
+            put_off: Some(put_off.clone()),
+        };
+        let opening = Raft::new(replica, config, network, log, machine);
         let raft = self
             .shared
             .env
@@ -231,6 +239,7 @@ impl RaftHost {
             replica,
             raft,
             cell,
+            put_off,
             told,
             heard: Mutex::default(),
             votes_from,

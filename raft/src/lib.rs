@@ -26,6 +26,7 @@ mod inspect;
 mod log_store;
 mod machine;
 mod peer;
+mod put_off;
 mod read;
 mod runtime;
 mod state_machine;

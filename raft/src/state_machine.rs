@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::convert::Mark;
 use crate::env::Env;
 use crate::machine::{Captured, Imported, Machine, MachineFault, Release, Response};
+use crate::put_off::PutOff;
 use crate::types::{ConfStamp, Entry, LeaderId, LogId, Member, Position, StoredMembership, TypeConfig};
 
 pub(crate) type RaftSnapshotMeta = SnapshotMeta<LeaderId, u64, Member>;
@@ -300,7 +301,11 @@ impl From<MachineFault> for io::Error {
 
 /// openraft's view of a [`Cell`].
 #[derive(Clone)]
-pub(crate) struct StateMachine(pub(crate) Arc<Cell>);
+pub(crate) struct StateMachine {
+    pub(crate) cell: Arc<Cell>,
+    /// What puts snapshots off; nothing in openraft's own storage suite.
+    pub(crate) put_off: Option<Arc<PutOff>>,
+}
 
 pub(crate) fn meta_of(mark: &Mark) -> RaftSnapshotMeta {
     SnapshotMeta {
@@ -314,7 +319,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let mark = self.0.mark();
+        let mark = self.cell.mark();
         Ok((mark.applied, mark.membership))
     }
 
@@ -323,13 +328,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some(item) = entries.next().await {
-            self.0.apply_prepared(item?).await?;
+            self.cell.apply_prepared(item?).await?;
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder(self.0.clone())
+        SnapshotBuilder {
+            cell: self.cell.clone(),
+            put_off: self.put_off.clone(),
+        }
     }
 
     async fn install_snapshot(
@@ -339,8 +347,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), io::Error> {
         let (imported, stamp) = match snapshot {
             // At a start openraft installs the current snapshot: that is the checkpoint the machine was opened from.
-            SnapshotContent::Local(from) if Arc::ptr_eq(&from, &self.0) => return Ok(()),
-            SnapshotContent::Local(from) => self.0.copy_of(&from).await?,
+            SnapshotContent::Local(from) if Arc::ptr_eq(&from, &self.cell) => return Ok(()),
+            SnapshotContent::Local(from) => self.cell.copy_of(&from).await?,
             SnapshotContent::Received { imported, stamp } => (imported, stamp),
         };
         let mark = Mark {
@@ -348,32 +356,39 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             membership: meta.last_membership.clone(),
             stamp,
         };
-        Ok(self.0.install(imported, mark).await?)
+        Ok(self.cell.install(imported, mark).await?)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
-        let Some(mark) = self.0.durable() else {
+        let Some(mark) = self.cell.durable() else {
             return Ok(None);
         };
         let meta = meta_of(&mark);
         Ok(meta.last_log_id.is_some().then_some(Snapshot {
             meta,
-            snapshot: SnapshotContent::Local(self.0.clone()),
+            snapshot: SnapshotContent::Local(self.cell.clone()),
         }))
     }
 }
 
 /// Takes a snapshot: a checkpoint, remembered as metadata only. Its view is opened when sending starts.
-pub(crate) struct SnapshotBuilder(Arc<Cell>);
+pub(crate) struct SnapshotBuilder {
+    cell: Arc<Cell>,
+    put_off: Option<Arc<PutOff>>,
+}
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotContent;
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
-        let mark = self.0.checkpoint().await?;
+        if let Some(put_off) = &self.put_off {
+            // A replica that is closed takes none.
+            self.cell.closed.run_until_cancelled(put_off.over()).await;
+        }
+        let mark = self.cell.checkpoint().await?;
         Ok(Snapshot {
             meta: meta_of(&mark),
-            snapshot: SnapshotContent::Local(self.0.clone()),
+            snapshot: SnapshotContent::Local(self.cell.clone()),
         })
     }
 }

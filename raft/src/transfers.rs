@@ -22,6 +22,9 @@ use crate::runtime::HostContext;
 /// How far the bucket may run ahead of its rate after a pause.
 const BURST: Duration = Duration::from_millis(100);
 
+/// How long a replica that was sent a snapshot may take to get the log behind it.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
 /// What snapshots may take from a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotLimits {
@@ -88,6 +91,8 @@ struct Shared {
     bytes_per_s: AtomicU64,
     bucket: Mutex<Bucket>,
     under_way: Mutex<BTreeMap<Target, SnapshotProgress>>,
+    /// Of each group, when a snapshot was installed last by whom it was sent to.
+    arrived: Mutex<BTreeMap<u64, Duration>>,
     totals: Totals,
 }
 
@@ -131,6 +136,7 @@ impl Transfers {
             bytes_per_s: AtomicU64::new(limits.bytes_per_s),
             bucket: Mutex::default(),
             under_way: Mutex::default(),
+            arrived: Mutex::default(),
             totals: Totals::default(),
         };
         Self {
@@ -175,6 +181,21 @@ impl Transfers {
     /// How far the snapshot for this replica has come; `None` where there is none under way.
     pub(crate) fn progress(&self, group: u64, to: u64) -> Option<SnapshotProgress> {
         self.under_way().get(&(group, to)).copied()
+    }
+
+    /// Whether a snapshot of the group is being sent, or has arrived so lately that its replica may still need the log behind
+    /// it. One that is not received does not count.
+    pub(crate) fn is_bringing(&self, group: u64) -> bool {
+        let is_sent = |(target, progress): (&Target, &SnapshotProgress)| {
+            target.0 == group && matches!(progress, SnapshotProgress::Sending { bytes: 1.. })
+        };
+        let arrived = self.arrived().get(&group).copied();
+        let is_fresh = arrived.is_some_and(|at| self.shared.context.uptime() < at + CATCH_UP);
+        is_fresh || self.under_way().iter().any(is_sent)
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, BTreeMap<u64, Duration>> {
+        self.shared.arrived.lock().expect("no panic under this lock")
     }
 
     pub(crate) fn counts(&self) -> SnapshotCounts {
@@ -245,6 +266,12 @@ impl Transfer {
             sent: AtomicU64::new(0),
             _slot: slot,
         }
+    }
+
+    /// The other side has installed it.
+    pub(crate) fn arrives(&self) {
+        let now = self.transfers.shared.context.uptime();
+        self.transfers.arrived().insert(self.target.0, now);
     }
 
     /// It was told to come again.
@@ -378,6 +405,25 @@ mod tests {
         assert_eq!(transfers.progress(7, 1), Some(SnapshotProgress::Waiting));
         drop((two, three, first, placement));
         assert_eq!(transfers.progress(7, 3), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_is_brought_up_to_date_until_a_moment_after_its_snapshot_arrived() {
+        let transfers = transfers(SnapshotLimits::default());
+        let transfer = Arc::new(transfers.announce(7, 1));
+        let sending = transfer.begin().await;
+        assert!(!transfers.is_bringing(7), "nothing was received yet");
+        sending.pace(10).await;
+        assert!(transfers.is_bringing(7) && !transfers.is_bringing(8));
+        drop(sending);
+        transfer.waits();
+        assert!(!transfers.is_bringing(7), "it was turned away");
+        transfer.arrives();
+        drop(transfer);
+        tokio::time::sleep(CATCH_UP - Duration::from_millis(1)).await;
+        assert!(transfers.is_bringing(7));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(!transfers.is_bringing(7));
     }
 
     #[tokio::test]

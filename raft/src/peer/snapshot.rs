@@ -47,7 +47,10 @@ impl Outgoing {
         let transfer = Arc::new(self.transfers.announce(self.group, self.to));
         let reply = self.send_in_turn(transfer.begin().await).await?;
         match (reply.vote, reply.refusal) {
-            (Some(vote), None) => Ok(SnapshotResponse::new(convert::vote_from_proto(&vote))),
+            (Some(vote), None) => {
+                transfer.arrives();
+                Ok(SnapshotResponse::new(convert::vote_from_proto(&vote)))
+            }
             (_, Some(refusal)) => {
                 // Its turn is over by now, and another may have it: this one waits.
                 if refusal.kind() == Kind::Busy {

@@ -1,5 +1,7 @@
 //! Snapshots leave a host at a limited rate, are received in turns, and none that waits is given up.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::proto::{InitRequest, MoveReplicaRequest, UsageReply};
@@ -61,6 +63,57 @@ async fn usage(cluster: &Cluster, host: usize) -> UsageReply {
         admin.usage_of(address).await.map_err(|e| e.to_string())
     })
     .await
+}
+
+/// The log behind a snapshot is kept while it is on its way: or it would have to be sent again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
+    let cluster = start().await;
+    let (client, admin) = (cluster.client().await, cluster.admin());
+    let to_host = usage(&cluster, 3).await.host_id;
+    let value = "v".repeat(SHARD_BYTES / VALUES as usize);
+    let acknowledged = write_all(&client, &keys(VALUES), &value).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (client, is_over) = (cluster.client().await, is_over.clone());
+        async move {
+            let mut writes = 0_u64;
+            while !is_over.load(Ordering::Relaxed) {
+                client.put("busy", "x").await.expect("a write");
+                writes += 1;
+            }
+            writes
+        }
+    });
+    let shards = cluster.shards().await;
+    let shard = shards
+        .iter()
+        .min_by(|a, b| a.start.cmp(&b.start))
+        .expect("shards");
+    let mut others = shard
+        .replicas
+        .iter()
+        .filter(|replica| replica.host_id != shard.home);
+    let request = MoveReplicaRequest {
+        shard_id: shard.shard_id,
+        from_host: others.next().expect("three replicas").host_id,
+        to_host,
+        reason: "test".into(),
+    };
+    let reply = admin.move_replica(request).await.unwrap();
+    assert_eq!(reply.refused, "");
+    let ended = cluster.wait_for(reply.migration_id).await;
+    is_over.store(true, Ordering::Relaxed);
+    let writes = writer.await.expect("no write failed");
+    assert_eq!(ended.state, "Done", "{ended:?} beside {writes} writes");
+    assert!(writes > 100, "{writes} writes are no load");
+    check_all(&client, &acknowledged).await;
+    let received = usage(&cluster, 3).await.snapshots.unwrap().received_bytes;
+    let twice = 2 * SHARD_BYTES as u64;
+    assert!(
+        received < twice * 9 / 10,
+        "{received} bytes beside {writes} writes"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
