@@ -23,7 +23,7 @@ use crate::runtime::HostContext;
 const BURST: Duration = Duration::from_millis(100);
 
 /// How long a replica that was sent a snapshot may take to get the log behind it.
-const CATCH_UP: Duration = Duration::from_secs(10);
+const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// What snapshots may take from a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -282,7 +282,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         LogConfig {
             segment_bytes: 32 * MIB,
-            live_bytes_max: 256 * MIB,
+            live_bytes_max: 512 * MIB,
             tail_bytes: 32 * MIB,
         }
     }
