@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use client::proto::{InitRequest, MoveReplicaRequest, UsageReply};
+use client::proto::{InitRequest, MoveReplicaRequest, Replica, ShardStatus, UsageReply};
 
 use super::harness::{Cluster, check_all, eventually, keys, write_all};
 
@@ -65,11 +65,26 @@ async fn usage(cluster: &Cluster, host: usize) -> UsageReply {
     .await
 }
 
+/// Moves a replica that is not the home; the migration's id.
+async fn begin_move(cluster: &Cluster, shard: &ShardStatus, to_host: u64) -> u64 {
+    let others = |replica: &&Replica| replica.host_id != shard.home;
+    let from = shard.replicas.iter().find(others).expect("three replicas");
+    let request = MoveReplicaRequest {
+        shard_id: shard.shard_id,
+        from_host: from.host_id,
+        to_host,
+        reason: "test".into(),
+    };
+    let reply = cluster.admin().move_replica(request).await.unwrap();
+    assert_eq!(reply.refused, "");
+    reply.migration_id
+}
+
 /// The log behind a snapshot is kept while it is on its way: or it would have to be sent again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
     let cluster = start().await;
-    let (client, admin) = (cluster.client().await, cluster.admin());
+    let client = cluster.client().await;
     let to_host = usage(&cluster, 3).await.host_id;
     let value = "v".repeat(SHARD_BYTES / VALUES as usize);
     let acknowledged = write_all(&client, &keys(VALUES), &value).await;
@@ -90,19 +105,8 @@ async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
         .iter()
         .min_by(|a, b| a.start.cmp(&b.start))
         .expect("shards");
-    let mut others = shard
-        .replicas
-        .iter()
-        .filter(|replica| replica.host_id != shard.home);
-    let request = MoveReplicaRequest {
-        shard_id: shard.shard_id,
-        from_host: others.next().expect("three replicas").host_id,
-        to_host,
-        reason: "test".into(),
-    };
-    let reply = admin.move_replica(request).await.unwrap();
-    assert_eq!(reply.refused, "");
-    let ended = cluster.wait_for(reply.migration_id).await;
+    let moving = begin_move(&cluster, shard, to_host).await;
+    let ended = cluster.wait_for(moving).await;
     is_over.store(true, Ordering::Relaxed);
     let writes = writer.await.expect("no write failed");
     assert_eq!(ended.state, "Done", "{ended:?} beside {writes} writes");
@@ -119,7 +123,7 @@ async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_moves_to_one_host_end_under_a_small_limit() {
     let cluster = start().await;
-    let (client, admin) = (cluster.client().await, cluster.admin());
+    let client = cluster.client().await;
     let to_host = usage(&cluster, 3).await.host_id;
     let value = "v".repeat(SHARD_BYTES / VALUES as usize);
     let mut names = keys(VALUES);
@@ -128,19 +132,7 @@ async fn two_moves_to_one_host_end_under_a_small_limit() {
     let began = Instant::now();
     let mut moves = Vec::new();
     for shard in cluster.shards().await {
-        let mut others = shard
-            .replicas
-            .iter()
-            .filter(|replica| replica.host_id != shard.home);
-        let request = MoveReplicaRequest {
-            shard_id: shard.shard_id,
-            from_host: others.next().expect("three replicas").host_id,
-            to_host,
-            reason: "test".into(),
-        };
-        let reply = admin.move_replica(request).await.unwrap();
-        assert_eq!(reply.refused, "");
-        moves.push(reply.migration_id);
+        moves.push(begin_move(&cluster, &shard, to_host).await);
     }
     for migration in moves {
         let ended = cluster.wait_for(migration).await;
