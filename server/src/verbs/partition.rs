@@ -410,7 +410,7 @@ mod tests {
             &file("keys"),
         ])
         .unwrap_err();
-        assert!(one.contains("--shards 1"), "{one}");
+        assert!(one.contains("`godwit init`"), "{one}");
         assert!(run(&["--trace", &file("trace.csv"), "--birth-prefix", ""]).is_err());
         assert!(Cli::try_parse_from(["godwit", "partition"]).is_err());
     }
