@@ -131,6 +131,11 @@ impl Cell {
         }
     }
 
+    /// Waits for a checkpoint that is being written: what is opened then covers it.
+    pub(crate) async fn settled(&self) {
+        drop(self.writing.lock().await);
+    }
+
     /// Waits until the log is durable up to `index`.
     pub(crate) async fn flushed_to(&self, index: u64) -> Result<(), MachineFault> {
         let passing = self.gate.pass(index);

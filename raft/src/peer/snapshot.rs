@@ -72,6 +72,8 @@ impl Outgoing {
         let channel = link::connect(&self.peers, address)
             .await
             .map_err(Unreachable::from_string)?;
+        // From here on no snapshot is taken for its policy; behind one that is being taken, the log will be gone.
+        self.cell.settled().await;
         let machine = self.cell.machine().clone();
         let opened = self.peers.env().background(move || machine.export()).await;
         let source = opened.map_err(|e| StorageError::read_snapshot(None, storage_source(&e)))?;
