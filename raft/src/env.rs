@@ -73,9 +73,7 @@ impl Env {
     /// # Panics
     /// When the executor dropped the job or the job panicked: its effect is unknown.
     pub async fn blocking<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (done, result) = oneshot::channel();
-        self.executor.execute(Box::new(move || drop(done.send(job()))));
-        result.await.expect("blocking work ended without a result")
+        result_of(job, |job| self.executor.execute(job)).await
     }
 
     /// Runs `job`, for which no request waits, on the executor behind what requests wait for, and waits for its result.
@@ -83,10 +81,7 @@ impl Env {
     /// # Panics
     /// As [`Env::blocking`].
     pub async fn background<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (done, result) = oneshot::channel();
-        let job = Box::new(move || drop(done.send(job())));
-        self.executor.execute_background(job);
-        result.await.expect("background work ended without a result")
+        result_of(job, |job| self.executor.execute_background(job)).await
     }
 
     /// Spawns a task in this host's context.
@@ -97,6 +92,16 @@ impl Env {
     {
         tokio::spawn(self.context.scope(task))
     }
+}
+
+/// Has a job started, and waits for its result.
+async fn result_of<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+    start: impl FnOnce(Box<dyn FnOnce() + Send>),
+) -> T {
+    let (done, result) = oneshot::channel();
+    start(Box::new(move || drop(done.send(job()))));
+    result.await.expect("blocking work ended without a result")
 }
 
 impl std::fmt::Debug for Env {

@@ -406,35 +406,32 @@ impl Group {
 
     /// Takes a snapshot and purges the log behind it, to free the log space that an idle group holds.
     pub async fn release_log(&self) -> Result<(), ProposeError> {
-        let stopped = |e: openraft::errors::Fatal<TypeConfig>| ProposeError::Stopped(e.to_string());
-        self.registered.put_off.ask();
-        self.registered.raft.trigger().snapshot().await.map_err(stopped)?;
-        let snapshot = self
-            .registered
-            .raft
-            .metrics()
-            .borrow_watched()
-            .snapshot
-            .map(|id| id.index());
+        self.take_snapshot().await?;
+        let metrics = self.registered.raft.metrics();
+        let snapshot = metrics.borrow_watched().snapshot.map(|id| id.index());
         match snapshot {
-            Some(index) => self
-                .registered
-                .raft
-                .trigger()
-                .purge_log(index)
-                .await
-                .map_err(stopped),
+            Some(index) => self.purge_log(index).await,
             None => Ok(()),
         }
+    }
+
+    /// Asks for a snapshot that is not put off.
+    async fn take_snapshot(&self) -> Result<(), ProposeError> {
+        self.registered.put_off.ask();
+        let asked = self.registered.raft.trigger().snapshot().await;
+        asked.map_err(|e| ProposeError::Stopped(e.to_string()))
+    }
+
+    async fn purge_log(&self, index: u64) -> Result<(), ProposeError> {
+        let asked = self.registered.raft.trigger().purge_log(index).await;
+        asked.map_err(|e| ProposeError::Stopped(e.to_string()))
     }
 
     /// Makes sure that a replica that begins with nothing is sent a snapshot of at least the present state, from here:
     /// the log up to it is purged. Waits until it is.
     pub async fn leave_log_behind(&self) -> Result<(), ProposeError> {
-        let stopped = |e: openraft::errors::Fatal<TypeConfig>| ProposeError::Stopped(e.to_string());
-        let raft = &self.registered.raft;
         let applied = self.registered.cell.position().0.map_or(0, |id| id.index());
-        let metrics = raft.metrics();
+        let metrics = self.registered.raft.metrics();
         loop {
             let (snapshot, purged) = {
                 let seen = metrics.borrow_watched();
@@ -443,13 +440,8 @@ impl Group {
             };
             match (snapshot, purged) {
                 (_, Some(purged)) if purged >= applied => return Ok(()),
-                (Some(snapshot), _) if snapshot >= applied => {
-                    raft.trigger().purge_log(snapshot).await.map_err(stopped)?;
-                }
-                _ => {
-                    self.registered.put_off.ask();
-                    raft.trigger().snapshot().await.map_err(stopped)?;
-                }
+                (Some(snapshot), _) if snapshot >= applied => self.purge_log(snapshot).await?,
+                _ => self.take_snapshot().await?,
             }
             // Not for a change of the metrics: asking makes one, and what a follower still needs is not purged yet.
             tokio::time::sleep(ASK_AGAIN).await;
