@@ -1,6 +1,6 @@
 //! The handle an application holds.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -296,23 +296,26 @@ impl Client {
         }
     }
 
-    /// The shards that hold parts of a range, as far as this client knows, each with a key of its part.
-    pub(crate) fn shards_in(&self, range: &KeyRange) -> BTreeMap<u64, Bytes> {
+    /// The parts of a range that shards hold, as far as this client knows: the first key of each, and the one after its
+    /// last; empty: to the end of the key space.
+    pub(crate) fn parts_of(&self, range: &KeyRange) -> Vec<(Bytes, Bytes)> {
         let table = self.cluster.routes.table();
-        let (mut shards, mut next) = (BTreeMap::new(), range.start.clone());
+        let (mut parts, mut start) = (Vec::new(), range.start.clone());
         loop {
-            let shard = table.shard_of(&next);
+            let shard_end = table.shard_of(&start).end.clone();
+            let is_last = shard_end.is_empty() || !range.end.is_empty() && shard_end >= range.end;
+            let end = if is_last { &range.end } else { &shard_end };
             // There is no empty key.
-            let key = if next.is_empty() {
+            let first = if start.is_empty() {
                 Bytes::from_static(&[0])
             } else {
-                next
+                start
             };
-            shards.insert(shard.id, key);
-            next = shard.end.clone();
-            if next.is_empty() || !range.end.is_empty() && next >= range.end {
-                return shards;
+            parts.push((first, end.clone()));
+            if is_last {
+                return parts;
             }
+            start = shard_end;
         }
     }
 

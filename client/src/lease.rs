@@ -3,10 +3,11 @@
 //! A lease is a shard's own. [`Lease`] is one id on as many shards as it is used on: it is granted on each before its first
 //! key there, and kept on all of them. Its parts end one by one, each when its own shard has not heard of it for its length.
 //! A shard that is split has the lease on both sides from then on, and each side counts for itself: so a lease is kept on
-//! every shard that now holds a part of a range on which it was granted.
+//! every shard that now holds a part of a range on which it was granted, and on all of that part: two that were merged tell
+//! whether it had ended on one of them before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
@@ -73,8 +74,12 @@ impl Client {
     /// # Errors
     /// [`MutationError::NoLease`] where it has ended.
     pub async fn keep_lease(&self, key: impl Into<Bytes>, lease: u64) -> Result<(), MutationError> {
-        let key = key.into();
-        let keep = KeepLease { key, lease };
+        self.keep_part(key.into(), None, lease).await
+    }
+
+    /// The same; with `until`, [`MutationError::NoLease`] also where it has ended on a part of the shard's keys up to there.
+    async fn keep_part(&self, key: Bytes, until: Option<Bytes>, lease: u64) -> Result<(), MutationError> {
+        let keep = KeepLease { key, lease, until };
         self.mutate(mutation::Op::KeepLease(keep)).await.map(drop)
     }
 
@@ -147,6 +152,9 @@ impl Client {
     }
 }
 
+/// Keys of one shard: the first, and the one after the last; empty: to the end of the key space.
+type Part = (Bytes, Bytes);
+
 /// A lease over as many shards as it is used on.
 ///
 /// It does nothing by itself: [`keep_alive`](Self::keep_alive) is to be polled, in a task of its own as a rule, for as long
@@ -210,13 +218,11 @@ impl Lease {
         loop {
             // What was kept may have shown that a shard was split meanwhile.
             let mut parts = self.parts();
-            parts.retain(|shard, _| kept.insert(*shard));
+            parts.retain(|part| kept.insert(part.clone()));
             if parts.is_empty() {
                 return outcome;
             }
-            let keeping = parts
-                .into_values()
-                .map(|key| self.client.keep_lease(key, self.id));
+            let keeping = parts.into_iter().map(|part| self.keep_on(part));
             let all = futures_util::future::join_all(keeping).await;
             outcome = all.into_iter().fold(outcome, Result::and);
         }
@@ -232,20 +238,20 @@ impl Lease {
         loop {
             tokio::select! {
                 biased;
-                Some((shard, kept)) = asked.next() => {
-                    waiting.remove(&shard);
+                Some((part, kept)) = asked.next() => {
+                    waiting.remove(&part);
                     match kept {
                         Err(ended @ MutationError::NoLease { .. }) => return ended,
-                        Err(error) => tracing::debug!(%error, shard, lease = self.id, "a lease was not kept"),
+                        Err(error) => tracing::debug!(%error, ?part, lease = self.id, "a lease was not kept"),
                         Ok(()) => {}
                     }
                 }
                 () = &mut turn => {
                     turn = clock.sleep(self.ttl / 3);
-                    for (shard, key) in self.parts() {
-                        if waiting.insert(shard) {
-                            let keeping = self.client.keep_lease(key, self.id);
-                            asked.push(keeping.map(move |kept| (shard, kept)));
+                    for part in self.parts() {
+                        if waiting.insert(part.clone()) {
+                            let keeping = self.keep_on(part.clone());
+                            asked.push(keeping.map(move |kept| (part, kept)));
                         }
                     }
                 }
@@ -258,11 +264,11 @@ impl Lease {
         let mut revoked = BTreeSet::new();
         loop {
             let mut parts = self.parts();
-            parts.retain(|shard, _| revoked.insert(*shard));
+            parts.retain(|part| revoked.insert(part.clone()));
             if parts.is_empty() {
                 return Ok(());
             }
-            for key in parts.into_values() {
+            for (key, _) in parts {
                 match self.client.revoke_lease(key, self.id).await {
                     Ok(_) | Err(MutationError::NoLease { .. }) => {}
                     Err(error) => return Err(error),
@@ -286,12 +292,16 @@ impl Lease {
         Ok(())
     }
 
-    /// The shards that hold parts of where it was granted, as far as this client knows, each with a key of such a part.
-    fn parts(&self) -> BTreeMap<u64, Bytes> {
+    async fn keep_on(&self, (key, until): Part) -> Result<(), MutationError> {
+        self.client.keep_part(key, Some(until), self.id).await
+    }
+
+    /// Where it was granted, each range cut where a shard ends, as far as this client knows.
+    fn parts(&self) -> Vec<Part> {
         let ranges = self.granted().clone();
         ranges
             .iter()
-            .flat_map(|range| self.client.shards_in(range))
+            .flat_map(|range| self.client.parts_of(range))
             .collect()
     }
 

@@ -111,11 +111,16 @@ fn leases_arrive_as_sent() {
         panic!("not a grant")
     };
     assert_eq!((&read.key[..], read.lease, read.ttl_ms), (&b"k"[..], 5, 300));
-    let keep = proto::KeepLease { key: key(), lease: 6 };
+    let keep = proto::KeepLease {
+        key: key(),
+        lease: 6,
+        until: Some(Bytes::new()),
+    };
     let Some(Operation::KeepLease(read)) = through(mutation::Op::KeepLease(keep)).operation else {
         panic!("not a keeping")
     };
     assert_eq!((&read.key[..], read.lease), (&b"k"[..], 6));
+    assert_eq!(read.until, Some(Bytes::new()));
     let revoke = proto::RevokeLease { key: key(), lease: 7 };
     let Some(Operation::RevokeLease(read)) = through(mutation::Op::RevokeLease(revoke)).operation else {
         panic!("not a revocation")

@@ -217,7 +217,7 @@ impl World {
         assert_eq!(found.collect::<BTreeMap<_, _>>(), self.leases);
         for lease in self.store.leases() {
             let hanging: Vec<Bytes> = self.hanging(lease.id);
-            let (found, _) = self.store.lease(lease.id, usize::MAX);
+            let (found, _) = self.store.lease(lease.id, b"a", usize::MAX);
             let (state, keys) = found.unwrap();
             assert_eq!((state, keys), (lease, hanging));
         }
@@ -256,7 +256,11 @@ fn grant(lease: u64, ttl_ms: u64) -> Operation {
 
 fn keep(lease: u64) -> Operation {
     let key = Bytes::from_static(b"a");
-    Operation::KeepLease(KeepLease { key, lease })
+    Operation::KeepLease(KeepLease {
+        key,
+        lease,
+        until: None,
+    })
 }
 
 fn revoke(lease: u64) -> Operation {

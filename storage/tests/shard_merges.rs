@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use shard_support::*;
 use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
-use storage::shard::command::{GrantLease, Mutation, Operation, Put};
+use storage::shard::command::{GrantLease, KeepLease, Mutation, Operation, Put, RevokeLease};
 use storage::shard::{
     Absorb, AbsorbError, ApplyError, CaptureError, ChangeQuery, EndedLease, Freeze, MergeStep, Outcome,
     OutcomeKind, ReadError, Refusal, ShardIdentity, ShardOptions, ShardStore, Split, Successor, Thaw,
@@ -277,55 +277,115 @@ fn only_the_next_shard_is_absorbed_and_only_frozen() {
     checkpoint(left);
 }
 
+fn granted(key: &'static str) -> Operation {
+    Operation::GrantLease(GrantLease {
+        key: Bytes::from(key),
+        lease: 5,
+        ttl_ms: 100,
+    })
+}
+
+fn leased(key: &'static str) -> Operation {
+    Operation::Put(Put {
+        key: Bytes::from(key),
+        value: Bytes::from_static(b"v"),
+        return_previous: false,
+        lease: 5,
+    })
+}
+
+fn kept(key: &'static str, until: Option<&'static str>) -> Operation {
+    Operation::KeepLease(KeepLease {
+        key: Bytes::from(key),
+        lease: 5,
+        until: until.map(Bytes::from),
+    })
+}
+
+/// Lease 5 ends, if it was renewed so often.
+fn lease_ends(renewals: u64) -> Bytes {
+    encode_ended_leases(1, vec![EndedLease { id: 5, renewals }])
+}
+
+impl Pair {
+    /// A lease on both sides, with a key on each.
+    fn lease_both(&self) {
+        write(
+            &self.left,
+            1,
+            &[mutation(9, 4, granted("a")), mutation(9, 5, leased("a"))],
+        );
+        write(
+            &self.right,
+            1,
+            &[mutation(9, 6, granted("n")), mutation(9, 7, leased("n"))],
+        );
+    }
+}
+
 #[test]
 fn leases_of_both_sides_become_one_and_begin_anew() {
     let pair = pair();
-    let Pair { left, right, .. } = &pair;
-    let granted = |key: &'static str| {
-        Operation::GrantLease(GrantLease {
-            key: Bytes::from_static(key.as_bytes()),
-            lease: 5,
-            ttl_ms: 100,
-        })
-    };
-    let leased = |key: &'static str| {
-        Operation::Put(Put {
-            key: Bytes::from_static(key.as_bytes()),
-            value: Bytes::from_static(b"v"),
-            return_previous: false,
-            lease: 5,
-        })
-    };
-    write(
-        left,
-        1,
-        &[mutation(9, 4, granted("a")), mutation(9, 5, leased("a"))],
-    );
-    write(
-        right,
-        1,
-        &[mutation(9, 6, granted("n")), mutation(9, 7, leased("n"))],
-    );
+    pair.lease_both();
     pair.merge();
-    let (state, keys) = left.lease(5, 9).0.unwrap();
+    let left = &pair.left;
+    let (state, keys) = left.lease(5, b"n", 9).0.unwrap();
     assert_eq!(
         (state.renewals, keys),
         (2, vec![Bytes::from("a"), Bytes::from("n")])
     );
-    enter(
-        left,
-        encode_ended_leases(1, vec![EndedLease { id: 5, renewals: 1 }]),
-    );
+    enter(left, lease_ends(1));
     assert_eq!(
         value(left, "n"),
         Some("v".into()),
         "the end was seen before the merge"
     );
-    enter(
-        left,
-        encode_ended_leases(1, vec![EndedLease { id: 5, renewals: 2 }]),
-    );
+    enter(left, lease_ends(2));
     assert_eq!((value(left, "a"), value(left, "n")), (None, None));
+}
+
+#[test]
+fn a_lease_that_ended_on_one_side_does_not_come_back_there() {
+    let pair = pair();
+    pair.lease_both();
+    // Nobody kept it there.
+    enter(&pair.right, lease_ends(1));
+    pair.merge();
+    checkpoint(&pair.left);
+    let Pair { disk, left, right } = pair;
+    drop((left, right));
+    let merged = ShardStore::open(disk, Path::new(LEFT), &identity(1), options()).unwrap();
+    let mut asked = 7;
+    let mut ask = |operation: &Operation| {
+        asked += 1;
+        let asking = of_gen(0, mutation(9, asked, operation.clone()));
+        apply(&merged, 1, &[asking])[0].kind.clone()
+    };
+    let gone = OutcomeKind::Refused(Refusal::NoLease);
+    let revoked = Operation::RevokeLease(RevokeLease {
+        key: Bytes::from_static(b"n"),
+        lease: 5,
+    });
+    let there = [
+        kept("n", None),
+        kept("a", Some("z")),
+        kept("a", Some("")),
+        leased("z"),
+        revoked,
+    ];
+    for there in there {
+        assert_eq!(ask(&there), gone, "{there:?}");
+    }
+    for here in [kept("a", None), kept("a", Some("m")), leased("b")] {
+        assert_ne!(ask(&here), gone, "{here:?}");
+    }
+    assert_eq!(merged.lease(5, b"n", 9).0, None);
+    assert_eq!(merged.lease(5, b"a", 9).0.unwrap().1, ["a", "b"]);
+    // Granted there anew, it lives everywhere.
+    for again in [granted("n"), leased("n"), kept("a", Some(""))] {
+        assert!(matches!(ask(&again), OutcomeKind::Applied { .. }), "{again:?}");
+    }
+    assert_eq!(merged.lease(5, b"n", 9).0.unwrap().1, ["a", "b", "n"]);
 }
 
 /// The two sides count their revisions apart, and one may have forgotten what would be long ago on the other.

@@ -160,8 +160,8 @@ fn the_halves_go_on_where_the_whole_was() {
     };
     assert_eq!(changed(&child), ["n", "m"]);
     assert_eq!(changed(&parent), Vec::<Bytes>::new());
-    assert_eq!(child.lease(5, 9).0.unwrap().1, ["n"]);
-    assert_eq!(parent.lease(5, 9).0.unwrap().1, Vec::<Bytes>::new());
+    assert_eq!(child.lease(5, b"n", 9).0.unwrap().1, ["n"]);
+    assert_eq!(parent.lease(5, b"a", 9).0.unwrap().1, Vec::<Bytes>::new());
 }
 
 #[test]

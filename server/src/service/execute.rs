@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::proto::request::Op;
-use client::proto::{Code, LeaseResult, ReadMode, Reply, Request};
+use client::proto::{Code, LeaseResult, LeaseStatus, ReadMode, Reply, Request};
 use placement::{HostId, ReplicaId, ShardId};
 use raft::{Position, ProposeError, ReadError, Response};
 use storage::seeded_bug;
@@ -298,7 +298,7 @@ fn answer_read(host: &Host, local: &LocalShard, caller: &Caller, request: &Reque
         },
         Some(Op::Scan(scan)) => serve_scan(host, local, caller, request, scan),
         Some(Op::History(history)) => serve_history(host, local, caller, request, history),
-        Some(Op::LeaseStatus(asked)) => serve_lease(host, local, request, asked.lease),
+        Some(Op::LeaseStatus(asked)) => serve_lease(host, local, request, asked),
         _ => reply::error(request.id, Code::Unimplemented, "not a read"),
     }
 }
@@ -353,8 +353,8 @@ fn serve_history(
     }
 }
 
-fn serve_lease(host: &Host, local: &LocalShard, request: &Request, lease: u64) -> Reply {
-    let (found, revision) = local.store.lease(lease, pairs_max(host, 0));
+fn serve_lease(host: &Host, local: &LocalShard, request: &Request, asked: &LeaseStatus) -> Reply {
+    let (found, revision) = local.store.lease(asked.lease, &asked.key, pairs_max(host, 0));
     let result = found.map_or_else(LeaseResult::default, |(state, keys)| LeaseResult {
         exists: true,
         ttl_ms: state.ttl_ms,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use client::{Client, Expect, KeyRange, MutationError, WatchOptions};
 
 use super::harness::{Cluster, PATIENCE, eventually, godwit};
+use super::reshaping::{merge, split};
 
 const TTL: Duration = Duration::from_millis(1_500);
 /// Of a lease that is kept on a busy machine.
@@ -88,6 +89,35 @@ async fn a_lease_lasts_at_least_as_long_as_it_says() {
         let lasted = tokio::time::timeout(PATIENCE, gone).await.unwrap();
         assert!(lasted >= TTL, "it lasted {lasted:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ended_on_one_side_of_a_split_is_over_after_the_merge() {
+    let cluster = Cluster::start(3, 1).await;
+    let client = cluster.client().await;
+    let shard = cluster.shards().await.remove(0).shard_id;
+    let lease = client.lease(KEPT_TTL);
+    for key in ["a", "z"] {
+        lease.put(key, "v").await.unwrap();
+    }
+    assert_eq!(split(&cluster, shard, "m").await, "");
+    let keeping = async {
+        loop {
+            client.keep_lease("a", lease.id()).await.unwrap();
+            tokio::time::sleep(KEPT_TTL / 10).await;
+        }
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = goes(&client, "z") => {}
+    }
+    client.keep_lease("a", lease.id()).await.unwrap();
+    assert_eq!(merge(&cluster, shard).await, "");
+    client.keep_lease("a", lease.id()).await.unwrap();
+    let ended = lease.keep().await;
+    assert!(matches!(ended, Err(MutationError::NoLease { .. })), "{ended:?}");
+    assert_eq!(client.lease_status("z", lease.id()).await.unwrap(), None);
+    assert!(exists(&client, "a").await, "it is kept at this key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,7 +146,7 @@ pub struct Compact {
     pub revision: u64,
 }
 
-/// Makes a lease, if there is none of this id.
+/// Makes a lease, if none of this id lives at the key. One that lives elsewhere in the shard lives in all of it then.
 #[derive(Clone, PartialEq, Message)]
 pub struct GrantLease {
     /// Any key of the shard.
@@ -163,18 +163,21 @@ pub struct GrantLease {
 /// Begins a lease's length anew.
 #[derive(Clone, PartialEq, Message)]
 pub struct KeepLease {
-    /// Any key of the shard.
+    /// A key of the shard at which the lease is to live.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     /// The lease.
     #[prost(uint64, tag = "2")]
     pub lease: u64,
+    /// It is to live on all keys of the shard from `key` to this one; empty: to the shard's last; `None`: at `key` alone.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub until: Option<Bytes>,
 }
 
 /// Ends a lease, with the keys that hang on it.
 #[derive(Clone, PartialEq, Message)]
 pub struct RevokeLease {
-    /// Any key of the shard.
+    /// A key of the shard at which the lease lives.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     /// The lease.
@@ -605,6 +608,7 @@ mod tests {
         let keep = KeepLease {
             key: key.clone(),
             lease: 5,
+            until: None,
         };
         assert_eq!(
             golden(Operation::KeepLease(keep)),

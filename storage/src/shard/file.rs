@@ -249,7 +249,7 @@ fn restore(checkpoint: &CheckpointBody) -> State {
     };
     let mut leases = Leases::default();
     for lease in &checkpoint.leases {
-        leases.restore(lease.id, lease.ttl_ms, lease.renewals);
+        leases.restore(lease);
     }
     State {
         leases,

@@ -6,15 +6,17 @@
 //! because leaders' clocks differ, and after a change of leader it has its whole length again, as in etcd.
 //!
 //! What must hold on every replica alike: a key hangs on one lease at most, the one that its newest version names; which
-//! keys hang on a lease is known from the rows, so only length and count are written down with a checkpoint.
+//! keys hang on a lease is known from the rows, so only length, count and extent are written down with a checkpoint. A lease
+//! that has ended on one side of a split lives on the other side's keys only when both are one shard again (`extent`).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::extent::Extent;
 use super::fingerprint::Fingerprint;
 use super::key::Key;
 use super::limits::Limits;
-use super::machine::Refusal;
+use super::machine::{Refusal, ShardRange};
 use super::record::LeaseBody;
 
 /// A lease as its shard knows it.
@@ -30,11 +32,13 @@ pub struct LeaseState {
     pub keys: u64,
 }
 
+/// One that was never granted has no renewals.
 #[derive(Debug, Clone, Default)]
 struct Lease {
     ttl_ms: u64,
     renewals: u64,
     keys: BTreeSet<Key>,
+    extent: Extent,
 }
 
 /// The leases of a shard.
@@ -45,12 +49,15 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Makes a lease; false: there is one of this id.
-    pub(crate) fn grant(&mut self, id: u64, ttl_ms: u64) -> bool {
-        if self.by_id.contains_key(&id) {
+    /// Makes a lease in the whole shard; false: one of this id lives at `key`. One that lives elsewhere begins anew.
+    pub(crate) fn grant(&mut self, id: u64, ttl_ms: u64, key: &[u8]) -> bool {
+        let lease = self.by_id.entry(id).or_default();
+        if lease.renewals > 0 && lease.extent.contains(key) {
             return false;
         }
-        self.restore(id, ttl_ms, 1);
+        lease.ttl_ms = lease.ttl_ms.max(ttl_ms);
+        lease.renewals += 1;
+        lease.extent = Extent::Whole;
         true
     }
 
@@ -96,12 +103,29 @@ impl Leases {
             return Ok(());
         }
         let lease = self.by_id.get(&id).ok_or(Refusal::NoLease)?;
+        if !lease.extent.contains(key) {
+            return Err(Refusal::NoLease);
+        }
         let is_full = lease.keys.len() as u64 >= limits.lease_keys_max && !lease.keys.contains(key);
         if is_full { Err(Refusal::TooLarge) } else { Ok(()) }
     }
 
     pub(crate) fn has(&self, id: u64) -> bool {
         self.by_id.contains_key(&id)
+    }
+
+    /// Whether a lease lives at a key.
+    pub(crate) fn lives_at(&self, id: u64, key: &[u8]) -> bool {
+        self.by_id
+            .get(&id)
+            .is_some_and(|lease| lease.extent.contains(key))
+    }
+
+    /// Whether a lease lives on all keys of `[start, end)`, which lie in the shard's range.
+    pub(crate) fn lives_on(&self, id: u64, start: &[u8], end: Option<&[u8]>) -> bool {
+        self.by_id
+            .get(&id)
+            .is_some_and(|lease| lease.extent.covers(start, end))
     }
 
     /// The lease that a key hangs on; 0: on none.
@@ -123,35 +147,49 @@ impl Leases {
         Some((lease.state(id), lease.keys.iter()))
     }
 
-    pub(crate) fn restore(&mut self, id: u64, ttl_ms: u64, renewals: u64) {
+    pub(crate) fn restore(&mut self, body: &LeaseBody) {
         let lease = Lease {
-            ttl_ms,
-            renewals,
+            ttl_ms: body.ttl_ms,
+            renewals: body.renewals,
             keys: BTreeSet::new(),
+            extent: Extent::restore(&body.extent),
         };
-        self.by_id.insert(id, lease);
+        self.by_id.insert(body.id, lease);
     }
 
-    /// Takes out the keys from `key` on. Each side has all leases, with their lengths and counts, and its own keys on them.
+    /// Takes out the keys from `key` on. Each side has all leases that live there, with their lengths and counts, and its
+    /// own keys on them.
     pub(crate) fn split_off(&mut self, key: &[u8]) -> Leases {
         let split = |(id, lease): (&u64, &mut Lease)| {
             let upper = Lease {
                 ttl_ms: lease.ttl_ms,
                 renewals: lease.renewals,
+                extent: lease.extent.split_off(key)?,
                 keys: lease.keys.split_off(key),
             };
-            (*id, upper)
+            Some((*id, upper))
         };
+        let by_id = self.by_id.iter_mut().filter_map(split).collect();
+        self.by_id.retain(|_, lease| !lease.extent.is_empty());
         Leases {
-            by_id: self.by_id.iter_mut().map(split).collect(),
+            by_id,
             of_key: self.of_key.split_off(key),
         }
     }
 
-    /// Takes in the leases of another shard. One that is on both sides is one from here on, and its length begins anew:
-    /// an end that a leader has seen coming on either side has no effect.
-    pub(crate) fn absorb(&mut self, other: Leases) {
-        for (id, theirs) in other.by_id {
+    /// Takes in the leases of the next shard; the ranges are those before. A lease that is on both sides is one from here
+    /// on, and its length begins anew: an end that a leader has seen coming on either side has no effect. One that is on
+    /// one side lives on that side's keys only.
+    pub(crate) fn absorb(&mut self, range: &ShardRange, other: Leases, other_range: &ShardRange) {
+        let whole = ShardRange {
+            end: other_range.end.clone(),
+            ..range.clone()
+        };
+        for lease in self.by_id.values_mut() {
+            lease.extent = std::mem::take(&mut lease.extent).within(range);
+        }
+        for (id, mut theirs) in other.by_id {
+            theirs.extent = theirs.extent.within(other_range);
             match self.by_id.entry(id) {
                 Entry::Vacant(free) => {
                     free.insert(theirs);
@@ -161,6 +199,8 @@ impl Leases {
                     ours.ttl_ms = ours.ttl_ms.max(theirs.ttl_ms);
                     ours.renewals = ours.renewals.max(theirs.renewals) + 1;
                     ours.keys.extend(theirs.keys);
+                    let joined = std::mem::take(&mut ours.extent).joined(theirs.extent);
+                    ours.extent = joined.simplified(&whole);
                 }
             }
         }
@@ -172,6 +212,7 @@ impl Leases {
             id: *id,
             ttl_ms: lease.ttl_ms,
             renewals: lease.renewals,
+            extent: lease.extent.parts().to_vec(),
         };
         self.by_id.iter().map(body).collect()
     }
@@ -181,6 +222,7 @@ impl Leases {
             .iter()
             .fold(print.number(self.count()), |print, (id, lease)| {
                 let print = print.number(*id).number(lease.ttl_ms).number(lease.renewals);
+                let print = lease.extent.fingerprint(print);
                 let keys = lease.keys.iter();
                 keys.fold(print.number(lease.keys.len() as u64), |print, key| {
                     print.bytes(key)
@@ -216,7 +258,7 @@ mod tests {
     #[test]
     fn a_lease_ends_with_the_keys_that_hang_on_it() {
         let mut leases = Leases::default();
-        assert!(leases.grant(1, 10) && leases.grant(2, 10) && !leases.grant(1, 99));
+        assert!(leases.grant(1, 10, b"a") && leases.grant(2, 10, b"a") && !leases.grant(1, 99, b"a"));
         for (name, id) in [
             ("a", 1),
             ("b", 1),
@@ -237,7 +279,7 @@ mod tests {
     #[test]
     fn a_renewal_undoes_an_end_that_did_not_know_of_it() {
         let mut leases = Leases::default();
-        leases.grant(1, 10);
+        leases.grant(1, 10, b"a");
         assert!(leases.renew(1) && !leases.renew(2));
         assert_eq!(leases.end(1, Some(1)), None);
         assert_eq!(leases.states().next().unwrap().renewals, 2);
@@ -252,7 +294,7 @@ mod tests {
         };
         let mut leases = Leases::default();
         assert_eq!(leases.check(1, b"a", &limits), Err(Refusal::NoLease));
-        leases.grant(1, 10);
+        leases.grant(1, 10, b"a");
         leases.attach(&key("a"), 1);
         assert_eq!(leases.check(1, b"a", &limits), Ok(()));
         assert_eq!(leases.check(1, b"b", &limits), Err(Refusal::TooLarge));

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::command::{
-    Batch, Compact, CompareAndSet, Delete, EndedLease, Expectation, GrantLease, Mutation, NewGroup,
-    Operation, Put, Transaction,
+    Batch, Compact, CompareAndSet, Delete, EndedLease, Expectation, GrantLease, KeepLease, Mutation,
+    NewGroup, Operation, Put, RevokeLease, Transaction,
 };
 use super::fingerprint::Fingerprint;
 use super::fresh::{FreshRow, FreshRows};
@@ -201,8 +201,8 @@ enum Change<'m> {
     Compact(&'m Compact),
     Transaction(&'m Transaction),
     GrantLease(&'m GrantLease),
-    KeepLease(u64),
-    RevokeLease(u64),
+    KeepLease(&'m KeepLease),
+    RevokeLease(&'m RevokeLease),
 }
 
 /// Applies one entry: a batch, at its position in the log. The outcomes are the mutations', in order, or one for the leases
@@ -405,8 +405,8 @@ impl State {
                 self.check_grant(grant)?;
                 (&grant.key, None, Change::GrantLease(grant))
             }
-            Operation::KeepLease(keep) => (&keep.key, None, Change::KeepLease(keep.lease)),
-            Operation::RevokeLease(revoke) => (&revoke.key, None, Change::RevokeLease(revoke.lease)),
+            Operation::KeepLease(keep) => (&keep.key, None, Change::KeepLease(keep)),
+            Operation::RevokeLease(revoke) => (&revoke.key, None, Change::RevokeLease(revoke)),
             Operation::Transaction(transaction) => {
                 self.check_transaction(transaction)?;
                 return Ok(Change::Transaction(transaction));
@@ -416,9 +416,26 @@ impl State {
         self.check_pair(key, value)?;
         match change {
             Change::Compact(compact) if compact.revision > self.revision => Err(Refusal::FutureRevision),
-            Change::KeepLease(id) | Change::RevokeLease(id) if !self.leases.has(id) => Err(Refusal::NoLease),
+            Change::KeepLease(keep) if !self.can_keep(keep) => Err(Refusal::NoLease),
+            Change::RevokeLease(revoke) if !self.leases.lives_at(revoke.lease, &revoke.key) => {
+                Err(Refusal::NoLease)
+            }
             change => Ok(change),
         }
+    }
+
+    fn can_keep(&self, keep: &KeepLease) -> bool {
+        let Some(until) = &keep.until else {
+            return self.leases.lives_at(keep.lease, &keep.key);
+        };
+        let asked = (!until.is_empty()).then_some(until);
+        // A shard can tell of its own keys only.
+        let end = match (asked, &self.range.end) {
+            (Some(asked), Some(end)) => Some(asked.min(end)),
+            (asked, end) => asked.or(end.as_ref()),
+        };
+        self.leases
+            .lives_on(keep.lease, &keep.key, end.map(|end| &end[..]))
     }
 
     fn check_grant(&self, grant: &GrantLease) -> Result<(), Refusal> {
@@ -458,15 +475,15 @@ impl State {
                 OutcomeKind::Applied { existed, previous }
             }
             Change::Transaction(transaction) => self.transact(transaction, stored),
-            Change::GrantLease(grant) => match self.leases.grant(grant.lease, grant.ttl_ms) {
+            Change::GrantLease(grant) => match self.leases.grant(grant.lease, grant.ttl_ms, &grant.key) {
                 true => done(false),
                 false => OutcomeKind::CasFailed {
                     existed: true,
                     current: None,
                 },
             },
-            Change::KeepLease(id) => done(self.leases.renew(*id)),
-            Change::RevokeLease(id) => done(self.end_lease(*id, None)),
+            Change::KeepLease(keep) => done(self.leases.renew(keep.lease)),
+            Change::RevokeLease(revoke) => done(self.end_lease(revoke.lease, None)),
             Change::Compact(compact) => {
                 self.retention.forget(compact.revision);
                 done(false)

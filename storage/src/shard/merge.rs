@@ -313,7 +313,7 @@ impl State {
             .absorb(&self.range.start, &other.range.start, &other.retention);
         self.keys.absorb(other.keys);
         self.sessions.absorb(other.sessions);
-        self.leases.absorb(other.leases);
+        self.leases.absorb(&self.range, other.leases, &other.range);
         self.revision = self.revision.max(other.revision);
         self.clock_ms = self.clock_ms.max(other.clock_ms);
         self.range.end = other.range.end;

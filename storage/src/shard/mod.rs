@@ -26,6 +26,7 @@ pub mod command;
 mod dying;
 mod estate;
 pub mod export;
+mod extent;
 mod file;
 mod fingerprint;
 mod frame;

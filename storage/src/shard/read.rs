@@ -272,10 +272,13 @@ impl ShardStore {
         self.shared.read().state.leases.count() > 0
     }
 
-    /// A lease, the keys that hang on it, at most `keys_max` of them, and the shard's revision at the same moment.
-    pub fn lease(&self, id: u64, keys_max: usize) -> (Option<(LeaseState, Vec<Bytes>)>, u64) {
+    /// A lease that lives at `key`, the keys of the shard that hang on it, at most `keys_max` of them, and the shard's
+    /// revision at the same moment.
+    pub fn lease(&self, id: u64, key: &[u8], keys_max: usize) -> (Option<(LeaseState, Vec<Bytes>)>, u64) {
         let inner = self.shared.read();
-        let found = inner.state.leases.find(id).map(|(state, keys)| {
+        let leases = &inner.state.leases;
+        let found = leases.find(id).filter(|_| leases.lives_at(id, key));
+        let found = found.map(|(state, keys)| {
             let keys = keys.take(keys_max).map(|key| Bytes::copy_from_slice(key));
             (state, keys.collect())
         });

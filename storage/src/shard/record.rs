@@ -13,6 +13,7 @@
 //! must not misread takes a new kind or version.
 
 use super::command::EndedLease;
+use super::extent::Span;
 use super::merge::MergeStep;
 use super::split::Split;
 use crate::seeded_bug;
@@ -250,6 +251,9 @@ pub(crate) struct LeaseBody {
     pub(crate) ttl_ms: u64,
     #[prost(uint64, tag = "3")]
     pub(crate) renewals: u64,
+    /// The parts of the range on which it lives; none: the whole range.
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) extent: Vec<Span>,
 }
 
 /// See [`crate::shard::Limits`].
