@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     cluster::Cluster,
     config::{ClientConfig, ReadMode, RequestOptions},
-    dispatch::{Answer, Call, Operation},
+    dispatch::{Answer, Call, Operation, nearer},
     error::{ConnectError, End, Failure, MutationError, ReadError},
     operation::{Expect, Fetched, KeyRange, Previous, Swapped, Versions, Written},
     proto::{Compact, CompareAndSet, Delete, Get, History, MutationResult, Put, mutation, reply},
@@ -296,26 +296,23 @@ impl Client {
         }
     }
 
-    /// The parts of a range that shards hold, as far as this client knows: the first key of each, and the one after its
-    /// last; empty: to the end of the key space.
-    pub(crate) fn parts_of(&self, range: &KeyRange) -> Vec<(Bytes, Bytes)> {
+    /// A range cut where a shard ends, as far as this client knows.
+    pub(crate) fn parts_of(&self, range: &KeyRange) -> Vec<KeyRange> {
         let table = self.cluster.routes.table();
-        let (mut parts, mut start) = (Vec::new(), range.start.clone());
+        let (mut parts, mut next) = (Vec::new(), range.start.clone());
         loop {
-            let shard_end = table.shard_of(&start).end.clone();
-            let is_last = shard_end.is_empty() || !range.end.is_empty() && shard_end >= range.end;
-            let end = if is_last { &range.end } else { &shard_end };
+            let end = nearer(&table.shard_of(&next).end, &range.end);
             // There is no empty key.
-            let first = if start.is_empty() {
-                Bytes::from_static(&[0])
-            } else {
-                start
+            let start = match next.is_empty() {
+                true => Bytes::from_static(&[0]),
+                false => next,
             };
-            parts.push((first, end.clone()));
+            let is_last = end == range.end;
+            next = end.clone();
+            parts.push(KeyRange { start, end });
             if is_last {
                 return parts;
             }
-            start = shard_end;
         }
     }
 

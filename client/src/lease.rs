@@ -7,7 +7,7 @@
 //! whether it had ended on one of them before.
 
 use std::{
-    collections::BTreeSet,
+    collections::HashSet,
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
@@ -152,9 +152,6 @@ impl Client {
     }
 }
 
-/// Keys of one shard: the first, and the one after the last; empty: to the end of the key space.
-type Part = (Bytes, Bytes);
-
 /// A lease over as many shards as it is used on.
 ///
 /// It does nothing by itself: [`keep_alive`](Self::keep_alive) is to be polled, in a task of its own as a rule, for as long
@@ -213,7 +210,7 @@ impl Lease {
     /// # Errors
     /// [`MutationError::NoLease`] where it has ended on one of them; it was begun anew on the others that could be asked.
     pub async fn keep(&self) -> Result<(), MutationError> {
-        let mut kept = BTreeSet::new();
+        let mut kept = HashSet::new();
         let mut outcome = Ok(());
         loop {
             // What was kept may have shown that a shard was split meanwhile.
@@ -232,7 +229,7 @@ impl Lease {
     /// Each shard is asked by itself: one that nobody leads for a while does not keep the others waiting.
     pub async fn keep_alive(&self) -> MutationError {
         let mut asked = FuturesUnordered::new();
-        let mut waiting = BTreeSet::new();
+        let mut waiting = HashSet::new();
         let clock = &self.client.config().clock;
         let mut turn = clock.sleep(self.ttl / 3);
         loop {
@@ -261,15 +258,15 @@ impl Lease {
 
     /// Ends it everywhere, and deletes its keys. That it has ended already is no error.
     pub async fn revoke(self) -> Result<(), MutationError> {
-        let mut revoked = BTreeSet::new();
+        let mut revoked = HashSet::new();
         loop {
             let mut parts = self.parts();
             parts.retain(|part| revoked.insert(part.clone()));
             if parts.is_empty() {
                 return Ok(());
             }
-            for (key, _) in parts {
-                match self.client.revoke_lease(key, self.id).await {
+            for part in parts {
+                match self.client.revoke_lease(part.start, self.id).await {
                     Ok(_) | Err(MutationError::NoLease { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -292,12 +289,12 @@ impl Lease {
         Ok(())
     }
 
-    async fn keep_on(&self, (key, until): Part) -> Result<(), MutationError> {
-        self.client.keep_part(key, Some(until), self.id).await
+    async fn keep_on(&self, part: KeyRange) -> Result<(), MutationError> {
+        self.client.keep_part(part.start, Some(part.end), self.id).await
     }
 
     /// Where it was granted, each range cut where a shard ends, as far as this client knows.
-    fn parts(&self) -> Vec<Part> {
+    fn parts(&self) -> Vec<KeyRange> {
         let ranges = self.granted().clone();
         ranges
             .iter()

@@ -86,7 +86,7 @@ pub enum Previous {
 }
 
 /// The keys from `start` up to but without `end`, in byte order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     /// The first key.
     pub start: Bytes,

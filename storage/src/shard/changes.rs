@@ -10,6 +10,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::bounds;
 use super::fresh::FreshRow;
 use super::machine::{KeyValue, ShardRange};
 use super::read::ReadError;
@@ -104,7 +105,7 @@ impl ShardStore {
 
 impl ChangeQuery<'_> {
     fn wants(&self, key: &[u8]) -> bool {
-        self.start <= key && self.end.is_none_or(|end| key < end)
+        bounds::contains(self.start, self.end, key)
     }
 }
 

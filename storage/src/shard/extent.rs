@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::bounds;
 use super::fingerprint::Fingerprint;
 use super::machine::ShardRange;
 
@@ -38,16 +39,11 @@ impl Span {
     }
 
     fn contains(&self, key: &[u8]) -> bool {
-        self.start <= key && self.end.as_ref().is_none_or(|end| key < end)
+        bounds::contains(&self.start, self.end.as_deref(), key)
     }
 
     fn covers(&self, start: &[u8], end: Option<&[u8]>) -> bool {
-        let ends_within = match (&self.end, end) {
-            (None, _) => true,
-            (Some(own), Some(end)) => end <= own,
-            (Some(_), None) => false,
-        };
-        self.contains(start) && ends_within
+        self.contains(start) && bounds::ends_within(end, self.end.as_deref())
     }
 
     fn ends_at(&self, key: &[u8]) -> bool {

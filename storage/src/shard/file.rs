@@ -17,6 +17,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::bounds;
 use super::index::Head;
 use super::lease::Leases;
 use super::limits::Limits;
@@ -198,7 +199,7 @@ impl CheckpointBody {
     /// Whether a row under this key is one of the checkpoint's: others went to another shard in a split.
     pub(crate) fn owns_row(&self, row_key: &[u8]) -> bool {
         let key = split_row_key(row_key).map_or(&[][..], |(_, key)| key);
-        self.start <= key && self.end.as_ref().is_none_or(|end| key < end)
+        bounds::contains(&self.start, self.end.as_deref(), key)
     }
 }
 

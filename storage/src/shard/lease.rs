@@ -6,8 +6,8 @@
 //! because leaders' clocks differ, and after a change of leader it has its whole length again, as in etcd.
 //!
 //! What must hold on every replica alike: a key hangs on one lease at most, the one that its newest version names; which
-//! keys hang on a lease is known from the rows, so only length, count and extent are written down with a checkpoint. A lease
-//! that has ended on one side of a split lives on the other side's keys only when both are one shard again (`extent`).
+//! keys hang on a lease is known from the rows, so only length, count and extent are written down with a checkpoint. When two
+//! shards are merged, a lease of one of them lives on from there, on that one's keys only (`extent`).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,6 @@ pub struct LeaseState {
     pub keys: u64,
 }
 
-/// One that was never granted has no renewals.
 #[derive(Debug, Clone, Default)]
 struct Lease {
     ttl_ms: u64,
@@ -51,10 +50,10 @@ pub(crate) struct Leases {
 impl Leases {
     /// Makes a lease in the whole shard; false: one of this id lives at `key`. One that lives elsewhere begins anew.
     pub(crate) fn grant(&mut self, id: u64, ttl_ms: u64, key: &[u8]) -> bool {
-        let lease = self.by_id.entry(id).or_default();
-        if lease.renewals > 0 && lease.extent.contains(key) {
+        if self.lives_at(id, key) {
             return false;
         }
+        let lease = self.by_id.entry(id).or_default();
         lease.ttl_ms = lease.ttl_ms.max(ttl_ms);
         lease.renewals += 1;
         lease.extent = Extent::Whole;
@@ -102,10 +101,7 @@ impl Leases {
         if id == 0 {
             return Ok(());
         }
-        let lease = self.by_id.get(&id).ok_or(Refusal::NoLease)?;
-        if !lease.extent.contains(key) {
-            return Err(Refusal::NoLease);
-        }
+        let lease = self.at(id, key).ok_or(Refusal::NoLease)?;
         let is_full = lease.keys.len() as u64 >= limits.lease_keys_max && !lease.keys.contains(key);
         if is_full { Err(Refusal::TooLarge) } else { Ok(()) }
     }
@@ -116,9 +112,7 @@ impl Leases {
 
     /// Whether a lease lives at a key.
     pub(crate) fn lives_at(&self, id: u64, key: &[u8]) -> bool {
-        self.by_id
-            .get(&id)
-            .is_some_and(|lease| lease.extent.contains(key))
+        self.at(id, key).is_some()
     }
 
     /// Whether a lease lives on all keys of `[start, end)`, which lie in the shard's range.
@@ -141,10 +135,14 @@ impl Leases {
         self.by_id.iter().map(|(id, lease)| lease.state(*id))
     }
 
-    /// A lease and the keys that hang on it.
-    pub(crate) fn find(&self, id: u64) -> Option<(LeaseState, impl Iterator<Item = &Key>)> {
-        let lease = self.by_id.get(&id)?;
+    /// A lease that lives at a key, and the keys that hang on it.
+    pub(crate) fn find(&self, id: u64, key: &[u8]) -> Option<(LeaseState, impl Iterator<Item = &Key>)> {
+        let lease = self.at(id, key)?;
         Some((lease.state(id), lease.keys.iter()))
+    }
+
+    fn at(&self, id: u64, key: &[u8]) -> Option<&Lease> {
+        self.by_id.get(&id).filter(|lease| lease.extent.contains(key))
     }
 
     pub(crate) fn restore(&mut self, body: &LeaseBody) {

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::bounds;
 use super::command::{
     Batch, Compact, CompareAndSet, Delete, EndedLease, Expectation, GrantLease, KeepLease, Mutation,
     NewGroup, Operation, Put, RevokeLease, Transaction,
@@ -57,17 +58,12 @@ pub struct ShardRange {
 impl ShardRange {
     /// Whether the range holds a key.
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.start <= key && self.end.as_ref().is_none_or(|end| key < end)
+        bounds::contains(&self.start, self.end.as_deref(), key)
     }
 
     /// Whether the range holds all keys of `[start, end)`; an `end` of `None` means to the end of the key space.
     pub fn covers(&self, start: &[u8], end: Option<&[u8]>) -> bool {
-        let ends_within = match (&self.end, end) {
-            (None, _) => true,
-            (Some(own), Some(end)) => end <= own,
-            (Some(_), None) => false,
-        };
-        self.start <= start && ends_within
+        self.start <= start && bounds::ends_within(end, self.end.as_deref())
     }
 }
 
@@ -430,10 +426,7 @@ impl State {
         };
         let asked = (!until.is_empty()).then_some(until);
         // A shard can tell of its own keys only.
-        let end = match (asked, &self.range.end) {
-            (Some(asked), Some(end)) => Some(asked.min(end)),
-            (asked, end) => asked.or(end.as_ref()),
-        };
+        let end = asked.into_iter().chain(&self.range.end).min();
         self.leases
             .lives_on(keep.lease, &keep.key, end.map(|end| &end[..]))
     }

@@ -20,6 +20,7 @@
 //!
 //! It does not know who proposes, what a host is, or what the caller's mark means.
 
+mod bounds;
 pub mod changes;
 pub mod checkpoint;
 pub mod command;

@@ -276,9 +276,7 @@ impl ShardStore {
     /// revision at the same moment.
     pub fn lease(&self, id: u64, key: &[u8], keys_max: usize) -> (Option<(LeaseState, Vec<Bytes>)>, u64) {
         let inner = self.shared.read();
-        let leases = &inner.state.leases;
-        let found = leases.find(id).filter(|_| leases.lives_at(id, key));
-        let found = found.map(|(state, keys)| {
+        let found = inner.state.leases.find(id, key).map(|(state, keys)| {
             let keys = keys.take(keys_max).map(|key| Bytes::copy_from_slice(key));
             (state, keys.collect())
         });

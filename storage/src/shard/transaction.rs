@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::bounds;
 use super::command::{Act, Action, Compare, DeleteRange, Operand, Relation, Scan, Transaction};
 use super::index::Head;
 use super::key::Key;
@@ -97,7 +98,7 @@ impl DeleteRange {
     }
 
     fn contains(&self, key: &[u8]) -> bool {
-        &self.start[..] <= key && self.end().is_none_or(|end| key < end)
+        bounds::contains(&self.start, self.end(), key)
     }
 
     fn overlaps(&self, other: &DeleteRange) -> bool {
