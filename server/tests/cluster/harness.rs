@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use client::proto::{InitRequest, MigrationStatus, MigrationsRequest, ShardStatus, ShardsRequest};
@@ -15,6 +17,8 @@ use tempfile::TempDir;
 /// Nothing here takes longer on a loaded machine with two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
+/// Below the ports of which the system takes one for each connection that is made.
+const PORTS: Range<u32> = 20_000..30_000;
 
 /// A host process and its folder.
 pub(crate) struct Host {
@@ -118,13 +122,17 @@ impl Host {
     }
 }
 
-/// A free loopback address. Another process may take it before it is used; then the host says so and the test fails.
+/// A free loopback address, given once. Another process may take it before it is used; then the host says so and the test
+/// fails.
 pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0")
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let span = PORTS.end - PORTS.start;
+    let begin = std::process::id().wrapping_mul(64);
+    let tried = (0..span).map(|_| begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % span);
+    let mut addresses = tried.map(|at| format!("127.0.0.1:{}", PORTS.start + at));
+    addresses
+        .find(|address| TcpListener::bind(address).is_ok())
         .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
 }
 
 impl Cluster {
