@@ -20,7 +20,7 @@ use crate::{
     dispatch::Operation,
     error::{MutationError, ReadError},
     operation::{Expect, KeyRange, Swapped, Written},
-    proto::{self, CompareAndSet, GrantLease, KeepLease, Put, RevokeLease, mutation, reply},
+    proto::{self, CompareAndSet, GrantLease, KeepLease, KeyRun, Put, RevokeLease, mutation, reply},
     watch::common,
 };
 
@@ -60,10 +60,23 @@ impl Client {
         lease: u64,
         ttl: Duration,
     ) -> Result<bool, MutationError> {
+        self.grant_on(key.into(), None, lease, ttl).await
+    }
+
+    /// The same; with `on`, on those of the shard's keys alone.
+    async fn grant_on(
+        &self,
+        key: Bytes,
+        on: Option<KeyRun>,
+        lease: u64,
+        ttl: Duration,
+    ) -> Result<bool, MutationError> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let grant = GrantLease {
-            key: key.into(),
+            key,
             lease,
-            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms,
+            on,
         };
         let (_, outcome) = self.mutate(mutation::Op::GrantLease(grant)).await?;
         Ok(outcome.applied)
@@ -277,15 +290,22 @@ impl Lease {
     /// Makes sure that it was granted on the shard of a key.
     async fn grant(&self, key: &Bytes) -> Result<(), MutationError> {
         let _one_at_a_time = self.granting.lock().await;
-        if self.granted().iter().any(|range| range.contains(key)) {
+        let Some(gap) = gap_at(key, &self.granted()) else {
             return Ok(());
-        }
+        };
+        // Where it was granted before it may have ended since, and is not to come back.
+        let on = Some(KeyRun {
+            start: gap.start.clone(),
+            end: gap.end.clone(),
+        });
         let before = self.client.locate(key).range;
         // That there is one already is an earlier attempt's doing: nobody else has this id.
-        self.client.grant_lease(key.clone(), self.id, self.ttl).await?;
+        self.client.grant_on(key.clone(), on, self.id, self.ttl).await?;
         let after = self.client.locate(key).range;
         // The map may have been old: the shard that granted it holds at least what both say.
-        self.granted().extend(common(&before, &after));
+        let shard = common(&before, &after);
+        self.granted()
+            .extend(shard.and_then(|shard| common(&shard, &gap)));
         Ok(())
     }
 
@@ -304,5 +324,46 @@ impl Lease {
 
     fn granted(&self) -> MutexGuard<'_, Vec<KeyRange>> {
         self.granted.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The keys around `key` that lie in none of these ranges; `None`: it lies in one.
+fn gap_at(key: &[u8], ranges: &[KeyRange]) -> Option<KeyRange> {
+    if ranges.iter().any(|range| range.contains(key)) {
+        return None;
+    }
+    let before = ranges.iter().filter(|range| *range.start <= *key);
+    let after = ranges.iter().filter(|range| *range.start > *key);
+    Some(KeyRange {
+        start: before.map(|range| range.end.clone()).max().unwrap_or_default(),
+        end: after.map(|range| range.start.clone()).min().unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: &'static str, end: &'static str) -> KeyRange {
+        KeyRange {
+            start: start.into(),
+            end: end.into(),
+        }
+    }
+
+    #[test]
+    fn a_gap_reaches_to_the_next_ranges() {
+        let granted = [range("t", ""), range("b", "d"), range("f", "h")];
+        for (key, gap) in [
+            ("a", Some(range("", "b"))),
+            ("b", None),
+            ("d", Some(range("d", "f"))),
+            ("e", Some(range("d", "f"))),
+            ("m", Some(range("h", "t"))),
+            ("z", None),
+        ] {
+            assert_eq!(gap_at(key.as_bytes(), &granted), gap, "at {key}");
+        }
+        assert_eq!(gap_at(b"a", &[]), Some(KeyRange::all()));
     }
 }

@@ -106,10 +106,16 @@ fn leases_arrive_as_sent() {
         key: key(),
         lease: 5,
         ttl_ms: 300,
+        on: Some(proto::KeyRun {
+            start: "j".into(),
+            end: "m".into(),
+        }),
     };
     let Some(Operation::GrantLease(read)) = through(mutation::Op::GrantLease(grant)).operation else {
         panic!("not a grant")
     };
+    let run = read.on.unwrap();
+    assert_eq!((&run.start[..], &run.end[..]), (&b"j"[..], &b"m"[..]));
     assert_eq!((&read.key[..], read.lease, read.ttl_ms), (&b"k"[..], 5, 300));
     let keep = proto::KeepLease {
         key: key(),

@@ -251,7 +251,12 @@ impl World {
 
 fn grant(lease: u64, ttl_ms: u64) -> Operation {
     let key = Bytes::from_static(b"a");
-    Operation::GrantLease(GrantLease { key, lease, ttl_ms })
+    Operation::GrantLease(GrantLease {
+        key,
+        lease,
+        ttl_ms,
+        on: None,
+    })
 }
 
 fn keep(lease: u64) -> Operation {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use shard_support::*;
 use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
-use storage::shard::command::{GrantLease, KeepLease, Mutation, Operation, Put, RevokeLease};
+use storage::shard::command::{GrantLease, KeepLease, KeyRun, Mutation, Operation, Put, RevokeLease};
 use storage::shard::{
     Absorb, AbsorbError, ApplyError, CaptureError, ChangeQuery, EndedLease, Freeze, MergeStep, Outcome,
     OutcomeKind, ReadError, Refusal, ShardIdentity, ShardOptions, ShardStore, Split, Successor, Thaw,
@@ -277,11 +277,15 @@ fn only_the_next_shard_is_absorbed_and_only_frozen() {
     checkpoint(left);
 }
 
-fn granted(key: &'static str) -> Operation {
+fn granted(key: &'static str, on: Option<(&'static str, &'static str)>) -> Operation {
     Operation::GrantLease(GrantLease {
         key: Bytes::from(key),
         lease: 5,
         ttl_ms: 100,
+        on: on.map(|(start, end)| KeyRun {
+            start: Bytes::from(start),
+            end: Bytes::from(end),
+        }),
     })
 }
 
@@ -313,12 +317,12 @@ impl Pair {
         write(
             &self.left,
             1,
-            &[mutation(9, 4, granted("a")), mutation(9, 5, leased("a"))],
+            &[mutation(9, 4, granted("a", None)), mutation(9, 5, leased("a"))],
         );
         write(
             &self.right,
             1,
-            &[mutation(9, 6, granted("n")), mutation(9, 7, leased("n"))],
+            &[mutation(9, 6, granted("n", None)), mutation(9, 7, leased("n"))],
         );
     }
 }
@@ -382,10 +386,62 @@ fn a_lease_that_ended_on_one_side_does_not_come_back_there() {
     assert_eq!(merged.lease(5, b"n", 9).0, None);
     assert_eq!(merged.lease(5, b"a", 9).0.unwrap().1, ["a", "b"]);
     // Granted there anew, it lives everywhere.
-    for again in [granted("n"), leased("n"), kept("a", Some(""))] {
+    for again in [granted("n", None), leased("n"), kept("a", Some(""))] {
         assert!(matches!(ask(&again), OutcomeKind::Applied { .. }), "{again:?}");
     }
     assert_eq!(merged.lease(5, b"n", 9).0.unwrap().1, ["a", "b", "n"]);
+}
+
+#[test]
+fn a_grant_for_other_keys_does_not_bring_back_what_ended() {
+    let pair = pair();
+    pair.lease_both();
+    enter(&pair.right, lease_ends(1));
+    pair.merge();
+    let mut asked = 7;
+    let mut ask = |operation: &Operation| {
+        asked += 1;
+        let asking = of_gen(0, mutation(9, asked, operation.clone()));
+        apply(&pair.left, 1, &[asking])[0].kind.clone()
+    };
+    let gone = OutcomeKind::Refused(Refusal::NoLease);
+    let there = granted("w", Some(("t", "")));
+    assert!(matches!(ask(&there), OutcomeKind::Applied { .. }));
+    assert!(matches!(
+        ask(&there),
+        OutcomeKind::CasFailed { existed: true, .. }
+    ));
+    for alive in [
+        leased("w"),
+        kept("a", Some("m")),
+        kept("t", Some("")),
+        kept("u", None),
+    ] {
+        assert!(matches!(ask(&alive), OutcomeKind::Applied { .. }), "{alive:?}");
+    }
+    for ended in [
+        leased("n"),
+        kept("n", None),
+        kept("m", Some("t")),
+        kept("a", Some("")),
+    ] {
+        assert_eq!(ask(&ended), gone, "{ended:?}");
+    }
+    let senseless = OutcomeKind::Refused(Refusal::Invalid);
+    for refused in [
+        granted("s", Some(("t", ""))),
+        granted("t", Some(("a", "t"))),
+        kept("b", Some("b")),
+        kept("b", Some("a")),
+    ] {
+        assert_eq!(ask(&refused), senseless, "{refused:?}");
+    }
+    // All of the rest, at once: one lease of the whole shard, as if it had never ended.
+    assert!(matches!(
+        ask(&granted("n", Some(("m", "t")))),
+        OutcomeKind::Applied { .. }
+    ));
+    assert!(matches!(ask(&kept("a", Some(""))), OutcomeKind::Applied { .. }));
 }
 
 /// The two sides count their revisions apart, and one may have forgotten what would be long ago on the other.

@@ -101,6 +101,7 @@ fn the_halves_go_on_where_the_whole_was() {
         key: Bytes::from_static(b"a"),
         lease: 5,
         ttl_ms: 100,
+        on: None,
     };
     let leased = Put {
         key: Bytes::from_static(b"n"),

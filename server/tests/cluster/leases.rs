@@ -121,6 +121,23 @@ async fn a_lease_that_ended_on_one_side_of_a_split_is_over_after_the_merge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ended_is_over_although_it_is_used_on_keys_beyond() {
+    let cluster = Cluster::start(3, 1).await;
+    let client = cluster.client().await;
+    let shard = cluster.shards().await.remove(0).shard_id;
+    assert_eq!(split(&cluster, shard, "m").await, "");
+    client.refresh_map().await.unwrap();
+    let lease = client.lease(TTL);
+    lease.put("a", "v").await.unwrap();
+    goes(&client, "a").await;
+    assert_eq!(merge(&cluster, shard).await, "");
+    client.refresh_map().await.unwrap();
+    lease.put("z", "v").await.unwrap();
+    let ended = lease.keep().await;
+    assert!(matches!(ended, Err(MutationError::NoLease { .. })), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_changes_hands_when_its_holder_falls_silent() {
     let cluster = Cluster::start(3, 2).await;
     let (first, second) = (cluster.client().await, cluster.client().await);

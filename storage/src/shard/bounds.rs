@@ -13,3 +13,8 @@ pub(crate) fn ends_within(end: Option<&[u8]>, outer: Option<&[u8]>) -> bool {
         (None, Some(_)) => false,
     }
 }
+
+/// An end as the wire has it, where that of the key space is empty.
+pub(crate) fn end(end: &[u8]) -> Option<&[u8]> {
+    (!end.is_empty()).then_some(end)
+}

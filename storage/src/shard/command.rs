@@ -146,7 +146,7 @@ pub struct Compact {
     pub revision: u64,
 }
 
-/// Makes a lease, if none of this id lives at the key. One that lives elsewhere in the shard lives in all of it then.
+/// Makes a lease, if none of this id lives there. One that lives elsewhere in the shard lives here too from then on.
 #[derive(Clone, PartialEq, Message)]
 pub struct GrantLease {
     /// Any key of the shard.
@@ -158,6 +158,20 @@ pub struct GrantLease {
     /// How long it lasts without being renewed, in milliseconds; not 0.
     #[prost(uint64, tag = "3")]
     pub ttl_ms: u64,
+    /// On which keys of the shard, `key` among them; `None`: on all, if none lives at `key`.
+    #[prost(message, optional, tag = "4")]
+    pub on: Option<KeyRun>,
+}
+
+/// The keys of `[start, end)`; an empty end: to the last.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct KeyRun {
+    /// The first.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub start: Bytes,
+    /// The first beyond.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub end: Bytes,
 }
 
 /// Begins a lease's length anew.
@@ -169,7 +183,8 @@ pub struct KeepLease {
     /// The lease.
     #[prost(uint64, tag = "2")]
     pub lease: u64,
-    /// It is to live on all keys of the shard from `key` to this one; empty: to the shard's last; `None`: at `key` alone.
+    /// It is to live on all keys of the shard from `key` to this one, which is above it; empty: to the shard's last; `None`:
+    /// at `key` alone.
     #[prost(bytes = "bytes", optional, tag = "3")]
     pub until: Option<Bytes>,
 }
@@ -600,10 +615,19 @@ mod tests {
             key: key.clone(),
             lease: 5,
             ttl_ms: 300,
+            on: None,
         };
         assert_eq!(
-            golden(Operation::GrantLease(grant)),
+            golden(Operation::GrantLease(grant.clone())),
             format!("{header}5a080a016b100518ac02")
+        );
+        let on = Some(KeyRun {
+            start: key.clone(),
+            end: Bytes::from_static(b"m"),
+        });
+        assert_eq!(
+            golden(Operation::GrantLease(GrantLease { on, ..grant })),
+            format!("{header}5a100a016b100518ac0222060a016b12016d")
         );
         let keep = KeepLease {
             key: key.clone(),

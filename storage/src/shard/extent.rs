@@ -42,12 +42,27 @@ impl Span {
         bounds::contains(&self.start, self.end.as_deref(), key)
     }
 
-    fn covers(&self, start: &[u8], end: Option<&[u8]>) -> bool {
-        self.contains(start) && bounds::ends_within(end, self.end.as_deref())
+    /// The keys of a range from `start` up to `end`, one of them at least; an empty `end`: to the range's last.
+    pub(crate) fn in_range(start: &Bytes, end: &Bytes, range: &ShardRange) -> Span {
+        // There is no empty key, so these begin alike.
+        let is_first = matches!(start[..], [] | [0]);
+        let end = (!end.is_empty()).then_some(end);
+        Span {
+            start: match is_first || *start < range.start {
+                true => range.start.clone(),
+                false => start.clone(),
+            },
+            end: end.into_iter().chain(&range.end).min().cloned(),
+        }
     }
 
-    fn ends_at(&self, key: &[u8]) -> bool {
-        self.end.as_ref().is_some_and(|end| end == key)
+    fn covers(&self, other: &Span) -> bool {
+        self.contains(&other.start) && bounds::ends_within(other.end.as_deref(), self.end.as_deref())
+    }
+
+    /// Whether no key lies between this and a span that does not begin before it.
+    fn meets(&self, next: &Span) -> bool {
+        self.end.as_ref().is_none_or(|end| next.start <= *end)
     }
 }
 
@@ -75,11 +90,11 @@ impl Extent {
         }
     }
 
-    /// Whether it holds all keys of `[start, end)`, which lie in the range; without an end, to the end of the key space.
-    pub(crate) fn covers(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+    /// Whether it holds all keys of a span, which lies in the range.
+    pub(crate) fn covers(&self, span: &Span) -> bool {
         match self {
             Extent::Whole => true,
-            Extent::Parts(parts) => parts.iter().any(|part| part.covers(start, end)),
+            Extent::Parts(parts) => parts.iter().any(|part| part.covers(span)),
         }
     }
 
@@ -112,18 +127,20 @@ impl Extent {
         }
     }
 
-    /// These parts and those of the range above, which touch if both reach the border.
-    pub(crate) fn joined(self, upper: Extent) -> Extent {
-        let (Extent::Parts(mut parts), Extent::Parts(mut upper)) = (self, upper) else {
+    /// The keys of both.
+    pub(crate) fn with(self, other: Extent) -> Extent {
+        let (Extent::Parts(mut parts), Extent::Parts(more)) = (self, other) else {
             return Extent::Whole;
         };
-        if let (Some(last), Some(first)) = (parts.last_mut(), upper.first())
-            && last.ends_at(&first.start)
-        {
-            last.end.clone_from(&first.end);
-            upper.remove(0);
-        }
-        parts.append(&mut upper);
+        parts.extend(more);
+        parts.sort_by(|a, b| a.start.cmp(&b.start));
+        parts.dedup_by(|next, last| {
+            let is_one = last.meets(next);
+            if is_one && !bounds::ends_within(next.end.as_deref(), last.end.as_deref()) {
+                last.end = next.end.take();
+            }
+            is_one
+        });
         Extent::Parts(parts)
     }
 
@@ -163,10 +180,10 @@ mod tests {
     #[test]
     fn parts_that_touch_become_one_and_the_whole_again() {
         let (lower, upper) = (range("", "m"), range("m", ""));
-        let whole = Extent::Whole.within(&lower).joined(Extent::Whole.within(&upper));
+        let whole = Extent::Whole.within(&lower).with(Extent::Whole.within(&upper));
         assert_eq!(whole, parts(&[("", "")]));
         assert_eq!(whole.simplified(&range("", "")), Extent::Whole);
-        let apart = parts(&[("b", "c"), ("d", "m")]).joined(parts(&[("n", "")]));
+        let apart = parts(&[("b", "c"), ("d", "m")]).with(parts(&[("n", "")]));
         assert_eq!(apart, parts(&[("b", "c"), ("d", "m"), ("n", "")]));
         assert_eq!(apart.clone().simplified(&range("b", "")), apart);
         assert_eq!(Extent::restore(apart.parts()), apart);
@@ -196,12 +213,34 @@ mod tests {
         assert!(!bounded.is_empty() && cut("a").0.is_empty());
     }
 
+    fn span(start: &'static str, end: &'static str) -> Span {
+        Span::of(&range(start, end))
+    }
+
     #[test]
-    fn a_gap_is_not_covered() {
+    fn a_gap_is_not_covered_before_it_is_filled() {
         let extent = parts(&[("b", "d"), ("f", "")]);
         assert!(extent.contains(b"b") && !extent.contains(b"d") && !extent.contains(b"a"));
-        assert!(extent.covers(b"b", Some(b"d")) && !extent.covers(b"b", Some(b"e")));
-        assert!(extent.covers(b"g", None) && !extent.covers(b"c", None));
-        assert!(Extent::Whole.covers(b"a", None));
+        assert!(extent.covers(&span("b", "d")) && !extent.covers(&span("b", "e")));
+        assert!(extent.covers(&span("g", "")) && !extent.covers(&span("c", "")));
+        assert!(Extent::Whole.covers(&span("a", "")));
+        let with = |start, end| extent.clone().with(parts(&[(start, end)]));
+        assert_eq!(with("d", "f"), parts(&[("b", "")]));
+        assert_eq!(with("e", "f"), parts(&[("b", "d"), ("e", "")]));
+        assert_eq!(with("a", "c"), parts(&[("a", "d"), ("f", "")]));
+        assert_eq!(with("a", "z"), parts(&[("a", "")]));
+        assert_eq!(with("b", "c"), extent);
+    }
+
+    #[test]
+    fn a_run_is_cut_where_the_range_ends() {
+        let within = |start: &'static str, end: &'static str| {
+            Span::in_range(&start.into(), &end.into(), &range("b", "m"))
+        };
+        assert_eq!(within("", ""), span("b", "m"));
+        assert_eq!(within("c", "z"), span("c", "m"));
+        assert_eq!(within("a", "d"), span("b", "d"));
+        let first = Span::in_range(&"\0".into(), &Bytes::new(), &range("", ""));
+        assert_eq!(first, span("", ""), "there is no empty key");
     }
 }

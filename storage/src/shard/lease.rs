@@ -12,12 +12,17 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::extent::Extent;
+use super::bounds;
+use super::command::{GrantLease, KeepLease};
+use super::extent::{Extent, Span};
 use super::fingerprint::Fingerprint;
 use super::key::Key;
 use super::limits::Limits;
 use super::machine::{Refusal, ShardRange};
 use super::record::LeaseBody;
+
+/// The longest that a lease may last without being renewed: a year, in milliseconds.
+const TTL_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 
 /// A lease as its shard knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +37,7 @@ pub struct LeaseState {
     pub keys: u64,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Lease {
     ttl_ms: u64,
     renewals: u64,
@@ -48,16 +53,50 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Makes a lease in the whole shard; false: one of this id lives at `key`. One that lives elsewhere begins anew.
-    pub(crate) fn grant(&mut self, id: u64, ttl_ms: u64, key: &[u8]) -> bool {
-        if self.lives_at(id, key) {
-            return false;
+    /// Makes a lease in a shard of this range, or on a run of its keys; false: one of this id lives there. One that lives
+    /// elsewhere in the shard begins anew, and lives there too.
+    pub(crate) fn grant(&mut self, grant: &GrantLease, range: &ShardRange) -> bool {
+        let id = grant.lease;
+        let (lives, extent) = match &grant.on {
+            None => (self.lives_at(id, &grant.key), Extent::Whole),
+            Some(run) => {
+                let run = Span::in_range(&run.start, &run.end, range);
+                (self.lives_on(id, &run), Extent::Parts(vec![run]))
+            }
+        };
+        if !lives {
+            let lease = self.by_id.entry(id).or_insert_with(Lease::nowhere);
+            lease.ttl_ms = lease.ttl_ms.max(grant.ttl_ms);
+            lease.renewals += 1;
+            lease.extent = std::mem::take(&mut lease.extent).with(extent).simplified(range);
         }
-        let lease = self.by_id.entry(id).or_default();
-        lease.ttl_ms = lease.ttl_ms.max(ttl_ms);
-        lease.renewals += 1;
-        lease.extent = Extent::Whole;
-        true
+        !lives
+    }
+
+    /// Whether a grant makes sense, and has room.
+    pub(crate) fn check_grant(&self, grant: &GrantLease, limits: &Limits) -> Result<(), Refusal> {
+        if grant.lease == 0 || grant.ttl_ms == 0 || grant.ttl_ms > TTL_MS_MAX {
+            return Err(Refusal::Invalid);
+        }
+        if let Some(run) = &grant.on
+            && !bounds::contains(&run.start, bounds::end(&run.end), &grant.key)
+        {
+            return Err(Refusal::Invalid);
+        }
+        match self.by_id.contains_key(&grant.lease) || self.count() < limits.leases_max {
+            true => Ok(()),
+            false => Err(Refusal::TooManyLeases),
+        }
+    }
+
+    /// Whether what is to be kept makes sense, and lives. A shard can tell of its own keys only.
+    pub(crate) fn check_keep(&self, keep: &KeepLease, range: &ShardRange) -> Result<(), Refusal> {
+        let lives = match &keep.until {
+            None => self.lives_at(keep.lease, &keep.key),
+            Some(until) if !until.is_empty() && *until <= keep.key => return Err(Refusal::Invalid),
+            Some(until) => self.lives_on(keep.lease, &Span::in_range(&keep.key, until, range)),
+        };
+        if lives { Ok(()) } else { Err(Refusal::NoLease) }
     }
 
     /// Begins a lease's length anew; false: there is none of this id.
@@ -106,20 +145,14 @@ impl Leases {
         if is_full { Err(Refusal::TooLarge) } else { Ok(()) }
     }
 
-    pub(crate) fn has(&self, id: u64) -> bool {
-        self.by_id.contains_key(&id)
-    }
-
     /// Whether a lease lives at a key.
     pub(crate) fn lives_at(&self, id: u64, key: &[u8]) -> bool {
         self.at(id, key).is_some()
     }
 
-    /// Whether a lease lives on all keys of `[start, end)`, which lie in the shard's range.
-    pub(crate) fn lives_on(&self, id: u64, start: &[u8], end: Option<&[u8]>) -> bool {
-        self.by_id
-            .get(&id)
-            .is_some_and(|lease| lease.extent.covers(start, end))
+    fn lives_on(&self, id: u64, run: &Span) -> bool {
+        let lease = self.by_id.get(&id);
+        lease.is_some_and(|lease| lease.extent.covers(run))
     }
 
     /// The lease that a key hangs on; 0: on none.
@@ -197,7 +230,7 @@ impl Leases {
                     ours.ttl_ms = ours.ttl_ms.max(theirs.ttl_ms);
                     ours.renewals = ours.renewals.max(theirs.renewals) + 1;
                     ours.keys.extend(theirs.keys);
-                    let joined = std::mem::take(&mut ours.extent).joined(theirs.extent);
+                    let joined = std::mem::take(&mut ours.extent).with(theirs.extent);
                     ours.extent = joined.simplified(&whole);
                 }
             }
@@ -230,6 +263,15 @@ impl Leases {
 }
 
 impl Lease {
+    fn nowhere() -> Lease {
+        Lease {
+            ttl_ms: 0,
+            renewals: 0,
+            keys: BTreeSet::new(),
+            extent: Extent::Parts(Vec::new()),
+        }
+    }
+
     fn state(&self, id: u64) -> LeaseState {
         LeaseState {
             id,
@@ -243,9 +285,29 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn key(name: &str) -> Key {
         Key::from(name.as_bytes())
+    }
+
+    fn grant(leases: &mut Leases, lease: u64, ttl_ms: u64) -> bool {
+        let key = Bytes::from_static(b"a");
+        let grant = GrantLease {
+            key,
+            lease,
+            ttl_ms,
+            on: None,
+        };
+        leases.grant(&grant, &range())
+    }
+
+    fn range() -> ShardRange {
+        ShardRange {
+            start: Bytes::new(),
+            end: None,
+            r#gen: 1,
+        }
     }
 
     fn names(keys: Option<BTreeSet<Key>>) -> Option<Vec<String>> {
@@ -256,7 +318,8 @@ mod tests {
     #[test]
     fn a_lease_ends_with_the_keys_that_hang_on_it() {
         let mut leases = Leases::default();
-        assert!(leases.grant(1, 10, b"a") && leases.grant(2, 10, b"a") && !leases.grant(1, 99, b"a"));
+        assert!(grant(&mut leases, 1, 10) && grant(&mut leases, 2, 10));
+        assert!(!grant(&mut leases, 1, 99));
         for (name, id) in [
             ("a", 1),
             ("b", 1),
@@ -277,7 +340,7 @@ mod tests {
     #[test]
     fn a_renewal_undoes_an_end_that_did_not_know_of_it() {
         let mut leases = Leases::default();
-        leases.grant(1, 10, b"a");
+        grant(&mut leases, 1, 10);
         assert!(leases.renew(1) && !leases.renew(2));
         assert_eq!(leases.end(1, Some(1)), None);
         assert_eq!(leases.states().next().unwrap().renewals, 2);
@@ -292,7 +355,7 @@ mod tests {
         };
         let mut leases = Leases::default();
         assert_eq!(leases.check(1, b"a", &limits), Err(Refusal::NoLease));
-        leases.grant(1, 10, b"a");
+        grant(&mut leases, 1, 10);
         leases.attach(&key("a"), 1);
         assert_eq!(leases.check(1, b"a", &limits), Ok(()));
         assert_eq!(leases.check(1, b"b", &limits), Err(Refusal::TooLarge));

@@ -157,9 +157,6 @@ pub enum Refusal {
     Invalid,
 }
 
-/// The longest that a lease may last without being renewed: a year, in milliseconds.
-const TTL_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
-
 /// Values read from the file for one batch, by key and revision.
 pub(crate) type StoredValues = BTreeMap<(Bytes, u64), Bytes>;
 
@@ -398,7 +395,7 @@ impl State {
             }
             Operation::Compact(compact) => (&compact.key, None, Change::Compact(compact)),
             Operation::GrantLease(grant) => {
-                self.check_grant(grant)?;
+                self.leases.check_grant(grant, &self.limits)?;
                 (&grant.key, None, Change::GrantLease(grant))
             }
             Operation::KeepLease(keep) => (&keep.key, None, Change::KeepLease(keep)),
@@ -412,32 +409,11 @@ impl State {
         self.check_pair(key, value)?;
         match change {
             Change::Compact(compact) if compact.revision > self.revision => Err(Refusal::FutureRevision),
-            Change::KeepLease(keep) if !self.can_keep(keep) => Err(Refusal::NoLease),
+            Change::KeepLease(keep) => self.leases.check_keep(keep, &self.range).map(|()| change),
             Change::RevokeLease(revoke) if !self.leases.lives_at(revoke.lease, &revoke.key) => {
                 Err(Refusal::NoLease)
             }
             change => Ok(change),
-        }
-    }
-
-    fn can_keep(&self, keep: &KeepLease) -> bool {
-        let Some(until) = &keep.until else {
-            return self.leases.lives_at(keep.lease, &keep.key);
-        };
-        let asked = (!until.is_empty()).then_some(until);
-        // A shard can tell of its own keys only.
-        let end = asked.into_iter().chain(&self.range.end).min();
-        self.leases
-            .lives_on(keep.lease, &keep.key, end.map(|end| &end[..]))
-    }
-
-    fn check_grant(&self, grant: &GrantLease) -> Result<(), Refusal> {
-        if grant.lease == 0 || grant.ttl_ms == 0 || grant.ttl_ms > TTL_MS_MAX {
-            return Err(Refusal::Invalid);
-        }
-        match self.leases.has(grant.lease) || self.leases.count() < self.limits.leases_max {
-            true => Ok(()),
-            false => Err(Refusal::TooManyLeases),
         }
     }
 
@@ -468,7 +444,7 @@ impl State {
                 OutcomeKind::Applied { existed, previous }
             }
             Change::Transaction(transaction) => self.transact(transaction, stored),
-            Change::GrantLease(grant) => match self.leases.grant(grant.lease, grant.ttl_ms, &grant.key) {
+            Change::GrantLease(grant) => match self.leases.grant(grant, &self.range) {
                 true => done(false),
                 false => OutcomeKind::CasFailed {
                     existed: true,
