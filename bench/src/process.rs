@@ -2,12 +2,16 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::ops::{Add, Sub};
+use std::ops::{Add, Range, Sub};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+
+/// Below those that Linux gives to connections that go out (`net.ipv4.ip_local_port_range`).
+const PORTS: Range<u32> = 20_000..30_000;
 
 /// How a process is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,17 +177,31 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// A free port of loopback, as `127.0.0.1:port`.
+/// A free port of loopback, as `127.0.0.1:port`: given once by this process, and none that connections are given.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_address() -> anyhow::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let ports = PORTS.end - PORTS.start;
+    let begin = std::process::id().wrapping_mul(64);
+    (0..ports)
+        .map(|_| begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % ports)
+        .map(|at| format!("127.0.0.1:{}", PORTS.start + at))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .context("no port of loopback is free")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_given_once() {
+        let given: std::collections::BTreeSet<_> =
+            (0..500).map(|_| free_address().expect("a free port")).collect();
+        assert_eq!(given.len(), 500);
+    }
 
     #[test]
     fn times_are_read_behind_any_name() {
