@@ -156,7 +156,7 @@ impl World {
             let expected = ShardForecast {
                 reads_milli: random.random_range(0..1_000_000),
                 writes_milli: random.random_range(0..100_000),
-                shares,
+                shares: shares.into_iter().collect(),
                 uncertainty_ppm: 0,
             };
             forecast.shards.insert(ShardId(shard), expected);

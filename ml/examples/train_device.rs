@@ -167,7 +167,7 @@ impl Study {
             .for_each(|window| forecaster.observe(window));
         let forecast = forecaster.forecast(self.from);
         let share = |shard: &ShardId, zone: &Zone| {
-            let ppm = forecast.shards[shard].shares.get(zone).copied().unwrap_or(0);
+            let ppm = forecast.shards[shard].shares.of(zone);
             ppm as f32 / 1e6
         };
         let shards = forecast.shards.keys();

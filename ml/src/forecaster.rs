@@ -2,7 +2,9 @@
 //!
 //! Must hold: a forecast uses only windows that were observed, and the shares of a shard sum to exactly one million.
 
-use placement::planner::{Forecast, PPM, ShardForecast};
+use std::sync::Arc;
+
+use placement::planner::{Forecast, OriginShares, PPM, ShardForecast};
 use placement::{ShardId, WindowId, Zone};
 
 use crate::window::WindowCounts;
@@ -37,22 +39,41 @@ pub struct Expectation {
     pub uncertainty: f32,
 }
 
+/// The origins of a forecast, by number and in order of name.
+#[derive(Clone, Debug)]
+pub struct OriginNames {
+    in_order: Arc<[Zone]>,
+    /// The number of each.
+    numbers: Vec<usize>,
+}
+
+impl OriginNames {
+    /// The names of origins by number, each once.
+    pub fn new(zones: &[Zone]) -> Self {
+        let mut numbers: Vec<usize> = (0..zones.len()).collect();
+        numbers.sort_by(|a, b| zones[*a].cmp(&zones[*b]));
+        Self {
+            in_order: numbers.iter().map(|number| zones[*number].clone()).collect(),
+            numbers,
+        }
+    }
+
+    fn shares(&self, ppm: &[u32]) -> OriginShares {
+        let in_order = self.numbers.iter().map(|number| ppm[*number]).collect();
+        OriginShares::new(self.in_order.clone(), in_order)
+    }
+}
+
 impl Expectation {
-    /// The integer form; `None` where no origin has any share.
-    pub fn to_forecast(&self, zones: &[Zone]) -> Option<ShardForecast> {
+    /// The integer form, with a share for each of these origins; `None` where none has any.
+    pub fn to_forecast(&self, origins: &OriginNames) -> Option<ShardForecast> {
         let ppm = shares_ppm(&self.shares)?;
         let accesses_milli = (f64::from(self.accesses.clamp(0.0, 1e12)) * 1000.0).round() as u64;
         let reads_milli = (accesses_milli as f64 * f64::from(self.read_share.clamp(0.0, 1.0))).round() as u64;
-        let shares = zones
-            .iter()
-            .cloned()
-            .zip(ppm)
-            .filter(|(_, share)| *share > 0)
-            .collect();
         Some(ShardForecast {
             reads_milli,
             writes_milli: accesses_milli.saturating_sub(reads_milli),
-            shares,
+            shares: origins.shares(&ppm),
             uncertainty_ppm: (self.uncertainty.clamp(0.0, 1.0) * PPM as f32) as u32,
         })
     }
@@ -60,24 +81,31 @@ impl Expectation {
 
 /// Scales shares to parts per million by largest remainders; `None` if their sum is not a positive number.
 pub fn shares_ppm(shares: &[f32]) -> Option<Vec<u32>> {
-    let clean: Vec<f64> = shares
+    let mut exact: Vec<f64> = shares
         .iter()
         .map(|share| if *share > 0.0 { f64::from(*share) } else { 0.0 })
         .collect();
-    let total: f64 = clean.iter().sum();
+    let total: f64 = exact.iter().sum();
     if !total.is_finite() || total <= 0.0 {
         return None;
     }
-    let exact: Vec<f64> = clean.iter().map(|share| share / total * f64::from(PPM)).collect();
-    let mut ppm: Vec<u32> = exact.iter().map(|share| share.floor() as u32).collect();
+    exact
+        .iter_mut()
+        .for_each(|share| *share = *share / total * f64::from(PPM));
+    // Without a fraction: none is above a million, so this is the floor.
+    let mut ppm: Vec<u32> = exact.iter().map(|share| *share as u32).collect();
     let missing = PPM.saturating_sub(ppm.iter().sum()) as usize;
-    let mut by_remainder: Vec<usize> = (0..ppm.len()).collect();
-    by_remainder.sort_by(|a, b| exact[*b].fract().total_cmp(&exact[*a].fract()).then(a.cmp(b)));
-    by_remainder
+    let mut remainders: Vec<(f64, usize)> = exact
         .iter()
-        .cycle()
-        .take(missing)
-        .for_each(|at| ppm[*at] += 1);
+        .zip(&ppm)
+        .map(|(exact, whole)| exact - f64::from(*whole))
+        .zip(0..)
+        .collect();
+    let (each, rest) = (missing / ppm.len(), missing % ppm.len());
+    let larger_first = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    remainders.select_nth_unstable_by(rest, larger_first);
+    ppm.iter_mut().for_each(|share| *share += each as u32);
+    remainders[..rest].iter().for_each(|(_, at)| ppm[*at] += 1);
     Some(ppm)
 }
 
@@ -105,16 +133,16 @@ mod tests {
     #[test]
     fn an_expectation_becomes_thousandths() {
         let expectation = Expectation {
-            shares: vec![3.0, 1.0],
+            shares: vec![1.0, 3.0],
             accesses: 0.5,
             read_share: 0.25,
             uncertainty: 0.1,
         };
         let forecast = expectation
-            .to_forecast(&[Zone::from("a"), Zone::from("b")])
+            .to_forecast(&OriginNames::new(&[Zone::from("b"), Zone::from("a")]))
             .unwrap();
         assert_eq!((forecast.reads_milli, forecast.writes_milli), (125, 375));
-        assert_eq!(forecast.shares[&Zone::from("a")], 750_000);
+        assert_eq!(forecast.shares.of(&Zone::from("a")), 750_000);
         assert_eq!(forecast.uncertainty_ppm, 100_000);
     }
 }

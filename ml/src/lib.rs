@@ -22,8 +22,8 @@ mod zone_map;
 
 pub use access_log::{AccessLogEntry, AccessLogError, AccessLogReader, COLUMNS};
 pub use affinity::{
-    GuardedModel, HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, Scorer,
-    ScorerError, ScorerWeights, ShardFeatures, TrainConfig, TrainDevice, TrainError, TrainedModel,
+    GuardedModel, HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, PairFeatures, RATE_FEATURE_NAMES,
+    Scorer, ScorerError, ScorerWeights, ShardFeatures, TrainConfig, TrainDevice, TrainError, TrainedModel,
     TrainingMetrics, TrainingSet, TrainingSpan, train,
 };
 pub use baselines::{
@@ -36,7 +36,7 @@ pub use evaluate::{
     ReplayConfig, ReplayScore, Standing, Standings, Terms, Tournament, Voters, head_room, judge, optimum,
     replay, replay_oracle, run_tournament, run_tournament_observed,
 };
-pub use forecaster::{Expectation, Forecaster, shares_ppm};
+pub use forecaster::{Expectation, Forecaster, OriginNames, shares_ppm};
 pub use partition::{KeyLoad, KeyLoads, KeyRanges};
 pub use profile::{Counts, WindowLength};
 pub use window::{

@@ -9,8 +9,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use placement::planner::{
-    Forecast, HostView, Hysteresis, Mode, MoveKind, PPM, PlacementView, Plan, PlanCosts, PlanInput,
-    PlanMemory, PlanOptions, ReplicaView, RttMatrix, ShardForecast, ShardView, SkiRental, plan,
+    Forecast, HostView, Hysteresis, Mode, MoveKind, OriginShares, PPM, PlacementView, Plan, PlanCosts,
+    PlanInput, PlanMemory, PlanOptions, ReplicaView, RttMatrix, ShardForecast, ShardView, SkiRental, plan,
 };
 use placement::{
     Admission, Epoch, HostId, HostState, Limits, Region, ReplicaId, Role, Rules, ShardId, WindowId, Zone,
@@ -217,7 +217,7 @@ fn forecast(draw: &mut Draw, size: Size, window: u64) -> Forecast {
 }
 
 /// Half of the accesses from the favourite, the rest from all over.
-fn shares(draw: &mut Draw, size: Size, favourite: u64) -> BTreeMap<Zone, u32> {
+fn shares(draw: &mut Draw, size: Size, favourite: u64) -> OriginShares {
     let weights: Vec<u64> = (0..size.zones).map(|_| 1 + draw.below(100)).collect();
     let total: u64 = weights.iter().sum();
     let part = |weight: u64| u32::try_from(weight * u64::from(PPM / 2) / total).unwrap_or(0);
@@ -227,5 +227,5 @@ fn shares(draw: &mut Draw, size: Size, favourite: u64) -> BTreeMap<Zone, u32> {
         .collect();
     let sum: u32 = shares.values().sum();
     *shares.entry(zone(favourite)).or_insert(0) += PPM - sum;
-    shares
+    shares.into_iter().collect()
 }

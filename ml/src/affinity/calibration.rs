@@ -88,16 +88,16 @@ pub(crate) fn expected_calibration_error(shares: &[Vec<f32>], samples: &[Sample]
 
 #[cfg(test)]
 mod tests {
-    use super::super::features::{PAIR_FEATURES, RATE_FEATURES, ShardFeatures};
+    use super::super::features::{PAIR_FEATURES, PairFeatures, RATE_FEATURES, ShardFeatures};
     use super::super::scorer::flat_weights;
     use super::*;
 
     /// Samples whose first feature is the log-odds `sureness * ln 3`, while the truth is always 1 to 3.
     fn samples(sureness: f32) -> Vec<Sample> {
-        let mut pairs = vec![0.0; 2 * PAIR_FEATURES];
-        pairs[PAIR_FEATURES] = sureness * 3f32.ln();
+        let mut rows = [[0.0; PAIR_FEATURES]; 2];
+        rows[1][0] = sureness * 3f32.ln();
         let features = ShardFeatures {
-            pairs,
+            pairs: PairFeatures::from_rows(&rows),
             rate: [0.0; RATE_FEATURES],
         };
         let sample = |counts: [f32; 2]| Sample {

@@ -5,6 +5,8 @@
 //!
 //! Must hold: a row depends on windows before the one asked for, and on nothing else.
 
+use std::sync::LazyLock;
+
 use placement::{ShardId, WindowId};
 
 use crate::profile::{
@@ -49,6 +51,9 @@ const RATE_FLOOR: f32 = 0.02;
 const SHARE_MIN: f32 = 1e-6;
 /// Windows after which an origin counts as not seen.
 const AGE_MAX: u64 = 48;
+/// The logarithm of one more than each age; the last is that of origins which were not seen.
+static AGE_LOGS: LazyLock<[f32; AGE_MAX as usize + 1]> =
+    LazyLock::new(|| std::array::from_fn(|age| (age as f32).ln_1p()));
 
 const EWMA_0_7: usize = 0;
 const EWMA_0_2: usize = 2;
@@ -58,167 +63,205 @@ const EWMA_0_02: usize = 5;
 /// The rows of one shard before one window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardFeatures {
-    /// One number a feature for each origin, origin after origin; see [`crate::PAIR_FEATURE_NAMES`].
-    pub pairs: Vec<f32>,
+    /// A row for each origin; see [`crate::PAIR_FEATURE_NAMES`].
+    pub pairs: PairFeatures,
     /// The shard's own row.
     pub rate: [f32; RATE_FEATURES],
 }
 
-/// Reads the features of a shard before `window`; `None` for a shard without history.
-pub(crate) fn features_of(
-    profile: &AccessProfile,
-    shard: ShardId,
-    window: WindowId,
-) -> Option<ShardFeatures> {
-    let reader = Reader::new(profile, shard, window)?;
-    Some(ShardFeatures {
-        pairs: reader.pairs(),
-        rate: reader.rate(),
-    })
+/// A number for each feature of each origin: feature after feature, so that what computes with them takes many origins at
+/// once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PairFeatures {
+    origins: usize,
+    columns: Vec<f32>,
+}
+
+impl PairFeatures {
+    fn with_room_for(origins: usize) -> Self {
+        Self {
+            origins,
+            columns: Vec::with_capacity(origins * PAIR_FEATURES),
+        }
+    }
+
+    /// How many origins there are.
+    pub fn origins(&self) -> usize {
+        self.origins
+    }
+
+    /// One feature, by the origin's number.
+    pub fn column(&self, feature: usize) -> &[f32] {
+        &self.columns[feature * self.origins..][..self.origins]
+    }
+
+    /// The features of each origin.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = [f32; PAIR_FEATURES]> {
+        let row = |origin| std::array::from_fn(|feature| self.columns[feature * self.origins + origin]);
+        (0..self.origins).map(row)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_rows(rows: &[[f32; PAIR_FEATURES]]) -> Self {
+        let mut pairs = Self::with_room_for(rows.len());
+        for feature in 0..PAIR_FEATURES {
+            pairs.columns.extend(rows.iter().map(|row| row[feature]));
+        }
+        pairs
+    }
 }
 
 /// The features of a window's shards before it, with their accesses in it by the origin's number. Shards without
 /// history are left out, and so are origins that are not known yet.
 pub(crate) fn seen_in(profile: &AccessProfile, window: &WindowCounts) -> Vec<(ShardFeatures, Vec<f32>)> {
+    let reader = FeatureReader::new(profile, window.window);
     let seen = window.shards.iter().filter_map(|(shard, by_zone)| {
         let accesses = |zone| by_zone.get(zone).map_or(0.0, |count| count.accesses() as f32);
         let counts = profile.zones().zones().iter().map(accesses).collect();
-        Some((features_of(profile, *shard, window.window)?, counts))
+        Some((reader.features(*shard)?, counts))
     });
     seen.collect()
 }
 
-/// Reads the features of a shard's rate alone.
-pub(crate) fn rate_features_of(
-    profile: &AccessProfile,
-    shard: ShardId,
-    window: WindowId,
-) -> Option<[f32; RATE_FEATURES]> {
-    Some(Reader::new(profile, shard, window)?.rate())
-}
-
-struct Reader<'a> {
+/// Reads features before one window, of any shard: what is the same for all of them is worked out once.
+pub(crate) struct FeatureReader<'a> {
     profile: &'a AccessProfile,
-    history: &'a ShardHistory,
     window: WindowId,
-    expected: Counts,
+    /// The shares of all shards together.
+    global: Shares,
+    /// Logarithms of those at this hour of the week.
+    global_hour_of_week: Vec<f32>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(profile: &'a AccessProfile, shard: ShardId, window: WindowId) -> Option<Self> {
-        Some(Self {
+impl<'a> FeatureReader<'a> {
+    pub(crate) fn new(profile: &'a AccessProfile, window: WindowId) -> Self {
+        let uniform = Shares::uniform(profile.zones().len());
+        let global = Shares::of(&profile.global().all, &uniform, 1.0);
+        let hour = profile.length().hour_of_week(window);
+        let counts = profile.global().hour_of_week[hour].counts();
+        Self {
+            global_hour_of_week: Shares::of(counts, &global, 10.0 * HOUR_OF_WEEK_ALPHA).logs,
             profile,
-            history: profile.shards().get(&shard)?,
             window,
-            expected: profile.expected_touches(shard, window),
+            global,
+        }
+    }
+
+    /// The features of a shard; `None` if it has no history.
+    pub(crate) fn features(&self, shard: ShardId) -> Option<ShardFeatures> {
+        let reader = self.shard(shard)?;
+        Some(ShardFeatures {
+            pairs: reader.pairs(),
+            rate: reader.rate(),
         })
     }
 
-    fn origins(&self) -> usize {
-        self.profile.zones().len()
+    /// The features of a shard's rate alone.
+    pub(crate) fn rate_features(&self, shard: ShardId) -> Option<[f32; RATE_FEATURES]> {
+        Some(self.shard(shard)?.rate())
     }
 
-    /// Column by column in the order of the names, then laid out row by row.
-    fn pairs(&self) -> Vec<f32> {
-        let columns = self.columns();
-        let origins = 0..self.origins();
-        origins
-            .flat_map(|origin| columns.iter().map(move |column| column[origin]))
-            .collect()
+    fn shard(&self, shard: ShardId) -> Option<ShardReader<'_>> {
+        Some(ShardReader {
+            all: self,
+            profile: self.profile,
+            history: self.profile.shards().get(&shard)?,
+            expected: self.profile.expected_touches(shard, self.window),
+        })
     }
+}
 
-    fn columns(&self) -> [Vec<f32>; PAIR_FEATURES] {
-        let origins = self.origins();
+struct ShardReader<'a> {
+    all: &'a FeatureReader<'a>,
+    profile: &'a AccessProfile,
+    history: &'a ShardHistory,
+    expected: Counts,
+}
+
+impl ShardReader<'_> {
+    /// Column by column, in the order of the names.
+    fn pairs(&self) -> PairFeatures {
+        let mut pairs = PairFeatures::with_room_for(self.profile.zones().len());
+        let columns = &mut pairs.columns;
         let history = self.history;
-        let uniform = Shares::uniform(origins);
-        let global = Shares::of(&self.profile.global().all, &uniform, 1.0);
-        let all = Shares::of(&history.all, &global, 4.0);
-        let (hour_of_day, hour_of_week) = self.profiles(&all);
-        let each = |value: &dyn Fn(usize) -> f32| (0..origins).map(value).collect::<Vec<f32>>();
-        let unseen = (AGE_MAX as f32).ln_1p();
+        let all = Shares::of(&history.all, &self.all.global, 4.0);
+        let day = Shares::of(self.hour_of_day().counts(), &all, 2.0 * HOUR_OF_DAY_ALPHA);
+        let hour = self.profile.length().hour_of_week(self.all.window);
+        let week = history.hour_of_week[hour].counts();
+        all.push_logs(columns, &history.last, 0.5);
+        for ewma in [EWMA_0_7, EWMA_0_1, EWMA_0_02] {
+            self.push_ewma(columns, ewma, &all);
+        }
+        columns.extend(&all.logs);
+        columns.extend(&day.logs);
+        day.push_logs(columns, week, HOUR_OF_WEEK_ALPHA);
+        columns.extend(&self.all.global_hour_of_week);
+        self.push_transition(columns, &all);
+        self.push_is_last(columns);
+        self.push_ages(columns);
         let rate = self.ewma_rate(EWMA_0_02).ln_1p();
-        let age = |origin| match history.age_of(origin, self.window) {
-            Some(age) if age < AGE_MAX => (age as f32).ln_1p(),
-            _ => unseen,
-        };
-        let floor = RATE_FLOOR.ln();
-        let renewals = |origin| match self.expected.at(origin) {
-            0.0 => floor,
-            expected => (expected + RATE_FLOOR).ln(),
-        };
-        [
-            Shares::of(&history.last, &all, 0.5).logs,
-            self.ewma(EWMA_0_7, &all),
-            self.ewma(EWMA_0_1, &all),
-            self.ewma(EWMA_0_02, &all),
-            all.logs.clone(),
-            hour_of_day.logs,
-            hour_of_week.logs,
-            self.global_hour_of_week(&global),
-            self.transition(&all),
-            each(&|origin| {
-                if history.last_origin == Some(origin) {
-                    1.0
-                } else {
-                    0.0
-                }
-            }),
-            each(&age),
-            vec![rate; origins],
-            Shares::of(&self.expected, &all, 0.05).logs,
-            each(&renewals),
-        ]
+        columns.extend(std::iter::repeat_n(rate, pairs.origins));
+        all.push_logs(columns, &self.expected, 0.05);
+        self.push_renewals(columns);
+        pairs
     }
 
-    fn ewma(&self, at: usize, prior: &Shares) -> Vec<f32> {
+    fn push_ewma(&self, columns: &mut Vec<f32>, at: usize, prior: &Shares) {
         let ewma = &self.history.ewma[at];
-        let weight = crate::profile::EWMA_ALPHAS[at] / ewma.fade_to(self.window.0).max(1e-6);
-        Shares::of(ewma.counts(), prior, weight).logs
+        let weight = crate::profile::EWMA_ALPHAS[at] / ewma.fade_to(self.all.window.0).max(1e-6);
+        prior.push_logs(columns, ewma.counts(), weight);
     }
 
     fn ewma_rate(&self, at: usize) -> f32 {
-        self.history.ewma[at].total_at(self.window.0)
-    }
-
-    /// The shares of this hour of the day, and of this hour of the week smoothed towards them.
-    fn profiles(&self, all: &Shares) -> (Shares, Shares) {
-        let day = Shares::of(self.hour_of_day().counts(), all, 2.0 * HOUR_OF_DAY_ALPHA);
-        let hour = self.profile.length().hour_of_week(self.window);
-        let week = Shares::of(self.history.hour_of_week[hour].counts(), &day, HOUR_OF_WEEK_ALPHA);
-        (day, week)
+        self.history.ewma[at].total_at(self.all.window.0)
     }
 
     fn hour_of_day(&self) -> &DecayedCounts {
-        &self.history.hour_of_day[self.profile.length().hour_of_day(self.window)]
+        &self.history.hour_of_day[self.profile.length().hour_of_day(self.all.window)]
     }
 
-    fn global_hour_of_week(&self, prior: &Shares) -> Vec<f32> {
-        let hour = self.profile.length().hour_of_week(self.window);
-        let counts = self.profile.global().hour_of_week[hour].counts();
-        Shares::of(counts, prior, 10.0 * HOUR_OF_WEEK_ALPHA).logs
+    fn push_transition(&self, columns: &mut Vec<f32>, prior: &Shares) {
+        let hour = self.profile.length().hour_of_day(self.all.window);
+        let last = self.history.last_origin;
+        match last.and_then(|from| self.profile.global().next_from(from, hour)) {
+            Some(counts) => prior.push_logs(columns, counts, 5.0),
+            None => columns.extend(&prior.logs),
+        }
     }
 
-    fn transition(&self, prior: &Shares) -> Vec<f32> {
-        let hour = self.profile.length().hour_of_day(self.window);
-        let next = self
-            .history
-            .last_origin
-            .and_then(|from| self.profile.global().next_from(from, hour));
-        next.map_or_else(
-            || prior.logs.clone(),
-            |counts| Shares::of(counts, prior, 5.0).logs,
-        )
+    fn push_is_last(&self, columns: &mut Vec<f32>) {
+        let begin = columns.len();
+        columns.resize(begin + self.profile.zones().len(), 0.0);
+        if let Some(last) = self.history.last_origin {
+            columns[begin + last] = 1.0;
+        }
+    }
+
+    fn push_ages(&self, columns: &mut Vec<f32>) {
+        let age = |origin| match self.history.age_of(origin, self.all.window) {
+            Some(age) => AGE_LOGS[age.min(AGE_MAX) as usize],
+            None => AGE_LOGS[AGE_MAX as usize],
+        };
+        columns.extend((0..self.profile.zones().len()).map(age));
+    }
+
+    fn push_renewals(&self, columns: &mut Vec<f32>) {
+        let begin = columns.len();
+        columns.resize(begin + self.profile.zones().len(), RATE_FLOOR.ln());
+        for (origin, expected) in self.expected.each() {
+            columns[begin + origin] = (expected + RATE_FLOOR).ln();
+        }
     }
 
     fn rate(&self) -> [f32; RATE_FEATURES] {
-        let length = self.profile.length();
-        let week = length.day(self.window) / 7;
-        let everywhere = &self.profile.global().hour_of_week[length.hour_of_week(self.window)];
+        let (length, window) = (self.profile.length(), self.all.window);
+        let week = length.day(window) / 7;
+        let everywhere = &self.profile.global().hour_of_week[length.hour_of_week(window)];
         [
             self.expected.total(),
             self.ewma_rate(EWMA_0_2),
             self.ewma_rate(EWMA_0_02),
-            self.hour_of_day().total_at(length.day(self.window)),
+            self.hour_of_day().total_at(length.day(window)),
             everywhere.total_at(week),
         ]
         .map(|rate| (rate + RATE_FLOOR).ln())
@@ -240,23 +283,31 @@ impl Shares {
         }
     }
 
-    /// Shares of counts with `weight` accesses' worth of a prior. Most origins have no count, and their share is a part
-    /// of the prior's, which a logarithm of the part tells: it is what most of a forecast's time would go to otherwise.
+    /// Shares of counts with `weight` accesses' worth of a prior.
     fn of(counts: &Counts, prior: &Self, weight: f32) -> Self {
         let total = counts.total() + weight;
-        let (part, log_part, log_min) = (weight / total, (weight / total).ln(), SHARE_MIN.ln());
-        let origins = prior.shares.len();
-        let (mut shares, mut logs) = (Vec::with_capacity(origins), Vec::with_capacity(origins));
-        for (origin, (of_prior, log_prior)) in prior.shares.iter().zip(&prior.logs).enumerate() {
-            let count = counts.at(origin);
-            let share = count / total + part * of_prior;
-            shares.push(share);
-            logs.push(match count {
-                0.0 => (log_prior + log_part).max(log_min),
-                _ => share.max(SHARE_MIN).ln(),
-            });
+        let part = weight / total;
+        let mut shares: Vec<f32> = prior.shares.iter().map(|share| part * share).collect();
+        for (origin, count) in counts.each() {
+            shares[origin] += count / total;
         }
+        let mut logs = Vec::with_capacity(shares.len());
+        prior.push_logs(&mut logs, counts, weight);
         Self { shares, logs }
+    }
+
+    /// Adds the logarithms of the shares of counts, with these as the prior. Most origins have no count, and their share is a
+    /// part of the prior's, which a logarithm of the part tells: it is what most of a forecast's time would go to otherwise.
+    fn push_logs(&self, logs: &mut Vec<f32>, counts: &Counts, weight: f32) {
+        let total = counts.total() + weight;
+        let part = weight / total;
+        let (log_part, log_min) = (part.ln(), SHARE_MIN.ln());
+        let begin = logs.len();
+        logs.extend(self.logs.iter().map(|log| (log + log_part).max(log_min)));
+        for (origin, count) in counts.each() {
+            let share = count / total + part * self.shares[origin];
+            logs[begin + origin] = share.max(SHARE_MIN).ln();
+        }
     }
 }
 
@@ -281,29 +332,29 @@ mod tests {
     #[test]
     fn features_name_the_origin_that_was_seen() {
         let profile = profile(&[(10, "a"), (11, "b")]);
-        let features = features_of(&profile, ShardId(1), WindowId(12)).unwrap();
-        assert_eq!(features.pairs.len(), 2 * PAIR_FEATURES);
+        let reader = FeatureReader::new(&profile, WindowId(12));
+        let features = reader.features(ShardId(1)).unwrap();
+        assert_eq!(features.pairs.rows().count(), 2);
         let pair = |origin: usize, name: &str| {
             let at = PAIR_FEATURE_NAMES
                 .iter()
                 .position(|known| *known == name)
                 .unwrap();
-            features.pairs[origin * PAIR_FEATURES + at]
+            features.pairs.column(at)[origin]
         };
         assert_eq!((pair(0, "is-last"), pair(1, "is-last")), (0.0, 1.0));
         assert!(pair(1, "last-window") > pair(0, "last-window"));
         assert!(pair(1, "age") < pair(0, "age"));
-        assert!(
-            features
-                .pairs
-                .iter()
-                .chain(&features.rate)
-                .all(|value| value.is_finite())
-        );
+        let rows: Vec<_> = features.pairs.rows().collect();
+        let mut numbers = rows.iter().flatten().chain(&features.rate);
+        assert!(numbers.all(|value| value.is_finite()));
+        assert_eq!(PairFeatures::from_rows(&rows), features.pairs);
     }
 
     #[test]
     fn a_shard_never_seen_has_no_features() {
-        assert_eq!(features_of(&profile(&[(1, "a")]), ShardId(9), WindowId(2)), None);
+        let profile = profile(&[(1, "a")]);
+        let reader = FeatureReader::new(&profile, WindowId(2));
+        assert_eq!(reader.features(ShardId(9)), None);
     }
 }

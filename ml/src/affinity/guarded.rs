@@ -75,7 +75,7 @@ impl GuardedModel {
 fn likeliest(forecast: &ShardForecast) -> Option<&Zone> {
     let shares = forecast.shares.iter();
     shares
-        .max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0)))
+        .max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(a.0)))
         .map(|(zone, _)| zone)
 }
 

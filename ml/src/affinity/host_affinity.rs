@@ -3,10 +3,10 @@
 use placement::planner::Forecast;
 use placement::{ShardId, WindowId, Zone};
 
-use super::features::{features_of, seen_in};
+use super::features::{FeatureReader, seen_in};
 use super::model_file::TrainedModel;
 use super::recalibration::Recalibration;
-use crate::forecaster::{Expectation, Forecaster};
+use crate::forecaster::{Expectation, Forecaster, OriginNames};
 use crate::profile::{AccessProfile, WindowLength};
 use crate::window::WindowCounts;
 
@@ -47,8 +47,8 @@ impl HostAffinityModel {
         span.horizon_windows == 1 && self.profile.length().start_ms(window) >= span.to_ms
     }
 
-    fn expectation(&self, shard: ShardId, window: WindowId) -> Option<Expectation> {
-        let features = features_of(&self.profile, shard, window)?;
+    fn expectation(&self, reader: &FeatureReader<'_>, shard: ShardId) -> Option<Expectation> {
+        let features = reader.features(shard)?;
         let scorer = self.model.scorer();
         Some(Expectation {
             shares: self.recalibration.shares(scorer, &features),
@@ -82,8 +82,10 @@ impl Forecaster for HostAffinityModel {
     /// Shards are scored by [`SCORING_THREADS`] threads; none depends on another, so the forecast does not depend on who
     /// scores which.
     fn forecast(&self, window: WindowId) -> Forecast {
-        let zones = self.profile.zones().zones();
-        let expected = |shard: ShardId| Some((shard, self.expectation(shard, window)?.to_forecast(zones)?));
+        let origins = OriginNames::new(self.profile.zones().zones());
+        let reader = FeatureReader::new(&self.profile, window);
+        let expected =
+            |shard: ShardId| Some((shard, self.expectation(&reader, shard)?.to_forecast(&origins)?));
         let shards: Vec<ShardId> = self.profile.shards().keys().copied().collect();
         let score = |part: &[ShardId]| part.iter().copied().filter_map(expected).collect::<Vec<_>>();
         let parts = shards.chunks(shards.len().div_ceil(SCORING_THREADS).max(SHARDS_A_THREAD_MIN));

@@ -24,8 +24,8 @@ mod train;
 mod train_device;
 mod trainer;
 
-pub use features::{PAIR_FEATURE_NAMES, RATE_FEATURE_NAMES, ShardFeatures};
-pub(crate) use features::{features_of, seen_in};
+pub(crate) use features::{FeatureReader, seen_in};
+pub use features::{PAIR_FEATURE_NAMES, PairFeatures, RATE_FEATURE_NAMES, ShardFeatures};
 pub use guarded::GuardedModel;
 pub use host_affinity::HostAffinityModel;
 pub use model_file::{ModelFileError, TrainedModel, TrainingMetrics, TrainingSpan};

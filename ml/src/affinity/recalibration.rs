@@ -96,7 +96,7 @@ impl Evidence {
 
 #[cfg(test)]
 mod tests {
-    use super::super::features::{PAIR_FEATURES, RATE_FEATURES};
+    use super::super::features::{PAIR_FEATURES, PairFeatures, RATE_FEATURES};
     use super::super::scorer::flat_weights;
     use super::*;
 
@@ -104,10 +104,10 @@ mod tests {
     /// it by `log_odds`.
     fn share_after(log_odds: f32, seen: f32) -> f32 {
         let scorer = Scorer::new(flat_weights(2)).unwrap();
-        let mut pairs = vec![0.0; 2 * PAIR_FEATURES];
-        pairs[PAIR_FEATURES] = log_odds;
+        let mut rows = [[0.0; PAIR_FEATURES]; 2];
+        rows[1][0] = log_odds;
         let features = ShardFeatures {
-            pairs,
+            pairs: PairFeatures::from_rows(&rows),
             rate: [0.0; RATE_FEATURES],
         };
         let counts = [4.0 - seen, seen];

@@ -4,7 +4,7 @@ use placement::{ShardId, Zone};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::features::{ShardFeatures, features_of, rate_features_of};
+use super::features::{FeatureReader, PairFeatures, ShardFeatures};
 use crate::profile::{AccessProfile, WindowLength};
 use crate::window::WindowCounts;
 
@@ -49,7 +49,8 @@ pub(crate) fn samples_of(
     for at in 0..windows.len() {
         if at >= sampling.warm_up.max(sampling.horizon) {
             let shards: Vec<ShardId> = profile.shards().keys().copied().collect();
-            let drawn = |shard| draw(&profile, shard, &windows[at], sampling, rng);
+            let reader = FeatureReader::new(&profile, windows[at].window);
+            let drawn = |shard| draw(&profile, &reader, shard, &windows[at], sampling, rng);
             samples.extend(shards.into_iter().filter_map(drawn));
         }
         if let Some(known) = (at + 1).checked_sub(sampling.horizon) {
@@ -61,6 +62,7 @@ pub(crate) fn samples_of(
 
 fn draw(
     profile: &AccessProfile,
+    reader: &FeatureReader<'_>,
     shard: ShardId,
     window: &WindowCounts,
     sampling: &Sampling<'_>,
@@ -78,10 +80,10 @@ fn draw(
     let counts = profile.zones().zones().iter().map(accesses).collect();
     let features = match idle {
         true => ShardFeatures {
-            pairs: Vec::new(),
-            rate: rate_features_of(profile, shard, window.window)?,
+            pairs: PairFeatures::default(),
+            rate: reader.rate_features(shard)?,
         },
-        false => features_of(profile, shard, window.window)?,
+        false => reader.features(shard)?,
     };
     Some(Sample {
         features,

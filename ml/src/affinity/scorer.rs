@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::features::{PAIR_FEATURES, RATE_FEATURES, ShardFeatures};
+use super::features::{PAIR_FEATURES, PairFeatures, RATE_FEATURES, ShardFeatures};
 use super::standard::standardise;
 
 /// The weights, in row-major order, inputs before outputs.
@@ -59,9 +59,18 @@ pub enum ScorerError {
 }
 
 /// Checked weights, ready to score.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Scorer {
     weights: ScorerWeights,
+    /// The hidden layer's weights by unit: what each takes from the features.
+    by_unit: Vec<[f32; PAIR_FEATURES]>,
+    arch: pulp::Arch,
+}
+
+impl PartialEq for Scorer {
+    fn eq(&self, other: &Self) -> bool {
+        self.weights == other.weights
+    }
 }
 
 impl Scorer {
@@ -84,7 +93,13 @@ impl Scorer {
                 name: "rate_bias or temperature",
             });
         }
-        Ok(Self { weights })
+        let from_input = |unit, at| weights.hidden_weight[at * weights.hidden + unit];
+        let by_unit = (0..weights.hidden).map(|unit| std::array::from_fn(|at| from_input(unit, at)));
+        Ok(Self {
+            by_unit: by_unit.collect(),
+            arch: pulp::Arch::new(),
+            weights,
+        })
     }
 
     /// The weights.
@@ -101,12 +116,15 @@ impl Scorer {
 
     /// Logits by origin, not yet divided by the temperature.
     pub fn logits(&self, features: &ShardFeatures) -> Vec<f32> {
-        let mut units = vec![0.0; self.weights.hidden];
-        features
-            .pairs
-            .chunks_exact(PAIR_FEATURES)
-            .map(|row| self.logit(row, &mut units))
-            .collect()
+        let origins = features.pairs.origins();
+        let mut logits = vec![0.0; origins];
+        // With the widest instructions of this machine; they give the same bits.
+        self.arch.dispatch(Scoring {
+            scorer: self,
+            pairs: &features.pairs,
+            logits: &mut logits,
+        });
+        logits
     }
 
     /// Shares by origin, which sum to 1.
@@ -125,24 +143,59 @@ impl Scorer {
         log_rate.clamp(-20.0, 20.0).exp()
     }
 
-    /// One pair's logit; `units` is room for the hidden layer.
-    fn logit(&self, row: &[f32], units: &mut [f32]) -> f32 {
+    /// The logits of [`LANES`] origins from `begin` on; beyond the last one, of features that are zero.
+    #[inline(always)]
+    fn lanes(&self, pairs: &PairFeatures, begin: usize) -> Lanes {
         let weights = &self.weights;
-        let mut skip = 0.0;
-        units.copy_from_slice(&weights.hidden_bias);
-        for (at, value) in row.iter().enumerate() {
-            let input = standardise(*value, weights.pair_mean[at], weights.pair_scale[at]);
-            skip += input * weights.skip_weight[at];
-            let from_input = &weights.hidden_weight[at * weights.hidden..(at + 1) * weights.hidden];
-            units
-                .iter_mut()
-                .zip(from_input)
-                .for_each(|(unit, weight)| *unit += input * weight);
+        let mut inputs = [[0.0; LANES]; PAIR_FEATURES];
+        let mut logits = [0.0; LANES];
+        for (at, lanes) in inputs.iter_mut().enumerate() {
+            let (mean, scale) = (weights.pair_mean[at], weights.pair_scale[at]);
+            for (lane, value) in lanes.iter_mut().zip(&pairs.column(at)[begin..]) {
+                *lane = standardise(*value, mean, scale);
+            }
+            add_scaled(&mut logits, lanes, weights.skip_weight[at]);
         }
-        units
-            .iter()
-            .zip(&weights.output_weight)
-            .fold(skip, |logit, (unit, weight)| logit + unit.max(0.0) * weight)
+        for (unit, from_inputs) in self.by_unit.iter().enumerate() {
+            let mut sums = [weights.hidden_bias[unit]; LANES];
+            for (lanes, weight) in inputs.iter().zip(from_inputs) {
+                add_scaled(&mut sums, lanes, *weight);
+            }
+            let active = sums.map(|sum| sum.max(0.0));
+            add_scaled(&mut logits, &active, weights.output_weight[unit]);
+        }
+        logits
+    }
+}
+
+/// The work of [`Scorer::logits`]. All of it is inlined into a function of the instructions that it may use.
+struct Scoring<'a> {
+    scorer: &'a Scorer,
+    pairs: &'a PairFeatures,
+    logits: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Scoring<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (at, of_lanes) in self.logits.chunks_mut(LANES).enumerate() {
+            let lanes = self.scorer.lanes(self.pairs, at * LANES);
+            of_lanes.copy_from_slice(&lanes[..of_lanes.len()]);
+        }
+    }
+}
+
+/// How many origins are scored at once: a register of most processors.
+const LANES: usize = 8;
+
+type Lanes = [f32; LANES];
+
+#[inline(always)]
+fn add_scaled(sums: &mut Lanes, values: &Lanes, factor: f32) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value * factor;
     }
 }
 
@@ -169,12 +222,13 @@ fn arrays(weights: &ScorerWeights) -> [(&'static str, &Vec<f32>, usize); 9] {
 /// The softmax of logits divided by a temperature.
 pub(crate) fn softmax(logits: &[f32], temperature: f32) -> Vec<f32> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exps: Vec<f32> = logits
+    let mut shares: Vec<f32> = logits
         .iter()
         .map(|logit| ((logit - highest) / temperature).exp())
         .collect();
-    let total: f32 = exps.iter().sum();
-    exps.iter().map(|exp| exp / total).collect()
+    let total: f32 = shares.iter().sum();
+    shares.iter_mut().for_each(|share| *share /= total);
+    shares
 }
 
 #[cfg(test)]
@@ -202,10 +256,10 @@ mod tests {
     #[test]
     fn shares_sum_to_one_and_follow_the_logits() {
         let scorer = Scorer::new(flat_weights(2)).unwrap();
-        let mut pairs = vec![0.0; 2 * PAIR_FEATURES];
-        pairs[PAIR_FEATURES] = 3f32.ln();
+        let mut rows = [[0.0; PAIR_FEATURES]; 2];
+        rows[1][0] = 3f32.ln();
         let features = ShardFeatures {
-            pairs,
+            pairs: PairFeatures::from_rows(&rows),
             rate: [0.0; RATE_FEATURES],
         };
         let shares = scorer.shares(&features);

@@ -6,6 +6,7 @@ use super::features::PAIR_FEATURE_NAMES;
 const DEVIATIONS_MAX: f32 = 4.0;
 
 /// A feature as the network takes it.
+#[inline(always)]
 pub(crate) fn standardise(value: f32, mean: f32, scale: f32) -> f32 {
     ((value - mean) * scale).clamp(-DEVIATIONS_MAX, DEVIATIONS_MAX)
 }
@@ -17,8 +18,8 @@ pub(crate) struct Standard {
 }
 
 impl Standard {
-    pub(crate) fn of<'a>(rows: impl Iterator<Item = &'a [f32]>, features: usize) -> Self {
-        let (mut sum, mut square, mut rows_seen) = (vec![0f64; features], vec![0f64; features], 0f64);
+    pub(crate) fn of<const N: usize>(rows: impl Iterator<Item = [f32; N]>) -> Self {
+        let (mut sum, mut square, mut rows_seen) = ([0f64; N], [0f64; N], 0f64);
         for row in rows {
             rows_seen += 1.0;
             for (at, value) in row.iter().enumerate() {
@@ -42,7 +43,7 @@ impl Standard {
         };
         Self {
             mean: mean.iter().map(|mean| *mean as f32).collect(),
-            scale: (0..features).map(scale).collect(),
+            scale: (0..N).map(scale).collect(),
         }
     }
 
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn a_column_gets_zero_mean_and_unit_deviation() {
         let rows = [[1.0, 7.0], [3.0, 7.0]];
-        let standard = Standard::of(rows.iter().map(|row| row.as_slice()), 2);
+        let standard = Standard::of(rows.iter().copied());
         let applied: Vec<Vec<f32>> = rows.iter().map(|row| standard.apply(row).collect()).collect();
         assert_eq!(applied, [[-1.0, 0.0], [1.0, 0.0]]);
     }

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
 use super::calibration::{Calibration, calibrate, negative_log_likelihood};
-use super::features::{PAIR_FEATURE_NAMES, PAIR_FEATURES};
+use super::features::PAIR_FEATURE_NAMES;
 use super::model_file::{TrainedModel, TrainingMetrics, TrainingSpan};
 use super::sample::{Sample, Sampling, samples_of};
 use super::train_device::TrainDevice;
@@ -218,12 +218,8 @@ fn metrics_of(held: &[Sample], calibration: Calibration, trained_on: usize) -> T
             .iter()
             .position(|name| *name == "ewma-0.02")
             .unwrap_or(0);
-        sample
-            .features
-            .pairs
-            .chunks_exact(PAIR_FEATURES)
-            .map(|row| row[at].exp())
-            .collect()
+        let pairs = &sample.features.pairs;
+        pairs.column(at).iter().map(|log| log.exp()).collect()
     };
     let ewma: Vec<Vec<f32>> = held.iter().map(slow_ewma).collect();
     TrainingMetrics {

@@ -38,15 +38,13 @@ impl<'a> Trainer<'a> {
         config: &'a TrainConfig,
         device: Device,
     ) -> Self {
-        let pair_rows = samples
-            .iter()
-            .flat_map(|sample| sample.features.pairs.chunks_exact(PAIR_FEATURES));
-        let rate_rows = samples.iter().map(|sample| sample.features.rate.as_slice());
-        let mut pair = Standard::of(pair_rows, PAIR_FEATURES);
+        let pair_rows = samples.iter().flat_map(|sample| sample.features.pairs.rows());
+        let rate_rows = samples.iter().map(|sample| sample.features.rate);
+        let mut pair = Standard::of(pair_rows);
         pair.hide(&config.without);
         Self {
             pair,
-            rate: Standard::of(rate_rows, RATE_FEATURES),
+            rate: Standard::of(rate_rows),
             weight_max: percentile_of_active(samples),
             device: device.autodiff(),
             samples,
@@ -106,11 +104,8 @@ impl<'a> Trainer<'a> {
         let mut targets = Vec::with_capacity(samples.len() * self.origins);
         let mut weight_sum = 0.0;
         for sample in samples {
-            sample
-                .features
-                .pairs
-                .chunks_exact(PAIR_FEATURES)
-                .for_each(|row| pairs.extend(self.pair.apply(row)));
+            let rows = sample.features.pairs.rows();
+            rows.for_each(|row| pairs.extend(self.pair.apply(&row)));
             let accesses = sample.accesses();
             let weight = accesses.min(self.weight_max);
             weight_sum += weight;
@@ -197,7 +192,7 @@ fn percentile_of_active(samples: &[Sample]) -> f32 {
 mod tests {
     use rand::SeedableRng;
 
-    use super::super::features::{PAIR_FEATURE_NAMES, ShardFeatures};
+    use super::super::features::{PAIR_FEATURE_NAMES, PairFeatures, ShardFeatures};
     use super::super::network::floats;
     use super::*;
 
@@ -206,16 +201,18 @@ mod tests {
         use rand::RngExt;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let sample = |_| {
-            let pairs: Vec<f32> = (0..3 * PAIR_FEATURES)
-                .map(|_| rng.random_range(-2.0..1.0))
-                .collect();
+            let rows: [[f32; PAIR_FEATURES]; 3] =
+                std::array::from_fn(|_| std::array::from_fn(|_| rng.random_range(-2.0..1.0)));
             let rate = std::array::from_fn(|_| rng.random_range(-2.0..1.0));
-            let best = (0..3).max_by(|a, b| pairs[a * PAIR_FEATURES].total_cmp(&pairs[b * PAIR_FEATURES]));
+            let best = (0..3).max_by(|a: &usize, b: &usize| rows[*a][0].total_cmp(&rows[*b][0]));
             let counts = (0..3)
                 .map(|at| if Some(at) == best { 2.0 } else { 0.0 })
                 .collect();
             Sample {
-                features: ShardFeatures { pairs, rate },
+                features: ShardFeatures {
+                    pairs: PairFeatures::from_rows(&rows),
+                    rate,
+                },
                 counts,
                 weight: 1.0,
             }
@@ -240,13 +237,8 @@ mod tests {
         let network = AffinityNetwork::new(8, &mut ChaCha8Rng::seed_from_u64(5), &trainer.device);
         let scorer = Scorer::new(trainer.weights_of(&network)).unwrap();
         for sample in &samples[..50] {
-            let row = |row| trainer.pair.apply(row).collect::<Vec<f32>>();
-            let pairs: Vec<f32> = sample
-                .features
-                .pairs
-                .chunks_exact(PAIR_FEATURES)
-                .flat_map(row)
-                .collect();
+            let row = |row: [f32; PAIR_FEATURES]| trainer.pair.apply(&row).collect::<Vec<f32>>();
+            let pairs: Vec<f32> = sample.features.pairs.rows().flat_map(row).collect();
             let pairs =
                 Tensor::<3>::from_data(TensorData::new(pairs, [1, 3, PAIR_FEATURES]), &trainer.device);
             let expected = floats(network.logits(pairs).into_data());
@@ -312,7 +304,9 @@ mod tests {
             .run(&mut ChaCha8Rng::seed_from_u64(1))
             .unwrap();
         let mut changed = samples[0].features.clone();
-        changed.pairs[0] += 100.0;
+        let mut rows: Vec<_> = changed.pairs.rows().collect();
+        rows[0][0] += 100.0;
+        changed.pairs = PairFeatures::from_rows(&rows);
         assert_eq!(scorer.logits(&changed), scorer.logits(&samples[0].features));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use placement::planner::Forecast;
 use placement::{ShardId, WindowId, Zone};
 
-use crate::forecaster::{Expectation, Forecaster};
+use crate::forecaster::{Expectation, Forecaster, OriginNames};
 use crate::profile::{Counts, ZoneIndex, inherit, numbered};
 use crate::window::WindowCounts;
 
@@ -85,9 +85,10 @@ impl<R: Rule> Forecaster for RuleForecaster<R> {
     }
 
     fn forecast(&self, window: WindowId) -> Forecast {
+        let origins = OriginNames::new(self.zones.zones());
         let expected = |(shard, mix): (&ShardId, &Mix)| {
             let expectation = self.expectation(*shard, *mix, window)?;
-            Some((*shard, expectation.to_forecast(self.zones.zones())?))
+            Some((*shard, expectation.to_forecast(&origins)?))
         };
         Forecast {
             window,

@@ -9,7 +9,7 @@ use placement::{ShardId, WindowId, Zone};
 use super::ground::Ground;
 use super::mover::ORIGINS_MAX;
 use super::terms::Terms;
-use crate::affinity::{Recalibration, Scorer, features_of, seen_in};
+use crate::affinity::{FeatureReader, Recalibration, Scorer, seen_in};
 use crate::baselines::Rule;
 use crate::profile::{AccessProfile, Counts, EWMA_ALPHAS, WindowLength};
 use crate::window::WindowCounts;
@@ -189,7 +189,8 @@ impl ModelSource {
         };
         let ahead = outlooks.first().map_or(0, |outlook| outlook.windows().len());
         for step in 0..ahead {
-            let Some(features) = features_of(&self.profile, shard, WindowId(first.0 + step as u64)) else {
+            let reader = FeatureReader::new(&self.profile, WindowId(first.0 + step as u64));
+            let Some(features) = reader.features(shard) else {
                 return false;
             };
             for (scorer, outlook) in self.scorers.iter().zip(outlooks.iter_mut()) {
@@ -214,7 +215,7 @@ impl ModelSource {
 
     /// Each model's shares of a shard in one window.
     pub(crate) fn shares(&self, shard: ShardId, window: WindowId) -> Option<Vec<Vec<f32>>> {
-        let features = features_of(&self.profile, shard, window)?;
+        let features = FeatureReader::new(&self.profile, window).features(shard)?;
         let corrected = self.scorers.iter().zip(&self.recalibrations);
         Some(
             corrected

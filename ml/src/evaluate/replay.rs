@@ -205,15 +205,7 @@ impl<'a> Homes<'a> {
 
     /// The cost of an access with this home, times one million; by [`Objective::MostLikely`] the share that is remote.
     fn cost_ppm(&self, forecast: &ShardForecast, home: usize, voters: &[usize]) -> u64 {
-        let share_of = |origin: usize| {
-            u64::from(
-                forecast
-                    .shares
-                    .get(&self.config.zones[origin])
-                    .copied()
-                    .unwrap_or(0),
-            )
-        };
+        let share_of = |origin: usize| u64::from(forecast.shares.of(&self.config.zones[origin]));
         let rtt_ppm = || {
             (0..self.config.zones.len())
                 .map(|at| share_of(at) * self.config.rtt_micros[at][home])

@@ -97,8 +97,8 @@ impl AccessProfile {
             return Counts::default();
         };
         let minute = |at: u64| at * self.length.as_ms() / MINUTE_MS;
-        self.renewal
-            .expect(shard, minute(ended.0 + 1), minute(window.0), minute(window.0 + 1))
+        let span = (minute(ended.0 + 1), minute(window.0), minute(window.0 + 1));
+        self.renewal.expect(shard, span, self.zones.len())
     }
 
     /// The shards seen, with their histories.

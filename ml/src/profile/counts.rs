@@ -46,6 +46,11 @@ impl ZoneIndex {
 pub struct Counts(Vec<f32>);
 
 impl Counts {
+    /// No numbers yet, and room for those of `origins` origins.
+    pub(crate) fn with_room_for(origins: usize) -> Self {
+        Self(Vec::with_capacity(origins))
+    }
+
     /// Adds to an origin.
     pub fn add(&mut self, origin: usize, amount: f32) {
         if self.0.len() <= origin {

@@ -6,6 +6,7 @@
 
 mod access_profile;
 mod counts;
+mod gaps;
 mod history;
 mod renewal;
 mod time;

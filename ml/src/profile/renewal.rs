@@ -10,11 +10,12 @@
 //! [`GAP_MAX_MINUTES`] is forgotten, and its class remembers that the gap was longer.
 //! Left out: keys never touched before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use placement::ShardId;
 
 use super::counts::Counts;
+use super::gaps::{ByOrigin, Gap, Recent, Span, expect};
 
 /// Most keys remembered; the longest rested are forgotten first.
 pub(crate) const KEYS_MAX: usize = 65_536;
@@ -29,73 +30,13 @@ const SHARD_GAPS: usize = 48;
 const PRIOR_WEIGHT: f32 = 2.0;
 /// Keeps the chance finite for a key that has outlived all the gaps known.
 const OVERDUE_WEIGHT: f32 = 0.2;
-/// Gaps are spread by a triangle this wide to each side: some minutes, and a part of the gap.
-const SPREAD_MINUTES: f32 = 12.0;
-const SPREAD_PART: f32 = 0.08;
-
-/// A gap between two touches of a key, and where the second came from.
-#[derive(Clone, Copy, Debug)]
-struct Gap {
-    next: u16,
-    minutes: u16,
-}
-
-/// The latest gaps of a class.
-#[derive(Clone, Debug, Default)]
-struct Gaps {
-    ring: Vec<Gap>,
-    cursor: usize,
-    touched_minute: u64,
-}
-
-impl Gaps {
-    fn push(&mut self, gap: Gap, capacity: usize, minute: u64) {
-        self.touched_minute = minute;
-        if self.ring.len() < capacity {
-            self.ring.push(gap);
-        } else {
-            self.ring[self.cursor] = gap;
-            self.cursor = (self.cursor + 1) % capacity;
-        }
-    }
-
-    /// Adds the chance mass of the next touch by origin in `[from, to)` to `next`, all in minutes after the touch, and
-    /// returns the mass of gaps longer than `rested`.
-    fn expect(&self, rested: f32, from: f32, to: f32, weight: f32, next: &mut Counts) -> f32 {
-        let mut surviving = 0.0;
-        for gap in &self.ring {
-            let (middle, spread) = (
-                f32::from(gap.minutes),
-                SPREAD_MINUTES + SPREAD_PART * f32::from(gap.minutes),
-            );
-            if middle + spread <= rested {
-                continue;
-            }
-            surviving += weight * (1.0 - triangle_below(rested, middle, spread));
-            if middle - spread < to && middle + spread > from {
-                let mass =
-                    triangle_below(to, middle, spread) - triangle_below(from.max(rested), middle, spread);
-                next.add(usize::from(gap.next), weight * mass.max(0.0));
-            }
-        }
-        surviving
-    }
-}
-
-/// The mass below `x` of a triangle around `middle` that reaches `spread` to each side.
-fn triangle_below(x: f32, middle: f32, spread: f32) -> f32 {
-    let z = ((x - middle) / spread).clamp(-1.0, 1.0);
-    if z < 0.0 {
-        0.5 * (1.0 + z) * (1.0 + z)
-    } else {
-        1.0 - 0.5 * (1.0 - z) * (1.0 - z)
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Resting {
     user: u64,
-    origin: usize,
+    origin: u16,
+    /// Where its class is, if that was known when this was touched.
+    class: Option<u32>,
     since_minute: u64,
 }
 
@@ -117,39 +58,44 @@ pub(crate) struct NumberedTouch {
 /// The keys at rest and the gaps known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RenewalBook {
-    resting: BTreeMap<ShardId, BTreeMap<u64, Resting>>,
+    shards: BTreeMap<ShardId, ShardPage>,
     shard_of_key: BTreeMap<u64, ShardId>,
-    user_gaps: BTreeMap<(u64, usize), Gaps>,
-    shard_gaps: BTreeMap<(ShardId, usize), Gaps>,
+    classes: Classes,
+}
+
+/// What is known of one shard.
+#[derive(Clone, Debug, Default)]
+struct ShardPage {
+    resting: BTreeMap<u64, Resting>,
+    gaps: ByOrigin,
 }
 
 impl RenewalBook {
     /// Takes in a touch; touches come in order of time.
     pub(crate) fn touch(&mut self, touch: NumberedTouch) {
+        let origin = touch.origin as u16;
         if let Some(before) = self.take(touch.key) {
-            self.learn(touch.shard, before, touch.origin, touch.minute);
+            self.learn(touch.shard, before, origin, touch.minute);
         }
         let resting = Resting {
             user: touch.user,
-            origin: touch.origin,
+            origin,
+            class: self.classes.find((touch.user, origin)),
             since_minute: touch.minute,
         };
-        self.resting
-            .entry(touch.shard)
-            .or_default()
-            .insert(touch.key, resting);
+        let page = self.shards.entry(touch.shard).or_default();
+        page.resting.insert(touch.key, resting);
         self.shard_of_key.insert(touch.key, touch.shard);
     }
 
     /// Lets a shard that was not touched yet expect what another taught. Keys at rest stay where they were touched last.
     pub(crate) fn inherit(&mut self, from: ShardId, to: ShardId) {
-        let of = |shard: ShardId| (shard, 0)..=(shard, usize::MAX);
-        if self.shard_gaps.range(of(to)).next().is_none() {
-            let gaps = self.shard_gaps.range(of(from));
-            let taught: Vec<_> = gaps
-                .map(|((_, origin), gaps)| ((to, *origin), gaps.clone()))
-                .collect();
-            self.shard_gaps.extend(taught);
+        if let (Some(taught), false) = (self.shards.get(&from), self.shards.contains_key(&to)) {
+            let page = ShardPage {
+                resting: BTreeMap::new(),
+                gaps: taught.gaps.clone(),
+            };
+            self.shards.insert(to, page);
         }
     }
 
@@ -157,74 +103,74 @@ impl RenewalBook {
     pub(crate) fn forget(&mut self, minute: u64) {
         let eldest = minute.saturating_sub(GAP_MAX_MINUTES).max(self.eldest_kept());
         let expired: Vec<(u64, ShardId, Resting)> = self
-            .resting
+            .shards
             .iter()
-            .flat_map(|(shard, keys)| keys.iter().map(|(key, resting)| (*key, *shard, *resting)))
+            .flat_map(|(shard, page)| {
+                let keys = page.resting.iter();
+                keys.map(|(key, resting)| (*key, *shard, *resting))
+            })
             .filter(|(_, _, resting)| resting.since_minute < eldest)
             .collect();
         for (key, shard, resting) in expired {
             self.take(key);
             self.learn(shard, resting, resting.origin, minute);
         }
-        forget_classes(&mut self.user_gaps);
+        if self.classes.forget() {
+            let pages = self.shards.values_mut();
+            for resting in pages.flat_map(|page| page.resting.values_mut()) {
+                resting.class = self.classes.find((resting.user, resting.origin));
+            }
+        }
     }
 
     /// Expected touches of a shard by origin in `[from_minute, to_minute)`, given that nothing is known after
-    /// `now_minute`.
-    pub(crate) fn expect(&self, shard: ShardId, now_minute: u64, from_minute: u64, to_minute: u64) -> Counts {
-        let (mut expected, mut next) = (Counts::default(), Counts::default());
-        for resting in self.resting.get(&shard).into_iter().flat_map(BTreeMap::values) {
+    /// `now_minute`; there are `origins` of them as a rule.
+    pub(crate) fn expect(
+        &self,
+        shard: ShardId,
+        (now_minute, from_minute, to_minute): (u64, u64, u64),
+        origins: usize,
+    ) -> Counts {
+        let room = || Counts::with_room_for(origins);
+        let (mut expected, mut next) = (room(), room());
+        let Some(page) = self.shards.get(&shard) else {
+            return expected;
+        };
+        for resting in page.resting.values() {
             let after = |minute: u64| minute.saturating_sub(resting.since_minute) as f32;
-            let span = (after(now_minute), after(from_minute), after(to_minute));
+            let span = Span {
+                rested: after(now_minute),
+                from: after(from_minute),
+                to: after(to_minute),
+            };
             next.scale(0.0);
-            let surviving = self.expect_key(shard, resting, span, &mut next);
+            let prior = page.gaps.of(resting.origin);
+            let weight = PRIOR_WEIGHT / prior.len().max(1) as f32;
+            let mut surviving = OVERDUE_WEIGHT;
+            if let Some(own) = self.classes.of(resting) {
+                surviving += expect(own.gaps.iter(), span, 1.0, &mut next);
+            }
+            surviving += expect(prior, span, weight, &mut next);
             next.each()
                 .for_each(|(origin, mass)| expected.add(origin, mass * (1.0 / surviving)));
         }
         expected
     }
 
-    /// Adds the chance mass of a key's next touch by origin to `next`, and returns the mass of all gaps that it may
-    /// still have.
-    fn expect_key(
-        &self,
-        shard: ShardId,
-        resting: &Resting,
-        (rested, from, to): (f32, f32, f32),
-        next: &mut Counts,
-    ) -> f32 {
-        let mut surviving = OVERDUE_WEIGHT;
-        if let Some(own) = self.user_gaps.get(&(resting.user, resting.origin)) {
-            surviving += own.expect(rested, from, to, 1.0, next);
-        }
-        if let Some(prior) = self.shard_gaps.get(&(shard, resting.origin)) {
-            let weight = PRIOR_WEIGHT / prior.ring.len().max(1) as f32;
-            surviving += prior.expect(rested, from, to, weight, next);
-        }
-        surviving
-    }
-
     fn take(&mut self, key: u64) -> Option<Resting> {
         let shard = self.shard_of_key.remove(&key)?;
-        self.resting.get_mut(&shard)?.remove(&key)
+        self.shards.get_mut(&shard)?.resting.remove(&key)
     }
 
-    fn learn(&mut self, shard: ShardId, before: Resting, next: usize, minute: u64) {
-        let minutes = minute
-            .saturating_sub(before.since_minute)
-            .min(2 * GAP_MAX_MINUTES) as u16;
+    fn learn(&mut self, shard: ShardId, before: Resting, next: u16, minute: u64) {
+        let minutes = minute.saturating_sub(before.since_minute);
         let gap = Gap {
-            next: next as u16,
-            minutes,
+            next,
+            minutes: minutes.min(2 * GAP_MAX_MINUTES) as u16,
         };
-        self.user_gaps
-            .entry((before.user, before.origin))
-            .or_default()
-            .push(gap, USER_GAPS, minute);
-        self.shard_gaps
-            .entry((shard, before.origin))
-            .or_default()
-            .push(gap, SHARD_GAPS, minute);
+        self.classes.learn((before.user, before.origin), gap, minute);
+        let page = self.shards.entry(shard).or_default();
+        page.gaps.push(before.origin, gap, SHARD_GAPS);
     }
 
     /// The oldest minute that may stay, so that at most [`KEYS_MAX`] keys do.
@@ -232,23 +178,72 @@ impl RenewalBook {
         if self.shard_of_key.len() <= KEYS_MAX {
             return 0;
         }
-        let mut since: Vec<u64> = self
-            .resting
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(|resting| resting.since_minute)
-            .collect();
+        let keys = self.shards.values().flat_map(|page| page.resting.values());
+        let mut since: Vec<u64> = keys.map(|resting| resting.since_minute).collect();
         since.sort_unstable();
         since[since.len() - KEYS_MAX]
     }
 }
 
-fn forget_classes(classes: &mut BTreeMap<(u64, usize), Gaps>) {
-    if classes.len() > CLASSES_MAX {
-        let mut touched: Vec<u64> = classes.values().map(|gaps| gaps.touched_minute).collect();
+/// The classes of keys by the user and origin of their last touch. Most keys at rest know the place of their class, so that a
+/// forecast has little to look up.
+#[derive(Clone, Debug, Default)]
+struct Classes {
+    known: Vec<Class>,
+    /// Nothing depends on its order.
+    places: HashMap<(u64, u16), u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Class {
+    gaps: Recent<USER_GAPS>,
+    name: (u64, u16),
+    touched_minute: u64,
+}
+
+impl Classes {
+    fn find(&self, name: (u64, u16)) -> Option<u32> {
+        self.places.get(&name).copied()
+    }
+
+    /// The class of a key at rest, which may have been learnt since that was touched.
+    fn of(&self, resting: &Resting) -> Option<&Class> {
+        let place = resting
+            .class
+            .or_else(|| self.find((resting.user, resting.origin)))?;
+        Some(&self.known[place as usize])
+    }
+
+    fn learn(&mut self, name: (u64, u16), gap: Gap, minute: u64) {
+        let place = *self.places.entry(name).or_insert_with(|| {
+            self.known.push(Class {
+                gaps: Recent::default(),
+                name,
+                touched_minute: minute,
+            });
+            (self.known.len() - 1) as u32
+        });
+        let class = &mut self.known[place as usize];
+        class.gaps.push(gap);
+        class.touched_minute = minute;
+    }
+
+    /// Forgets those that were not touched for longest, if there are too many; true: the places are others now.
+    fn forget(&mut self) -> bool {
+        if self.known.len() <= CLASSES_MAX {
+            return false;
+        }
+        let mut touched: Vec<u64> = self.known.iter().map(|class| class.touched_minute).collect();
         touched.sort_unstable();
         let eldest = touched[touched.len() - CLASSES_MAX / 2];
-        classes.retain(|_, gaps| gaps.touched_minute >= eldest);
+        self.known.retain(|class| class.touched_minute >= eldest);
+        let places = self
+            .known
+            .iter()
+            .zip(0..)
+            .map(|(class, place)| (class.name, place));
+        self.places = places.collect();
+        true
     }
 }
 
@@ -282,10 +277,10 @@ mod tests {
     fn a_key_in_flight_is_expected_where_and_when_it_lands() {
         let mut book = commuting(10);
         book.touch(touch(1, 0, 7200));
-        let landing = book.expect(SHARD, 7260, 7260, 7380);
+        let landing = book.expect(SHARD, (7260, 7260, 7380), 2);
         assert!(landing.at(1) > 0.85, "{landing:?}");
         assert!(landing.at(0) < 0.05, "{landing:?}");
-        let early = book.expect(SHARD, 7220, 7220, 7280);
+        let early = book.expect(SHARD, (7220, 7220, 7280), 2);
         assert!(early.total() < 0.05, "{early:?}");
     }
 
@@ -293,7 +288,7 @@ mod tests {
     fn a_user_not_seen_before_is_expected_like_the_shard() {
         let mut book = commuting(10);
         book.touch(touch(99, 0, 7200));
-        let landing = book.expect(SHARD, 7260, 7260, 7380);
+        let landing = book.expect(SHARD, (7260, 7260, 7380), 2);
         assert!(landing.at(1) > 0.8, "{landing:?}");
     }
 
@@ -302,11 +297,9 @@ mod tests {
         let mut book = commuting(3);
         book.forget(2 * 720 + 120 + GAP_MAX_MINUTES + 1);
         assert_eq!(book.shard_of_key.len(), 0);
-        let longest = book.user_gaps[&(1, 1)]
-            .ring
-            .iter()
-            .map(|gap| u64::from(gap.minutes))
-            .max();
+        let class = book.classes.find((1, 1)).unwrap();
+        let gaps = book.classes.known[class as usize].gaps.iter();
+        let longest = gaps.map(|gap| u64::from(gap.minutes)).max();
         assert!(longest > Some(GAP_MAX_MINUTES));
     }
 
@@ -324,13 +317,6 @@ mod tests {
         }
         book.forget(700);
         assert!(book.shard_of_key.len() <= KEYS_MAX + 100);
-        assert!(book.user_gaps.len() <= CLASSES_MAX);
-    }
-
-    #[test]
-    fn the_triangle_has_mass_one() {
-        assert_eq!(triangle_below(-1.0, 0.0, 1.0), 0.0);
-        assert_eq!(triangle_below(0.0, 0.0, 1.0), 0.5);
-        assert_eq!(triangle_below(1.0, 0.0, 1.0), 1.0);
+        assert!(book.classes.known.len() <= CLASSES_MAX);
     }
 }

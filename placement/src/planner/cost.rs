@@ -149,10 +149,7 @@ pub(super) fn quorum_micros(topology: &Topology, home: HostIx, voters: &[HostIx]
 /// The weight of each origin zone, in parts per million.
 fn weights(topology: &Topology, objective: Objective, forecast: &ShardForecast) -> Vec<(ZoneIx, u32)> {
     match objective {
-        Objective::ExpectedRtt => topology
-            .numbered(forecast.shares.iter())
-            .map(|(zone, share)| (zone, *share))
-            .collect(),
+        Objective::ExpectedRtt => topology.numbered(forecast.shares.iter()).collect(),
         Objective::MostLikely => forecast
             .likeliest_origin()
             .and_then(|zone| topology.zone(zone))

@@ -15,7 +15,7 @@ use super::topology::Topology;
 pub(super) fn host_scores(topology: &Topology, forecast: &ShardForecast) -> HostAffinityScores {
     let mut scores = BTreeMap::new();
     for (origin, share) in topology.numbered(forecast.shares.iter()) {
-        divide(&mut scores, *share, topology.nearest_hosts(origin));
+        divide(&mut scores, share, topology.nearest_hosts(origin));
     }
     HostAffinityScores(scores)
 }
@@ -79,12 +79,12 @@ impl Line<'_> {
             return String::new();
         };
         let accesses = forecast.accesses_milli();
-        let mut origins: Vec<_> = forecast.shares.iter().filter(|(_, share)| **share > 0).collect();
-        origins.sort_by_key(|(zone, share)| (std::cmp::Reverse(**share), *zone));
+        let mut origins: Vec<_> = forecast.shares.iter().collect();
+        origins.sort_by_key(|(zone, share)| (std::cmp::Reverse(*share), *zone));
         let shares = origins
             .iter()
             .take(3)
-            .map(|(zone, ppm)| format!("{zone} {}.{}%", *ppm / 10_000, *ppm / 1_000 % 10));
+            .map(|(zone, ppm)| format!("{zone} {}.{}%", ppm / 10_000, ppm / 1_000 % 10));
         let shares: Vec<String> = shares.collect();
         format!(
             "; {}.{:03} accesses expected, {}",

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::shares::OriginShares;
 use crate::ids::{ShardId, WindowId, Zone};
 
 /// One million: the whole of a quantity given in parts per million.
@@ -36,7 +37,7 @@ pub struct ShardForecast {
     /// Expected writes, in thousandths of a write.
     pub writes_milli: u64,
     /// Share of the accesses by the origin's zone, in parts per million; sums to [`PPM`].
-    pub shares: BTreeMap<Zone, u32>,
+    pub shares: OriginShares,
     /// How little the shares are to be trusted: 0 is certain, [`PPM`] is a guess. Gains are discounted by it.
     pub uncertainty_ppm: u32,
 }
@@ -66,7 +67,7 @@ impl Forecast {
     /// Checks every shard's shares and uncertainty.
     pub fn validate(&self) -> Result<(), ForecastError> {
         for (&shard, forecast) in &self.shards {
-            let sum_ppm = forecast.shares.values().map(|&share| u64::from(share)).sum();
+            let sum_ppm = forecast.shares.total_ppm();
             if sum_ppm != u64::from(PPM) {
                 return Err(ForecastError::Shares { shard, sum_ppm });
             }
@@ -89,7 +90,7 @@ impl ShardForecast {
 
     /// The origin with the largest share; of equal ones the first by name.
     pub fn likeliest_origin(&self) -> Option<&Zone> {
-        let best = self.shares.values().max()?;
+        let best = self.shares.iter().map(|(_, share)| share).max()?;
         self.shares
             .iter()
             .find(|(_, share)| *share == best)

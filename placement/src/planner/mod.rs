@@ -32,6 +32,7 @@ mod output;
 mod replicas;
 mod rtt;
 mod search;
+mod shares;
 mod solve;
 mod topology;
 
@@ -45,4 +46,5 @@ pub use measured::Counted;
 pub use memory::PlanMemory;
 pub use output::{Blocked, Constraint, MoveCause, MoveKind, Plan, PlannedMove, RunnerUp};
 pub use rtt::RttMatrix;
+pub use shares::OriginShares;
 pub use solve::plan;

@@ -203,7 +203,7 @@ fn zones_of<'a>(input: &PlanInput<'a>) -> Vec<&'a Zone> {
     let forecasts = std::iter::once(input.forecast).chain(input.replica_forecast);
     for shard in forecasts.flat_map(|forecast| forecast.shards.values()) {
         let mut next = 0;
-        for zone in shard.shares.keys() {
+        for (zone, _) in shard.shares.iter() {
             next += known[next..].iter().take_while(|other| **other < zone).count();
             if known.get(next) != Some(&zone) {
                 known.insert(next, zone);

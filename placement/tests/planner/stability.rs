@@ -76,7 +76,11 @@ fn no_signal_moves_nothing() {
         }
     }
     for forecast in world.forecast.shards.values_mut() {
-        forecast.shares.values_mut().for_each(|share| *share = PPM / 5);
+        let origins = forecast
+            .shares
+            .iter()
+            .map(|(origin, _)| (origin.clone(), PPM / 5));
+        forecast.shares = origins.collect();
     }
     all_apart(&mut world);
     let mut memory = PlanMemory::default();

@@ -185,8 +185,8 @@ impl World {
             self.rtt.micros(zone(from), zone(to))
         };
         let home_zone = &self.placement.hosts[&HostId(home)].zone;
-        let way = |(origin, share): (&Zone, &u32)| {
-            i128::from(self.rtt.micros(origin, home_zone)) * i128::from(*share)
+        let way = |(origin, share): (&Zone, u32)| {
+            i128::from(self.rtt.micros(origin, home_zone)) * i128::from(share)
         };
         let ways: i128 = forecast.shares.iter().map(way).sum();
         let listed: Vec<u64> = voters.iter().copied().collect();

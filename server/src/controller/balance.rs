@@ -546,7 +546,7 @@ fn host_scores<'a>(
         let shares = &forecast.shards.get(shard)?.shares;
         let part = |host: &HostId| {
             let (zone, hosts) = by_zone.iter().find(|(_, hosts)| hosts.contains(host))?;
-            Some(shares.get(*zone).copied().unwrap_or(0) as f32 / hosts.len() as f32)
+            Some(shares.of(zone) as f32 / hosts.len() as f32)
         };
         let hosts: Vec<HostId> = by_zone.values().flatten().copied().collect();
         let parts: Vec<f32> = hosts.iter().map(|host| part(host).unwrap_or(0.0)).collect();
