@@ -1,8 +1,8 @@
 //! Policies where the answer is known: what should be followed is, what should be left alone is left alone.
 
 use ml::{
-    Bounds, Ground, Ledger, Standings, Terms, Touch, Tournament, TrainConfig, WindowCounts, WindowLength,
-    digest, field, optimum, run_tournament, run_tournament_observed, train,
+    Bounds, Ground, Ledger, Mixture, Standings, Terms, Touch, Tournament, TrainConfig, WindowCounts,
+    WindowLength, digest, field, optimum, run_tournament, run_tournament_observed, train,
 };
 use placement::{ShardId, WindowId, Zone};
 use rand::{RngExt, SeedableRng};
@@ -118,6 +118,30 @@ fn play_on(windows: &[WindowCounts], move_cost: f64, terms: Terms) -> (Played, S
         optimum: optimum(&ground, &ground.majority_homes(HISTORY as usize), move_cost, &[]),
     };
     (played, standings)
+}
+
+/// What a mixture is told of a contender is what it gets by following it, whatever voters and hosts do to its homes.
+#[test]
+fn whoever_follows_one_contender_gets_what_that_is_charged() {
+    let windows = windows(1, |shard, hour, rng| {
+        let moved = hour / (24 * 14) + shard / 4;
+        (rng.random_range(0..4) > 0).then_some((moved % 3) as usize)
+    });
+    let (zones, rtt) = (zones(), rtt());
+    let ground = Ground::new(&windows, &zones, &rtt, WindowLength::HOUR, HISTORY as usize);
+    let mut tournament = tournament(&windows, 0.25, bounded(2, 1.2));
+    let all = tournament.mixtures.remove(0);
+    let only = |contender: &usize| Mixture {
+        experts: vec![*contender],
+        ..all.clone()
+    };
+    tournament.mixtures = all.experts.iter().map(only).collect();
+    let contenders = tournament.contenders.clone();
+    let standings = run_tournament(tournament, &ground);
+    for (contender, mixture) in all.experts.iter().zip(&standings.mixtures) {
+        let charged = &standings.contenders[*contender];
+        assert_eq!(charged.scored, mixture.scored, "{:?}", contenders[*contender]);
+    }
 }
 
 #[test]

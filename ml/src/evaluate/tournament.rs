@@ -257,11 +257,16 @@ impl<'a> Round<'a> {
         }
         for (experts, seat) in &mut self.mixtures {
             experts.follow(|contender| self.seats[contender].homes.next.as_slice());
+            let mut is_beside = true;
             for shard in 0..self.ground.shards().len() {
-                let expert = experts.of_class(self.classes.of_shard(shard));
-                seat.homes.next[shard] = self.seats[expert].homes.next[shard];
+                let expert = &self.seats[experts.of_class(self.classes.of_shard(shard))].homes;
+                is_beside &= seat.homes.now[shard] == expert.now[shard];
+                seat.homes.next[shard] = expert.next[shard];
             }
-            self.field.settle(&mut seat.homes);
+            // Whoever is where the expert is can go where that goes, and does.
+            if !is_beside {
+                self.field.settle(&mut seat.homes);
+            }
             self.field.count_moves(seat, |_| ());
         }
     }
@@ -302,13 +307,10 @@ impl<'a> Round<'a> {
     }
 
     /// Fits a contender's homes to what they are bound to, but for the baselines that never move whatever happens, and
-    /// counts what it moves.
+    /// counts what it moves. Whatever a mixture may follow is fitted: it would follow what its homes cannot do otherwise.
     fn settle_contender(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if !matches!(
-            self.contenders[at].mover,
-            Mover::Stay | Mover::StayCheapest | Mover::Spread
-        ) {
+        if !matches!(self.contenders[at].mover, Mover::Stay | Mover::Spread) {
             self.field.settle(&mut seat.homes);
         }
         let (mixtures, classes) = (&mut self.mixtures, &self.classes);
