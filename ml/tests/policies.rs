@@ -141,6 +141,8 @@ fn whoever_follows_one_contender_gets_what_that_is_charged() {
     for (contender, mixture) in all.experts.iter().zip(&standings.mixtures) {
         let charged = &standings.contenders[*contender];
         assert_eq!(charged.scored, mixture.scored, "{:?}", contenders[*contender]);
+        // Where accesses went voters went too, and no home stays where there is none.
+        assert!(charged.scored.moves > 0, "{:?}", contenders[*contender]);
     }
 }
 
