@@ -79,8 +79,7 @@ impl Forecaster for HostAffinityModel {
         self.profile.inherit(from, to);
     }
 
-    /// Shards are scored by [`SCORING_THREADS`] threads; none depends on another, so the forecast does not depend on who
-    /// scores which.
+    /// Shards are scored by two threads; none depends on another, so the forecast does not depend on who scores which.
     fn forecast(&self, window: WindowId) -> Forecast {
         let origins = OriginNames::new(self.profile.zones().zones());
         let reader = FeatureReader::new(&self.profile, window);
