@@ -13,8 +13,8 @@
 //! - [`changes`]: changes by revision, as watchers are told of them.
 //! - [`export`], [`import`]: a checkpoint as a stream of checksummed frames, and back.
 //! - [`scrub`]: everything that a replica holds in one number, to be compared with that of its peers.
-//! - [`merge`]: a shard takes over the range of the next one.
-//! - [`split`]: the upper part of the range becomes another shard's.
+//! - `merge`: a shard takes over the range of the next one.
+//! - `split`: the upper part of the range becomes another shard's.
 //! - [`rewrite`]: a file that is mostly empty gives its space back.
 //! - [`survivor`]: what is left of a shard that lost its majority, as a fresh replica's state.
 //!
