@@ -26,8 +26,9 @@ use crate::engine::{Durability, Engine, WriteEngineError};
 use crate::failpoint;
 use crate::seeded_bug;
 
-/// Frames between two syncs: bounds what the engine keeps in memory.
-const FRAMES_PER_SYNC: u64 = 16;
+/// Frames, of a mebibyte each, between two syncs: bounds what the engine keeps in memory, and how long the disk is at it
+/// while the log's own syncs wait.
+const FRAMES_PER_SYNC: u64 = 2;
 
 /// Why an import failed. The replica's state is as it was; the import is of no further use.
 #[derive(Debug, thiserror::Error)]
