@@ -306,6 +306,16 @@ fn kept(key: &'static str, until: Option<&'static str>) -> Operation {
     })
 }
 
+/// Asks a shard for one operation after another, after those of [`Pair::lease_both`].
+fn asking(store: &ShardStore) -> impl FnMut(&Operation) -> OutcomeKind {
+    let mut sequence = 7;
+    move |operation| {
+        sequence += 1;
+        let asked = of_gen(0, mutation(9, sequence, operation.clone()));
+        apply(store, 1, &[asked])[0].kind.clone()
+    }
+}
+
 /// Lease 5 ends, if it was renewed so often.
 fn lease_ends(renewals: u64) -> Bytes {
     encode_ended_leases(1, vec![EndedLease { id: 5, renewals }])
@@ -359,12 +369,7 @@ fn a_lease_that_ended_on_one_side_does_not_come_back_there() {
     let Pair { disk, left, right } = pair;
     drop((left, right));
     let merged = ShardStore::open(disk, Path::new(LEFT), &identity(1), options()).unwrap();
-    let mut asked = 7;
-    let mut ask = |operation: &Operation| {
-        asked += 1;
-        let asking = of_gen(0, mutation(9, asked, operation.clone()));
-        apply(&merged, 1, &[asking])[0].kind.clone()
-    };
+    let mut ask = asking(&merged);
     let gone = OutcomeKind::Refused(Refusal::NoLease);
     let revoked = Operation::RevokeLease(RevokeLease {
         key: Bytes::from_static(b"n"),
@@ -398,12 +403,7 @@ fn a_grant_for_other_keys_does_not_bring_back_what_ended() {
     pair.lease_both();
     enter(&pair.right, lease_ends(1));
     pair.merge();
-    let mut asked = 7;
-    let mut ask = |operation: &Operation| {
-        asked += 1;
-        let asking = of_gen(0, mutation(9, asked, operation.clone()));
-        apply(&pair.left, 1, &[asking])[0].kind.clone()
-    };
+    let mut ask = asking(&pair.left);
     let gone = OutcomeKind::Refused(Refusal::NoLease);
     let there = granted("w", Some(("t", "")));
     assert!(matches!(ask(&there), OutcomeKind::Applied { .. }));

@@ -94,7 +94,7 @@ fn ranges_deleted(list: &[Action]) -> impl Iterator<Item = &DeleteRange> {
 
 impl DeleteRange {
     fn end(&self) -> Option<&[u8]> {
-        (!self.end.is_empty()).then_some(&self.end[..])
+        bounds::end(&self.end)
     }
 
     fn contains(&self, key: &[u8]) -> bool {
@@ -265,7 +265,7 @@ impl State {
 
     fn scan_pairs(&self, scan: &Scan, stored: &StoredValues, bytes: &mut u64) -> Acted {
         let limit = self.scan_limit(scan);
-        let end = (!scan.end.is_empty()).then_some(&scan.end[..]);
+        let end = bounds::end(&scan.end);
         let mut pairs = Vec::new();
         for (key, head) in self.keys.live_range(&scan.start, end) {
             let left = bytes.checked_sub(key.len() as u64 + u64::from(head.value_len));
@@ -329,7 +329,7 @@ impl State {
         let mut values: Vec<_> = compared.chain(read).filter_map(live).collect();
         for act in transaction.acts() {
             let Act::Scan(scan) = act else { continue };
-            let end = (!scan.end.is_empty()).then_some(&scan.end[..]);
+            let end = bounds::end(&scan.end);
             let keys = self.keys.live_range(&scan.start, end);
             let keys = keys.take(self.scan_limit(scan).saturating_add(removals));
             values.extend(keys.map(|(key, head)| (key.clone(), *head)));
