@@ -163,8 +163,7 @@ impl<'a> FeatureReader<'a> {
 
     fn shard(&self, shard: ShardId) -> Option<ShardReader<'_>> {
         Some(ShardReader {
-            all: self,
-            profile: self.profile,
+            reader: self,
             history: self.profile.shards().get(&shard)?,
             expected: self.profile.expected_touches(shard, self.window),
         })
@@ -172,21 +171,24 @@ impl<'a> FeatureReader<'a> {
 }
 
 struct ShardReader<'a> {
-    all: &'a FeatureReader<'a>,
-    profile: &'a AccessProfile,
+    reader: &'a FeatureReader<'a>,
     history: &'a ShardHistory,
     expected: Counts,
 }
 
 impl ShardReader<'_> {
+    fn origins(&self) -> usize {
+        self.reader.profile.zones().len()
+    }
+
     /// Column by column, in the order of the names.
     fn pairs(&self) -> PairFeatures {
-        let mut pairs = PairFeatures::with_room_for(self.profile.zones().len());
+        let mut pairs = PairFeatures::with_room_for(self.origins());
         let columns = &mut pairs.columns;
         let history = self.history;
-        let all = Shares::of(&history.all, &self.all.global, 4.0);
+        let all = Shares::of(&history.all, &self.reader.global, 4.0);
         let day = Shares::of(self.hour_of_day().counts(), &all, 2.0 * HOUR_OF_DAY_ALPHA);
-        let hour = self.profile.length().hour_of_week(self.all.window);
+        let hour = self.reader.profile.length().hour_of_week(self.reader.window);
         let week = history.hour_of_week[hour].counts();
         all.push_logs(columns, &history.last, 0.5);
         for ewma in [EWMA_0_7, EWMA_0_1, EWMA_0_02] {
@@ -195,7 +197,7 @@ impl ShardReader<'_> {
         columns.extend(&all.logs);
         columns.extend(&day.logs);
         day.push_logs(columns, week, HOUR_OF_WEEK_ALPHA);
-        columns.extend(&self.all.global_hour_of_week);
+        columns.extend(&self.reader.global_hour_of_week);
         self.push_transition(columns, &all);
         self.push_is_last(columns);
         self.push_ages(columns);
@@ -208,22 +210,22 @@ impl ShardReader<'_> {
 
     fn push_ewma(&self, columns: &mut Vec<f32>, at: usize, prior: &Shares) {
         let ewma = &self.history.ewma[at];
-        let weight = crate::profile::EWMA_ALPHAS[at] / ewma.fade_to(self.all.window.0).max(1e-6);
+        let weight = crate::profile::EWMA_ALPHAS[at] / ewma.fade_to(self.reader.window.0).max(1e-6);
         prior.push_logs(columns, ewma.counts(), weight);
     }
 
     fn ewma_rate(&self, at: usize) -> f32 {
-        self.history.ewma[at].total_at(self.all.window.0)
+        self.history.ewma[at].total_at(self.reader.window.0)
     }
 
     fn hour_of_day(&self) -> &DecayedCounts {
-        &self.history.hour_of_day[self.profile.length().hour_of_day(self.all.window)]
+        &self.history.hour_of_day[self.reader.profile.length().hour_of_day(self.reader.window)]
     }
 
     fn push_transition(&self, columns: &mut Vec<f32>, prior: &Shares) {
-        let hour = self.profile.length().hour_of_day(self.all.window);
+        let hour = self.reader.profile.length().hour_of_day(self.reader.window);
         let last = self.history.last_origin;
-        match last.and_then(|from| self.profile.global().next_from(from, hour)) {
+        match last.and_then(|from| self.reader.profile.global().next_from(from, hour)) {
             Some(counts) => prior.push_logs(columns, counts, 5.0),
             None => columns.extend(&prior.logs),
         }
@@ -231,32 +233,32 @@ impl ShardReader<'_> {
 
     fn push_is_last(&self, columns: &mut Vec<f32>) {
         let begin = columns.len();
-        columns.resize(begin + self.profile.zones().len(), 0.0);
+        columns.resize(begin + self.origins(), 0.0);
         if let Some(last) = self.history.last_origin {
             columns[begin + last] = 1.0;
         }
     }
 
     fn push_ages(&self, columns: &mut Vec<f32>) {
-        let age = |origin| match self.history.age_of(origin, self.all.window) {
+        let age = |origin| match self.history.age_of(origin, self.reader.window) {
             Some(age) => AGE_LOGS[age.min(AGE_MAX) as usize],
             None => AGE_LOGS[AGE_MAX as usize],
         };
-        columns.extend((0..self.profile.zones().len()).map(age));
+        columns.extend((0..self.origins()).map(age));
     }
 
     fn push_renewals(&self, columns: &mut Vec<f32>) {
         let begin = columns.len();
-        columns.resize(begin + self.profile.zones().len(), RATE_FLOOR.ln());
+        columns.resize(begin + self.origins(), RATE_FLOOR.ln());
         for (origin, expected) in self.expected.each() {
             columns[begin + origin] = (expected + RATE_FLOOR).ln();
         }
     }
 
     fn rate(&self) -> [f32; RATE_FEATURES] {
-        let (length, window) = (self.profile.length(), self.all.window);
+        let (length, window) = (self.reader.profile.length(), self.reader.window);
         let week = length.day(window) / 7;
-        let everywhere = &self.profile.global().hour_of_week[length.hour_of_week(window)];
+        let everywhere = &self.reader.profile.global().hour_of_week[length.hour_of_week(window)];
         [
             self.expected.total(),
             self.ewma_rate(EWMA_0_2),
@@ -285,27 +287,48 @@ impl Shares {
 
     /// Shares of counts with `weight` accesses' worth of a prior.
     fn of(counts: &Counts, prior: &Self, weight: f32) -> Self {
-        let total = counts.total() + weight;
-        let part = weight / total;
-        let mut shares: Vec<f32> = prior.shares.iter().map(|share| part * share).collect();
+        let mixed = Mixed::new(counts, weight);
+        let mut shares: Vec<f32> = prior.shares.iter().map(|share| mixed.part * share).collect();
         for (origin, count) in counts.each() {
-            shares[origin] += count / total;
+            shares[origin] += count / mixed.total;
         }
         let mut logs = Vec::with_capacity(shares.len());
-        prior.push_logs(&mut logs, counts, weight);
+        mixed.push_logs(&mut logs, prior);
         Self { shares, logs }
     }
 
-    /// Adds the logarithms of the shares of counts, with these as the prior. Most origins have no count, and their share is a
-    /// part of the prior's, which a logarithm of the part tells: it is what most of a forecast's time would go to otherwise.
+    /// Adds the logarithms of the shares of counts, with `weight` accesses' worth of these as the prior.
     fn push_logs(&self, logs: &mut Vec<f32>, counts: &Counts, weight: f32) {
+        Mixed::new(counts, weight).push_logs(logs, self);
+    }
+}
+
+/// Counts with some accesses' worth of a prior.
+struct Mixed<'a> {
+    counts: &'a Counts,
+    total: f32,
+    /// What the prior is of the total, 0 to 1.
+    part: f32,
+}
+
+impl<'a> Mixed<'a> {
+    fn new(counts: &'a Counts, weight: f32) -> Self {
         let total = counts.total() + weight;
-        let part = weight / total;
-        let (log_part, log_min) = (part.ln(), SHARE_MIN.ln());
+        Self {
+            counts,
+            total,
+            part: weight / total,
+        }
+    }
+
+    /// Adds the logarithms of the shares. Most origins have no count, and their share is a part of the prior's, which a
+    /// logarithm of the part tells: it is what most of a forecast's time would go to otherwise.
+    fn push_logs(&self, logs: &mut Vec<f32>, prior: &Shares) {
+        let (log_part, log_min) = (self.part.ln(), SHARE_MIN.ln());
         let begin = logs.len();
-        logs.extend(self.logs.iter().map(|log| (log + log_part).max(log_min)));
-        for (origin, count) in counts.each() {
-            let share = count / total + part * self.shares[origin];
+        logs.extend(prior.logs.iter().map(|log| (log + log_part).max(log_min)));
+        for (origin, count) in self.counts.each() {
+            let share = count / self.total + self.part * prior.shares[origin];
             logs[begin + origin] = share.max(SHARE_MIN).ln();
         }
     }
