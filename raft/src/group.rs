@@ -453,11 +453,18 @@ impl Group {
         self.registered.cell.machine().dirty_bytes()
     }
 
+    /// Stops the replica, to the end even if whoever waits for it goes away: those that ask a core which has stopped wait for
+    /// the first of them, and openraft panics where that was dropped.
     pub(crate) async fn stop(&self) {
-        if let Err(e) = self.registered.raft.shutdown().await {
+        let registered = self.registered.clone();
+        let stopping = self.host.env().spawn(async move {
+            let stopped = registered.raft.shutdown().await;
+            registered.cell.close().await;
+            stopped
+        });
+        if let Err(e) = stopping.await.and_then(std::convert::identity) {
             tracing::warn!(group = %self.id, error = %e, "a replica did not stop cleanly");
         }
-        self.registered.cell.close().await;
     }
 
     pub(crate) fn registered(&self) -> &Arc<Registered> {

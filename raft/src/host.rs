@@ -435,8 +435,9 @@ impl std::fmt::Debug for RaftHost {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use openraft::async_runtime::watch::WatchReceiver;
-    use openraft::raft::VoteRequest;
+    use openraft::raft::{ReadPolicy, VoteRequest};
 
     use super::*;
     use crate::confirm::{self, Claim};
@@ -521,6 +522,25 @@ mod tests {
         while !group.registered().may_vote() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        host.shutdown().await;
+    }
+
+    /// What asks a core that has stopped waits for whoever was the first to, and panics if that has gone away.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_replica_stops_although_nobody_waits_for_it() {
+        let stores = Stores::new();
+        let host = RaftHost::new(identity(), RaftOptions::default(), test_env(), stores.hub());
+        let group = open(&host, &stores.shard()).await;
+        assert!(
+            host.close_group(GROUP).now_or_never().is_none(),
+            "a core takes a while to stop"
+        );
+        let asked = group
+            .registered()
+            .raft
+            .ensure_linearizable(ReadPolicy::ReadIndex)
+            .await;
+        assert!(asked.is_err(), "it has stopped");
         host.shutdown().await;
     }
 

@@ -69,6 +69,18 @@ impl ControlService {
         })
     }
 
+    /// Has an order about a whole replica carried out, whether or not the controller is still there at the end: a replica
+    /// that is half made, or half gone, would be what the next order comes upon.
+    async fn carry_out(
+        &self,
+        shard: u64,
+        order: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) -> Result<Response<OrderReply>, Status> {
+        let carried_out = self.host.carry_out(order).await;
+        let obeyed = carried_out.map_err(|e| Status::internal(e.to_string()))?;
+        Ok(self.reply(shard, obeyed.err()))
+    }
+
     /// Admits an order for a group that must be here.
     pub(super) fn admit(&self, order: Option<&Order>, shard: u64) -> Result<(u64, Group), String> {
         let term = self.host.admit(order).map_err(|e| e.to_string())?;
@@ -260,7 +272,9 @@ impl Control for ControlService {
     ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
-        Ok(self.reply(shard, self.create(order).await.err()))
+        let service = self.clone();
+        self.carry_out(shard, async move { service.create(order).await })
+            .await
     }
 
     async fn initialize_group(
@@ -296,7 +310,9 @@ impl Control for ControlService {
     ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
-        Ok(self.reply(shard, self.destroy(order).await.err()))
+        let service = self.clone();
+        self.carry_out(shard, async move { service.destroy(order).await })
+            .await
     }
 
     async fn stage_split(
@@ -343,7 +359,9 @@ impl Control for ControlService {
     ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
-        Ok(self.reply(shard, self.fence(order).await.err()))
+        let service = self.clone();
+        self.carry_out(shard, async move { service.fence(order).await })
+            .await
     }
 
     async fn reopen_replica(
@@ -352,7 +370,9 @@ impl Control for ControlService {
     ) -> Result<Response<OrderReply>, Status> {
         let order = request.into_inner();
         let shard = order.shard_id;
-        Ok(self.reply(shard, self.reopen(order).await.err()))
+        let service = self.clone();
+        self.carry_out(shard, async move { service.reopen(order).await })
+            .await
     }
 
     async fn tell_space(&self, request: Request<SpaceNotice>) -> Result<Response<SpaceNoticeReply>, Status> {
@@ -445,11 +465,13 @@ fn view(host: &Host, group: &Group) -> GroupView {
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt;
+    use storage::disk::Disk;
     use storage::sim_disk::SimDisk;
 
     use super::*;
     use crate::control::control_client::ControlClient;
-    use crate::host::testing::Served;
+    use crate::host::testing::{Served, eventually};
 
     /// A controller would take what it says of its own shards for theirs.
     #[tokio::test(flavor = "multi_thread")]
@@ -479,6 +501,36 @@ mod tests {
         let stranger = transfer("another").await;
         assert!(!stranger.refused.is_empty());
         assert_eq!(stranger.view, None);
+        served.stop().await;
+    }
+
+    /// Its replica would be neither here nor gone, and the next order would come upon it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_order_is_carried_out_although_its_controller_goes_away() {
+        let disk = Arc::new(SimDisk::new(1));
+        let served = Served::start(&disk, |_, _| {}).await;
+        served.init().await;
+        let host = &served.host;
+        let group = host
+            .groups()
+            .into_iter()
+            .find(|group| group.id() != ShardId::PLACEMENT);
+        let (shard, replica) = group.map(|group| (group.id(), group.replica())).unwrap();
+        let order = DestroyReplicaOrder {
+            order: Some(Order {
+                cluster_id: host.cluster_id().unwrap(),
+                to_host: host.id().0,
+                controller_term: 1_000,
+            }),
+            shard_id: shard.0,
+            replica_id: replica.0,
+            absorbed_by: None,
+        };
+        let service = ControlService { host: host.clone() };
+        let file = host.replica_file(shard, replica);
+        let asked = service.destroy_replica(Request::new(order)).now_or_never();
+        assert!(asked.is_none(), "it takes a while");
+        eventually(|| !disk.exists(&file).unwrap()).await;
         served.stop().await;
     }
 }
