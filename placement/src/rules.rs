@@ -158,6 +158,10 @@ pub struct Limits {
     /// many as go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_bytes_per_s: Option<u64>,
+    /// The same of those that are part of a move, within that: not of voters that fell behind, nor of replicas that replace
+    /// lost ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub move_bytes_per_s: Option<u64>,
     /// Speculative origins whose proposals are written down and measured, and not carried out.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub shadow: BTreeSet<Origin>,
@@ -204,6 +208,9 @@ pub struct LimitsChange {
     /// The rate of snapshots of all hosts, or each host's own again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_rate: Option<SnapshotRate>,
+    /// The same of those that are part of a move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub move_rate: Option<SnapshotRate>,
     /// Origins to put in shadow.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub shadow: BTreeSet<Origin>,
@@ -236,6 +243,16 @@ pub enum SnapshotRate {
     BytesPerS(u64),
 }
 
+impl SnapshotRate {
+    /// The limit, in bytes a second; `None`: each host's own.
+    fn limit(self) -> Option<u64> {
+        match self {
+            SnapshotRate::AsConfigured => None,
+            SnapshotRate::BytesPerS(bytes) => Some(bytes),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -251,6 +268,7 @@ impl Default for Limits {
             timeouts: Timeouts::default(),
             paused: BTreeSet::new(),
             snapshot_bytes_per_s: None,
+            move_bytes_per_s: None,
             shadow: BTreeSet::new(),
             trust: TrustLimits::default(),
             history: HistoryLimits::default(),
@@ -282,11 +300,12 @@ impl Limits {
             move_dwell_windows: change.move_dwell_windows.unwrap_or(self.move_dwell_windows),
             home_dwell_windows: change.home_dwell_windows.unwrap_or(self.home_dwell_windows),
             dead_after_ms: change.dead_after_ms.unwrap_or(self.dead_after_ms),
-            snapshot_bytes_per_s: match change.snapshot_rate {
-                None => self.snapshot_bytes_per_s,
-                Some(SnapshotRate::AsConfigured) => None,
-                Some(SnapshotRate::BytesPerS(bytes)) => Some(bytes),
-            },
+            snapshot_bytes_per_s: change
+                .snapshot_rate
+                .map_or(self.snapshot_bytes_per_s, SnapshotRate::limit),
+            move_bytes_per_s: change
+                .move_rate
+                .map_or(self.move_bytes_per_s, SnapshotRate::limit),
             paused: merged(&self.paused, &change.pause, &change.resume),
             shadow: merged(&self.shadow, &change.shadow, &change.unshadow),
             trust: TrustLimits {
@@ -344,12 +363,12 @@ impl Limits {
             return Some(format!("trust.moves must be at most {TRUST_MOVES_MAX}"));
         }
         // A frame is a mebibyte: one that takes longer than a minute would pass for a transfer that stands still.
-        if self
-            .snapshot_bytes_per_s
-            .is_some_and(|rate| (1..SNAPSHOT_RATE_MIN).contains(&rate))
-        {
+        let mut rates = [self.snapshot_bytes_per_s, self.move_bytes_per_s]
+            .into_iter()
+            .flatten();
+        if rates.any(|rate| (1..SNAPSHOT_RATE_MIN).contains(&rate)) {
             return Some(format!(
-                "the rate of snapshots must be 0 or at least {SNAPSHOT_RATE_MIN} bytes a second"
+                "a rate of snapshots must be 0 or at least {SNAPSHOT_RATE_MIN} bytes a second"
             ));
         }
         let zero = at_least_one.into_iter().find(|(_, value)| *value == 0);

@@ -23,6 +23,7 @@ use crate::failover;
 use crate::group::Group;
 use crate::log_store::{LogStore, Told};
 use crate::machine::Machine;
+use crate::pacing::SnapshotRates;
 use crate::peer::{Link, NetworkFactory, Peers};
 use crate::put_off::PutOff;
 use crate::runtime::HostInstant;
@@ -380,9 +381,11 @@ impl RaftHost {
         self.shared.transfers.counts()
     }
 
-    /// Changes the rate of the snapshots that leave this host, in bytes a second; 0: as many as go.
-    pub fn set_snapshot_rate(&self, bytes_per_s: u64) {
-        self.shared.transfers.set_rate(bytes_per_s);
+    /// Changes the rates of the snapshots that leave this host, and says which replicas are to replace lost ones: theirs are
+    /// not held to the rate of moves.
+    pub fn pace_snapshots(&self, rates: SnapshotRates, repairs: impl IntoIterator<Item = ReplicaId>) {
+        let repairs = repairs.into_iter().map(|replica| replica.0).collect();
+        self.shared.transfers.set_pace(rates, repairs);
     }
 
     pub(crate) fn transfers(&self) -> &Transfers {

@@ -25,6 +25,7 @@ mod host;
 mod inspect;
 mod log_store;
 mod machine;
+mod pacing;
 mod peer;
 mod put_off;
 mod read;
@@ -50,6 +51,7 @@ pub use inspect::{EntryPrint, Role, Vitals};
 pub use machine::{
     Captured, Imported, Machine, MachineFault, Preparation, Release, Response, SnapshotSink, SnapshotSource,
 };
+pub use pacing::SnapshotRates;
 pub use peer::PeerService;
 pub use read::ReadError;
 pub use runtime::{ClockSkew, HostContext};

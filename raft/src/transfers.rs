@@ -1,6 +1,6 @@
 //! Snapshots on their way: how many at once, at what rate, and how far each has come.
 //!
-//! A host sends a few snapshots at once and shares one rate among them; whoever comes later waits. It receives a few at
+//! A host sends a few snapshots at once, at the rates of [`pacing`](crate::pacing); whoever comes later waits. It receives a few at
 //! once and tells others to come again. Both are waited for as long as it takes: what is told of a transfer that waits or
 //! moves ([`SnapshotProgress`]) is what keeps a migration from being given up for standing still.
 //!
@@ -9,7 +9,7 @@
 //! Time is the host's own ([`HostContext::uptime`]), and a pause is one of the runtime's, so both are virtual in a
 //! simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,10 +17,8 @@ use std::time::Duration;
 use placement::ShardId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::pacing::{Pacing, SnapshotRates};
 use crate::runtime::HostContext;
-
-/// How far the bucket may run ahead of its rate after a pause.
-const BURST: Duration = Duration::from_millis(100);
 
 /// How long a replica that was sent a snapshot may take to get the log behind it.
 const CATCH_UP: Duration = Duration::from_secs(30);
@@ -32,8 +30,8 @@ pub struct SnapshotLimits {
     pub sends_max: usize,
     /// Snapshots that a host receives at once.
     pub receives_max: usize,
-    /// Bytes a second of all snapshots that leave a host together; 0: as many as go.
-    pub bytes_per_s: u64,
+    /// At what rates they leave it.
+    pub rates: SnapshotRates,
 }
 
 impl Default for SnapshotLimits {
@@ -41,7 +39,7 @@ impl Default for SnapshotLimits {
         Self {
             sends_max: 2,
             receives_max: 2,
-            bytes_per_s: 64 << 20,
+            rates: SnapshotRates::default(),
         }
     }
 }
@@ -88,8 +86,7 @@ struct Shared {
     sends: Arc<Semaphore>,
     receives: Arc<Semaphore>,
     receives_max: usize,
-    bytes_per_s: AtomicU64,
-    bucket: Mutex<Bucket>,
+    pacing: Mutex<Pacing>,
     under_way: Mutex<BTreeMap<Target, SnapshotProgress>>,
     /// Of each group, when a snapshot was installed last by whom it was sent to.
     arrived: Mutex<BTreeMap<u64, Duration>>,
@@ -107,25 +104,6 @@ struct Totals {
 /// The group, and the replica that is to be brought up to date.
 type Target = (u64, u64);
 
-/// A token bucket, kept as the time at which everything that was taken so far is paid for.
-#[derive(Debug, Default, Clone, Copy)]
-struct Bucket {
-    paid_at: Duration,
-}
-
-impl Bucket {
-    /// Takes `bytes` out at `now`: how long to wait before they may be used.
-    fn take(&mut self, now: Duration, bytes: u64, bytes_per_s: u64) -> Duration {
-        let nanos = u128::from(bytes) * 1_000_000_000;
-        let Some(nanos) = nanos.checked_div(u128::from(bytes_per_s)) else {
-            return Duration::ZERO;
-        };
-        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.paid_at = self.paid_at.max(now).saturating_add(cost);
-        self.paid_at.saturating_sub(now).saturating_sub(BURST)
-    }
-}
-
 impl Transfers {
     pub(crate) fn new(limits: SnapshotLimits, context: HostContext) -> Self {
         let shared = Shared {
@@ -133,8 +111,7 @@ impl Transfers {
             sends: Arc::new(Semaphore::new(limits.sends_max)),
             receives: Arc::new(Semaphore::new(limits.receives_max)),
             receives_max: limits.receives_max,
-            bytes_per_s: AtomicU64::new(limits.bytes_per_s),
-            bucket: Mutex::default(),
+            pacing: Mutex::new(Pacing::new(limits.rates)),
             under_way: Mutex::default(),
             arrived: Mutex::default(),
             totals: Totals::default(),
@@ -144,11 +121,12 @@ impl Transfers {
         }
     }
 
-    /// Announces a transfer, which waits until [`Transfer::begin`].
-    pub(crate) fn announce(&self, group: u64, to: u64) -> Transfer {
+    /// Announces a transfer to a replica, a voter or not yet one, which waits until [`Transfer::begin`].
+    pub(crate) fn announce(&self, group: u64, to: u64, is_voter: bool) -> Transfer {
         let transfer = Transfer {
             transfers: self.clone(),
             target: (group, to),
+            is_voter,
         };
         transfer.note(SnapshotProgress::Waiting);
         transfer
@@ -173,9 +151,13 @@ impl Transfers {
         })
     }
 
-    /// Changes the rate, for frames that are yet to be sent.
-    pub(crate) fn set_rate(&self, bytes_per_s: u64) {
-        self.shared.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
+    /// Changes the rates, and which replicas are to replace lost ones, for frames that are yet to be sent.
+    pub(crate) fn set_pace(&self, rates: SnapshotRates, repairs: BTreeSet<u64>) {
+        self.pacing().set(rates, repairs);
+    }
+
+    fn pacing(&self) -> MutexGuard<'_, Pacing> {
+        self.shared.pacing.lock().expect("no panic under this lock")
     }
 
     /// How far the snapshot for this replica has come; `None` where there is none under way.
@@ -218,14 +200,10 @@ impl Transfers {
         }
     }
 
-    /// Waits until `bytes` may be sent.
-    async fn pace(&self, bytes: u64) {
-        let rate = self.shared.bytes_per_s.load(Ordering::Relaxed);
+    /// Waits until `bytes` may be sent to a replica.
+    async fn pace(&self, bytes: u64, to: u64, is_voter: bool) {
         let now = self.shared.context.uptime();
-        let wait = {
-            let mut bucket = self.shared.bucket.lock().expect("no panic under this lock");
-            bucket.take(now, bytes, rate)
-        };
+        let wait = self.pacing().take(now, bytes, to, is_voter);
         if !wait.is_zero() {
             let wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
             self.shared
@@ -249,6 +227,7 @@ fn is_placement(group: u64) -> bool {
 pub(crate) struct Transfer {
     transfers: Transfers,
     target: Target,
+    is_voter: bool,
 }
 
 impl Transfer {
@@ -300,8 +279,9 @@ impl Sending {
     /// Waits until a frame of this size may be sent, and counts it.
     pub(crate) async fn pace(&self, bytes: usize) {
         let (bytes, transfers) = (bytes as u64, &self.transfer.transfers);
-        if !is_placement(self.transfer.target.0) {
-            transfers.pace(bytes).await;
+        let (group, to) = self.transfer.target;
+        if !is_placement(group) {
+            transfers.pace(bytes, to, self.transfer.is_voter).await;
         }
         transfers
             .shared
@@ -332,6 +312,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::pacing::BURST;
     use crate::runtime::ClockSkew;
 
     const MIB: usize = 1 << 20;
@@ -340,8 +321,15 @@ mod tests {
         Transfers::new(limits, HostContext::new(1, ClockSkew::default()))
     }
 
+    fn all(bytes_per_s: u64) -> SnapshotRates {
+        SnapshotRates {
+            bytes_per_s,
+            ..SnapshotRates::default()
+        }
+    }
+
     async fn send(transfers: Transfers, to: u64, frames: usize) {
-        let transfer = Arc::new(transfers.announce(7, to));
+        let transfer = Arc::new(transfers.announce(7, to, true));
         let sending = transfer.begin().await;
         for _ in 0..frames {
             sending.pace(MIB).await;
@@ -352,7 +340,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_snapshots_of_a_host_share_one_rate() {
         let transfers = transfers(SnapshotLimits {
-            bytes_per_s: 10 << 20,
+            rates: all(10 << 20),
             ..SnapshotLimits::default()
         });
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -370,13 +358,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_limit_nothing_waits_and_a_new_rate_counts_at_once() {
         let transfers = transfers(SnapshotLimits {
-            bytes_per_s: 0,
+            rates: all(0),
             ..SnapshotLimits::default()
         });
         let began = Instant::now();
         send(transfers.clone(), 1, 1_000).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
-        transfers.set_rate(1 << 20);
+        transfers.set_pace(all(1 << 20), BTreeSet::new());
         send(transfers.clone(), 1, 3).await;
         assert_eq!(began.elapsed(), Duration::from_secs(3) - BURST);
     }
@@ -384,14 +372,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_third_snapshot_waits_for_one_of_the_first_two() {
         let transfers = transfers(SnapshotLimits::default());
-        let first: Vec<_> = [1, 2, 3].map(|to| Arc::new(transfers.announce(7, to))).into();
+        let first: Vec<_> = [1, 2, 3]
+            .map(|to| Arc::new(transfers.announce(7, to, true)))
+            .into();
         let (one, two) = (first[0].begin().await, first[1].begin().await);
         let early = tokio::time::timeout(Duration::from_secs(3_600), first[2].begin()).await;
         assert!(early.is_err(), "three at once");
         assert_eq!(transfers.progress(7, 3), Some(SnapshotProgress::Waiting));
         assert_eq!(transfers.counts().sending, 2);
         // The placement group's does not wait behind them.
-        let placement = Arc::new(transfers.announce(ShardId::PLACEMENT.0, 9));
+        let placement = Arc::new(transfers.announce(ShardId::PLACEMENT.0, 9, true));
         drop(placement.begin().await);
         drop(one);
         let three = first[2].begin().await;
@@ -409,7 +399,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_group_is_brought_up_to_date_until_a_moment_after_its_snapshot_arrived() {
         let transfers = transfers(SnapshotLimits::default());
-        let transfer = Arc::new(transfers.announce(7, 1));
+        let transfer = Arc::new(transfers.announce(7, 1, true));
         assert!(!transfers.is_bringing(7), "it waits for its turn");
         let sending = transfer.begin().await;
         assert!(transfers.is_bringing(7) && !transfers.is_bringing(8));

@@ -2,7 +2,7 @@
 //!
 //! A transfer has a connection of its own. The sender reads its last checkpoint frame by frame on the blocking
 //! executor and never holds the whole in memory; the receiver writes the frames beside its present state, and only
-//! a complete, verified import is handed to the group. How many there are at once, and at what rate, is `transfers`' affair.
+//! a complete, verified import is handed to the group. How many there are at once, and at what rates, is `transfers`' affair.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,9 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) async fn send(self) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let transfer = Arc::new(self.transfers.announce(self.group, self.to));
+        let mark = self.cell.mark();
+        let is_voter = mark.membership.voter_ids().any(|voter| voter == self.to);
+        let transfer = Arc::new(self.transfers.announce(self.group, self.to, is_voter));
         let reply = self.send_in_turn(transfer.begin().await).await?;
         match (reply.vote, reply.refusal) {
             (Some(vote), None) => {

@@ -230,6 +230,10 @@ pub struct LimitsArgs {
     /// for what each host is configured with
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     pub snapshot_rate: Option<RateArg>,
+    /// The same of those that are part of a move, within that; voters that fell behind and replicas that replace lost ones
+    /// are not held to it
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    pub move_rate: Option<RateArg>,
     /// Why, kept in the history
     #[arg(long, default_value = "")]
     pub reason: String,

@@ -250,6 +250,9 @@ impl Default for RaftTimings {
 pub struct SnapshotConfig {
     /// Bytes a second of all snapshots that leave the host, together; 0: as many as go.
     pub bytes_per_s: u64,
+    /// Bytes a second of those that are part of a move, together and within `bytes_per_s`; 0: no less. Voters that fell behind
+    /// and replicas that replace lost ones are not held to it.
+    pub move_bytes_per_s: u64,
     /// Snapshots that leave the host at once; further ones wait.
     pub sends_max: u32,
     /// Snapshots that the host receives at once; further ones come again until there is room.
@@ -260,6 +263,7 @@ impl Default for SnapshotConfig {
     fn default() -> Self {
         SnapshotConfig {
             bytes_per_s: 64 * MIB,
+            move_bytes_per_s: 16 * MIB,
             sends_max: 2,
             receives_max: 2,
         }

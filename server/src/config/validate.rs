@@ -210,13 +210,12 @@ impl HostConfig {
     fn check_snapshot(&self, checks: &mut Checks) {
         let snapshot = &self.snapshot;
         // A frame is a mebibyte: one that takes longer than a minute would pass for a transfer that stands still.
-        if snapshot.bytes_per_s > 0 {
-            within(
-                checks,
-                "snapshot.bytes_per_s",
-                snapshot.bytes_per_s,
-                64 * 1024..=u64::MAX >> 1,
-            );
+        let rates = [
+            ("snapshot.bytes_per_s", snapshot.bytes_per_s),
+            ("snapshot.move_bytes_per_s", snapshot.move_bytes_per_s),
+        ];
+        for (name, rate) in rates.into_iter().filter(|(_, rate)| *rate > 0) {
+            within(checks, name, rate, 64 * 1024..=u64::MAX >> 1);
         }
         within(
             checks,

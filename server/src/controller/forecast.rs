@@ -117,12 +117,13 @@ pub(crate) fn plan_options(policy: PolicyName, mode: Mode, lease_reads_ppm: u32)
     }
 }
 
-/// What moves are taken to cost. A transfer pauses one shard for a round trip or two.
+/// What moves are taken to cost. A transfer pauses one shard for a round trip or two; a copy has the rate that hosts send
+/// moves at by default.
 pub(crate) fn plan_costs() -> PlanCosts {
     PlanCosts {
         home_move_micros: 2_000,
         replica_move_micros: 200_000,
-        copy_bytes_per_s: 64 << 20,
+        copy_bytes_per_s: 16 << 20,
         copy_weight_ppm: 10_000,
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use placement::{
     Fenced, HostId, HostState, HostView, LagSample, LeaderView, LogEnd, Membership, MigrationId, Observation,
-    ReplicaId, ReplicaProgress, ShardId,
+    Origin, ReplicaId, ReplicaProgress, ShardId,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -184,13 +184,22 @@ impl Observer {
             return;
         };
         let cluster_id = self.host.cluster_id().unwrap_or_default();
+        let pace = self.host.look_at_placement(|state| {
+            let repairs = state
+                .active_migrations()
+                .filter(|migration| migration.origin == Origin::Repair);
+            let replicas = repairs.filter_map(|migration| Some(migration.dst.as_ref()?.replica.0));
+            ObserveRequest {
+                snapshot_bytes_per_s: state.limits().snapshot_bytes_per_s,
+                move_bytes_per_s: state.limits().move_bytes_per_s,
+                repairs: replicas.collect(),
+                ..ObserveRequest::default()
+            }
+        });
         let request = ObserveRequest {
             cluster_id,
             to_host: host.0,
-            snapshot_bytes_per_s: self
-                .host
-                .look_at_placement(|state| state.limits().snapshot_bytes_per_s)
-                .flatten(),
+            ..pace.unwrap_or_default()
         };
         match tokio::time::timeout(LOOK_TIMEOUT, control.observe(request)).await {
             Ok(Ok(reply)) => self.take(host, reply.into_inner()),

@@ -13,7 +13,7 @@ use placement::{
     Accepted, Bootstrap, Command, HostId, Limits, Partition, Refusal, ReplicaId, Response, Rules, ShardId,
     TrustLimits,
 };
-use raft::{HostIdentity, RaftHost, RaftOptions, SnapshotLimits};
+use raft::{HostIdentity, RaftHost, RaftOptions, SnapshotLimits, SnapshotRates};
 
 use super::folder::{FORMAT, FolderError, Identity};
 use super::map::ShardMap;
@@ -305,7 +305,10 @@ impl Host {
         SnapshotLimits {
             sends_max: limits.sends_max as usize,
             receives_max: limits.receives_max as usize,
-            bytes_per_s: limits.bytes_per_s,
+            rates: SnapshotRates {
+                bytes_per_s: limits.bytes_per_s,
+                move_bytes_per_s: limits.move_bytes_per_s,
+            },
         }
     }
 

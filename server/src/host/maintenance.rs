@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use placement::ShardId;
-use raft::Group;
+use placement::{ReplicaId, ShardId};
+use raft::{Group, SnapshotRates};
 use storage::shard::{RewriteError, RewriteLimits};
 use tokio::time::Instant;
 
 use super::state::{Host, HostFailure};
+use crate::control::ObserveRequest;
 
 /// How often the host looks for something to do.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -104,11 +105,17 @@ impl Host {
         Duration::from_millis(self.shared.env.raft.context.random_below(interval_ms.max(1)))
     }
 
-    /// Sends snapshots at the cluster's rate, in bytes a second, or at the configured one.
-    pub(crate) fn follow_snapshot_rate(&self, of_cluster: Option<u64>) {
-        if let Some(raft) = self.raft() {
-            raft.set_snapshot_rate(of_cluster.unwrap_or(self.config().snapshot.bytes_per_s));
-        }
+    /// Sends snapshots at the cluster's rates, or at the configured ones, and holds none of `repairs` to that of moves.
+    pub(crate) fn follow_snapshot_pace(&self, of_cluster: &ObserveRequest) {
+        let Some(raft) = self.raft() else {
+            return;
+        };
+        let configured = &self.config().snapshot;
+        let rates = SnapshotRates {
+            bytes_per_s: of_cluster.snapshot_bytes_per_s.unwrap_or(configured.bytes_per_s),
+            move_bytes_per_s: of_cluster.move_bytes_per_s.unwrap_or(configured.move_bytes_per_s),
+        };
+        raft.pace_snapshots(rates, of_cluster.repairs.iter().copied().map(ReplicaId));
     }
 
     pub(crate) fn groups(&self) -> Vec<Group> {

@@ -249,7 +249,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         self.check_host(request.to_host)?;
-        self.host.follow_snapshot_rate(request.snapshot_bytes_per_s);
+        self.host.follow_snapshot_pace(&request);
         let groups = self.host.groups();
         let tombstones = self
             .host

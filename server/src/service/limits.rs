@@ -20,6 +20,7 @@ pub(super) fn of(limits: &Limits) -> PlacementLimits {
         home_dwell_windows: limits.home_dwell_windows,
         dead_after_ms: limits.dead_after_ms,
         snapshot_bytes_per_s: limits.snapshot_bytes_per_s,
+        move_bytes_per_s: limits.move_bytes_per_s,
         shadow: limits
             .shadow
             .iter()
@@ -35,12 +36,8 @@ pub(super) fn of(limits: &Limits) -> PlacementLimits {
 
 /// What an operator asks to change, or what is wrong with it.
 pub(super) fn change(request: &ChangeLimitsRequest) -> Result<LimitsChange, String> {
-    let snapshot_rate = match (request.snapshot_bytes_per_s, request.snapshot_as_configured) {
-        (Some(_), true) => return Err("the rate of snapshots is either a number or as configured".to_owned()),
-        (Some(bytes), false) => Some(SnapshotRate::BytesPerS(bytes)),
-        (None, true) => Some(SnapshotRate::AsConfigured),
-        (None, false) => None,
-    };
+    let snapshot_rate = rate(request.snapshot_bytes_per_s, request.snapshot_as_configured)?;
+    let move_rate = rate(request.move_bytes_per_s, request.move_as_configured)?;
     Ok(LimitsChange {
         pause: origins(&request.pause)?,
         resume: origins(&request.resume)?,
@@ -51,6 +48,7 @@ pub(super) fn change(request: &ChangeLimitsRequest) -> Result<LimitsChange, Stri
         home_dwell_windows: request.home_dwell_windows,
         dead_after_ms: request.dead_after_ms,
         snapshot_rate,
+        move_rate,
         shadow: origins(&request.shadow)?,
         unshadow: origins(&request.unshadow)?,
         trust_moves: request.trust_moves,
@@ -59,6 +57,15 @@ pub(super) fn change(request: &ChangeLimitsRequest) -> Result<LimitsChange, Stri
         history_age_ms: request.history_age_ms,
         history_events: request.history_events,
     })
+}
+
+fn rate(bytes_per_s: Option<u64>, as_configured: bool) -> Result<Option<SnapshotRate>, String> {
+    match (bytes_per_s, as_configured) {
+        (Some(_), true) => Err("a rate of snapshots is either a number or as configured".to_owned()),
+        (Some(bytes), false) => Ok(Some(SnapshotRate::BytesPerS(bytes))),
+        (None, true) => Ok(Some(SnapshotRate::AsConfigured)),
+        (None, false) => Ok(None),
+    }
 }
 
 fn origins(names: &[String]) -> Result<BTreeSet<Origin>, String> {
@@ -76,6 +83,7 @@ mod tests {
             pause: vec!["model".into(), "balance".into()],
             homes_max: Some(5),
             snapshot_as_configured: true,
+            move_bytes_per_s: Some(3 << 20),
             ..ChangeLimitsRequest::default()
         };
         let limits = Limits {
@@ -85,6 +93,7 @@ mod tests {
         let changed = of(&limits.changed(&change(&request).unwrap()));
         assert_eq!(changed.paused, ["balance", "model"]);
         assert_eq!((changed.homes_max, changed.snapshot_bytes_per_s), (5, None));
+        assert_eq!(changed.move_bytes_per_s, Some(3 << 20));
         assert_eq!(changed.moves_in_max, limits.moves_in_max);
 
         let both = ChangeLimitsRequest {

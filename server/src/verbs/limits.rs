@@ -75,11 +75,13 @@ fn names(args: &PauseArgs) -> Vec<String> {
 }
 
 fn change(args: LimitsArgs) -> ChangeLimitsRequest {
-    let (snapshot_bytes_per_s, snapshot_as_configured) = match args.snapshot_rate {
+    let rate = |rate| match rate {
         Some(RateArg::BytesPerS(bytes)) => (Some(bytes), false),
         Some(RateArg::Configured) => (None, true),
         None => (None, false),
     };
+    let (snapshot_bytes_per_s, snapshot_as_configured) = rate(args.snapshot_rate);
+    let (move_bytes_per_s, move_as_configured) = rate(args.move_rate);
     ChangeLimitsRequest {
         moves_in_max: args.moves_in,
         moves_out_max: args.moves_out,
@@ -89,6 +91,8 @@ fn change(args: LimitsArgs) -> ChangeLimitsRequest {
         dead_after_ms: args.dead_after,
         snapshot_bytes_per_s,
         snapshot_as_configured,
+        move_bytes_per_s,
+        move_as_configured,
         reason: args.reason,
         trust_moves: args.trust_moves,
         trust_share_ppm: args.trust_share,
@@ -140,7 +144,7 @@ pub(super) fn paused_text(limits: &PlacementLimits) -> String {
 }
 
 pub(super) fn limits_text(limits: &PlacementLimits) -> String {
-    let rate = match limits.snapshot_bytes_per_s {
+    let rate = |bytes_per_s| match bytes_per_s {
         None => "as each host is configured".to_owned(),
         Some(0) => "as many as go".to_owned(),
         Some(bytes) => format!("{}/s from each host", text::bytes(bytes)),
@@ -170,7 +174,8 @@ pub(super) fn limits_text(limits: &PlacementLimits) -> String {
             "a host is dead after",
             text::length(std::time::Duration::from_millis(limits.dead_after_ms)),
         ),
-        ("snapshots", rate),
+        ("snapshots", rate(limits.snapshot_bytes_per_s)),
+        ("those of moves", rate(limits.move_bytes_per_s)),
         ("history", history_text(limits)),
     ])
 }
@@ -186,6 +191,7 @@ pub(super) fn limits_document(limits: &PlacementLimits) -> Value {
         "home_dwell_windows": limits.home_dwell_windows,
         "dead_after_ms": limits.dead_after_ms,
         "snapshot_bytes_per_s": limits.snapshot_bytes_per_s,
+        "move_bytes_per_s": limits.move_bytes_per_s,
         "shadow": limits.shadow,
         "trust_moves": limits.trust_moves,
         "trust_share_ppm": limits.trust_share_ppm,
@@ -205,12 +211,14 @@ mod tests {
         let args = LimitsArgs {
             homes: Some(3),
             snapshot_rate: Some(RateArg::Configured),
+            move_rate: Some(RateArg::BytesPerS(1 << 20)),
             ..LimitsArgs::default()
         };
         let request = change(args);
         let expected = ChangeLimitsRequest {
             homes_max: Some(3),
             snapshot_as_configured: true,
+            move_bytes_per_s: Some(1 << 20),
             ..ChangeLimitsRequest::default()
         };
         assert_eq!(request, expected);
@@ -233,6 +241,7 @@ mod tests {
             home_dwell_windows: 1,
             dead_after_ms: 300_000,
             snapshot_bytes_per_s: Some(8_000_000),
+            move_bytes_per_s: Some(0),
             trust_moves: 32,
             trust_share_ppm: 250_000,
             trust_windows: 3,
@@ -244,6 +253,7 @@ mod tests {
             "64",
             "5 min 0 s",
             "8.0 MB/s from each host",
+            "as many as go",
             "32 moves saved 25",
         ] {
             assert!(shown.contains(fact), "{fact}: {shown}");

@@ -1,10 +1,14 @@
-//! Snapshots leave a host at a limited rate, are received in turns, and none that waits is given up.
+//! Snapshots leave a host at limited rates, are received in turns, and none that waits is given up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use client::proto::{InitRequest, MoveReplicaRequest, Replica, ShardStatus, UsageReply};
+use client::Client;
+use client::proto::{
+    ChangeLimitsRequest, InitRequest, MigrationStatus, MoveReplicaRequest, Replica, ShardStatus, UsageReply,
+};
 
 use super::harness::{Cluster, check_all, eventually, keys, write_all};
 
@@ -14,23 +18,31 @@ const VALUES: u32 = 30;
 /// Of one snapshot after the other: about four seconds for both.
 const BYTES_PER_S: usize = SHARD_BYTES / 2;
 
-fn settings() -> Vec<String> {
+/// One snapshot after the other, at a small rate.
+fn in_turn() -> Vec<String> {
     vec![
         format!("snapshot.bytes_per_s={BYTES_PER_S}"),
         "snapshot.sends_max=1".to_owned(),
         "snapshot.receives_max=1".to_owned(),
+    ]
+}
+
+fn settings(more: &[String]) -> Vec<String> {
+    let mut settings = vec![
         // What is moved lies in snapshots, not in the log.
         "raft.snapshot_entries=10".to_owned(),
         "raft.keep_entries=0".to_owned(),
         "balancer.enabled=false".to_owned(),
-    ]
+    ];
+    settings.extend_from_slice(more);
+    settings
 }
 
 /// Two shards on three hosts, and a fourth that has nothing yet.
-async fn start() -> Cluster {
+async fn start(more: &[String]) -> Cluster {
     let mut cluster = Cluster::processes(3);
     for host in &mut cluster.hosts {
-        host.settings = settings();
+        host.settings = settings(more);
         host.start("");
     }
     let admin = cluster.admin_of(&[0]);
@@ -43,7 +55,7 @@ async fn start() -> Cluster {
     cluster.init_as(request).await;
     cluster.wait_until_settled(2).await;
     let fourth = cluster.add_host();
-    cluster.hosts[fourth].settings = settings();
+    cluster.hosts[fourth].settings = settings(more);
     cluster.hosts[fourth].start("");
     eventually("the fourth host has joined", || async {
         let hosts = admin.hosts().await.map_err(|e| e.to_string())?.hosts;
@@ -65,6 +77,13 @@ async fn usage(cluster: &Cluster, host: usize) -> UsageReply {
     .await
 }
 
+/// Writes what both shards hold; what was acknowledged.
+async fn fill_both(client: &Client) -> BTreeMap<String, String> {
+    let mut names = keys(VALUES);
+    names.extend(keys(VALUES).iter().map(|key| format!("\u{e9}{key}")));
+    write_all(client, &names, &"v".repeat(SHARD_BYTES / VALUES as usize)).await
+}
+
 /// Moves a replica that is not the home; the migration's id.
 async fn begin_move(cluster: &Cluster, shard: &ShardStatus, to_host: u64) -> u64 {
     let others = |replica: &&Replica| replica.host_id != shard.home;
@@ -83,7 +102,7 @@ async fn begin_move(cluster: &Cluster, shard: &ShardStatus, to_host: u64) -> u64
 /// The log behind a snapshot is kept while it is on its way: or it would have to be sent again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
-    let cluster = start().await;
+    let cluster = start(&in_turn()).await;
     let client = cluster.client().await;
     let to_host = usage(&cluster, 3).await.host_id;
     let value = "v".repeat(SHARD_BYTES / VALUES as usize);
@@ -122,13 +141,10 @@ async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_moves_to_one_host_end_under_a_small_limit() {
-    let cluster = start().await;
+    let cluster = start(&in_turn()).await;
     let client = cluster.client().await;
     let to_host = usage(&cluster, 3).await.host_id;
-    let value = "v".repeat(SHARD_BYTES / VALUES as usize);
-    let mut names = keys(VALUES);
-    names.extend(keys(VALUES).iter().map(|key| format!("\u{e9}{key}")));
-    let acknowledged = write_all(&client, &names, &value).await;
+    let acknowledged = fill_both(&client).await;
     let began = Instant::now();
     let mut moves = Vec::new();
     for shard in cluster.shards().await {
@@ -152,4 +168,60 @@ async fn two_moves_to_one_host_end_under_a_small_limit() {
         held_back_ms += usage(&cluster, host).await.snapshots.unwrap().held_back_ms;
     }
     assert!(held_back_ms > 2_000, "{held_back_ms} ms");
+}
+
+/// Where a copy is missing, it does not wait behind what is merely to lie elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_is_not_held_to_the_rate_of_moves() {
+    let mut cluster = start(&[
+        "snapshot.move_bytes_per_s=65536".to_owned(),
+        "balancer.dead_after_ms=1000".to_owned(),
+    ])
+    .await;
+    let client = cluster.client().await;
+    let acknowledged = fill_both(&client).await;
+    let spare = usage(&cluster, 3).await.host_id;
+    let shards = cluster.shards().await;
+    let (moved, repaired) = (&shards[0], shards[1].shard_id);
+    let moving = begin_move(&cluster, moved, spare).await;
+    let of_move = |all: Vec<MigrationStatus>| all.into_iter().find(|one| one.migration_id == moving);
+    let source = of_move(cluster.migrations().await).unwrap().from_host;
+    let hosts = moved.replicas.iter().map(|replica| replica.host_id);
+    let is_bystander = |host: &u64| ![moved.home, source].contains(host);
+    let lost = hosts.filter(is_bystander).min().expect("three replicas");
+    let index = cluster.index_of(lost).await;
+    cluster.hosts[index].kill();
+    let repair = eventually("the other shard is repaired", || async {
+        let all = cluster.migrations().await;
+        let repair = all
+            .iter()
+            .find(|one| one.shard_id == repaired && one.origin == "repair");
+        repair.map(|one| one.migration_id).ok_or(format!("{all:?}"))
+    })
+    .await;
+    assert_eq!(cluster.wait_for(repair).await.state, "Done");
+    let meanwhile = of_move(cluster.migrations().await).unwrap();
+    assert_ne!(
+        meanwhile.state, "Done",
+        "the move began first, and has half a minute to go"
+    );
+    let request = ChangeLimitsRequest {
+        move_bytes_per_s: Some(0),
+        ..ChangeLimitsRequest::default()
+    };
+    let changed = cluster.admin().change_limits(request).await.unwrap();
+    assert_eq!(changed.limits.unwrap().move_bytes_per_s, Some(0));
+    eventually("every shard has three replicas on hosts that live", || async {
+        let shards = cluster.shards().await;
+        let is_whole = |shard: &ShardStatus| {
+            let mut replicas = shard.replicas.iter();
+            shard.replicas.len() == 3 && replicas.all(|replica| replica.host_id != lost)
+        };
+        match shards.iter().all(is_whole) {
+            true => Ok(()),
+            false => Err(format!("{shards:?}")),
+        }
+    })
+    .await;
+    check_all(&client, &acknowledged).await;
 }

@@ -1,0 +1,129 @@
+//! When the frames of snapshots may leave a host.
+//!
+//! All that leave share one rate. Those that bring a shard to a host that is to have it, while its replicas are well, share a
+//! lower one within that: nothing is lost by their taking longer, and what is written meanwhile waits for the same disks. A
+//! voter that fell behind is never one of them, nor is a replica that is to replace a lost one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How far a bucket may run ahead of its rate after a pause.
+pub(crate) const BURST: Duration = Duration::from_millis(100);
+
+/// At what rates snapshots leave a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotRates {
+    /// Bytes a second of all of them together; 0: as many as go.
+    pub bytes_per_s: u64,
+    /// Bytes a second of those that are part of a move, together; 0: as many as the other rate lets go.
+    pub move_bytes_per_s: u64,
+}
+
+impl Default for SnapshotRates {
+    fn default() -> Self {
+        Self {
+            bytes_per_s: 64 << 20,
+            move_bytes_per_s: 16 << 20,
+        }
+    }
+}
+
+/// What has left a host lately, and what may next.
+#[derive(Debug, Default)]
+pub(crate) struct Pacing {
+    rates: SnapshotRates,
+    /// Replicas that are to replace lost ones.
+    repairs: BTreeSet<u64>,
+    all: Bucket,
+    moves: Bucket,
+}
+
+/// A token bucket, kept as the time at which everything that was taken so far is paid for.
+#[derive(Debug, Default, Clone, Copy)]
+struct Bucket {
+    paid_at: Duration,
+}
+
+impl Bucket {
+    /// Takes `bytes` out at `now`: how long to wait before they may be used.
+    fn take(&mut self, now: Duration, bytes: u64, bytes_per_s: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000;
+        let Some(nanos) = nanos.checked_div(u128::from(bytes_per_s)) else {
+            return Duration::ZERO;
+        };
+        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.paid_at = self.paid_at.max(now).saturating_add(cost);
+        self.paid_at.saturating_sub(now).saturating_sub(BURST)
+    }
+}
+
+impl Pacing {
+    pub(crate) fn new(rates: SnapshotRates) -> Self {
+        Self {
+            rates,
+            ..Self::default()
+        }
+    }
+
+    /// Changes the rates, and which replicas are to replace lost ones, for frames that are yet to be sent.
+    pub(crate) fn set(&mut self, rates: SnapshotRates, repairs: BTreeSet<u64>) {
+        (self.rates, self.repairs) = (rates, repairs);
+    }
+
+    /// Takes out a frame for a replica at `now`: how long to wait before it may be sent.
+    pub(crate) fn take(&mut self, now: Duration, bytes: u64, to: u64, is_voter: bool) -> Duration {
+        let wait = self.all.take(now, bytes, self.rates.bytes_per_s);
+        match is_voter || self.repairs.contains(&to) {
+            true => wait,
+            false => wait.max(self.moves.take(now, bytes, self.rates.move_bytes_per_s)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// The wait before the last of ten mebibytes.
+    fn ten(pacing: &mut Pacing, to: u64, is_voter: bool) -> Duration {
+        let waits = (0..10).map(|_| pacing.take(Duration::ZERO, MIB, to, is_voter));
+        waits.last().unwrap()
+    }
+
+    #[test]
+    fn what_is_moved_waits_longer_than_what_is_repaired() {
+        let rates = SnapshotRates {
+            bytes_per_s: 10 * MIB,
+            move_bytes_per_s: 2 * MIB,
+        };
+        let paced = || Pacing::new(rates);
+        let (slow, fast) = (Duration::from_secs(5) - BURST, Duration::from_secs(1) - BURST);
+        assert_eq!(ten(&mut paced(), 7, false), slow);
+        assert_eq!(ten(&mut paced(), 7, true), fast, "a voter");
+        let mut repairing = paced();
+        repairing.set(rates, [7].into());
+        assert_eq!(ten(&mut repairing, 7, false), fast, "in place of a lost one");
+        // What is moved takes its part of the whole, and no more.
+        assert_eq!(
+            ten(&mut repairing, 8, false),
+            slow,
+            "{:?} are paid for",
+            repairing.all
+        );
+        assert_eq!(ten(&mut repairing, 7, false), Duration::from_secs(3) - BURST);
+        repairing.set(
+            SnapshotRates {
+                move_bytes_per_s: 0,
+                ..rates
+            },
+            BTreeSet::new(),
+        );
+        assert_eq!(
+            ten(&mut repairing, 7, false),
+            Duration::from_secs(4) - BURST,
+            "only the rate of all"
+        );
+    }
+}
