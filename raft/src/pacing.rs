@@ -23,7 +23,7 @@ impl Default for SnapshotRates {
     fn default() -> Self {
         Self {
             bytes_per_s: 64 << 20,
-            move_bytes_per_s: 16 << 20,
+            move_bytes_per_s: 8 << 20,
         }
     }
 }

@@ -263,7 +263,7 @@ impl Default for SnapshotConfig {
     fn default() -> Self {
         SnapshotConfig {
             bytes_per_s: 64 * MIB,
-            move_bytes_per_s: 16 * MIB,
+            move_bytes_per_s: 8 * MIB,
             sends_max: 2,
             receives_max: 2,
         }

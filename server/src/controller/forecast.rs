@@ -123,7 +123,7 @@ pub(crate) fn plan_costs() -> PlanCosts {
     PlanCosts {
         home_move_micros: 2_000,
         replica_move_micros: 200_000,
-        copy_bytes_per_s: 16 << 20,
+        copy_bytes_per_s: 8 << 20,
         copy_weight_ppm: 10_000,
     }
 }

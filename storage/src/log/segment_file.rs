@@ -16,8 +16,9 @@
 //! | 40..44 | CRC-32C of bytes 0..40 |
 //! | 44..48 | zero |
 //!
-//! The file has its length from the beginning, zero where nothing was written yet, so that a commit changes no metadata
-//! and its sync waits for its bytes alone.
+//! The file has its length from the beginning, and zeros are written some way ahead of the frames. So a commit changes no
+//! metadata, and its sync waits for its bytes alone: the first write to a block that is merely allocated is one to the file
+//! system's journal too, which all files share.
 //!
 //! What must hold: a frame is written only once the one before it is synced, and so at most one frame of a log, the
 //! last, can be torn by a power cut. A frame that does not verify is that one only if nothing follows it and the guard
@@ -43,12 +44,17 @@ const HEAD_BYTES: usize = 64;
 const FRAME_BYTES: usize = 48;
 /// Frames begin at multiples of this.
 const ALIGNMENT: usize = 8;
+/// How far ahead of the frames zeros are written: one sync in so many bytes waits for them, and for the journal.
+const CLEARED_BYTES: usize = 256 << 10;
+static ZEROS: [u8; CLEARED_BYTES] = [0; CLEARED_BYTES];
 /// Added to the name of a segment while it is being made.
 const UNFINISHED: &str = "new";
 
 /// An open segment.
 pub(super) struct SegmentFile {
     file: Box<dyn BlockFile>,
+    /// How long the file is, but for frames that go beyond.
+    length: u64,
     /// The sequence of its first record.
     first: u64,
     written: Mutex<Written>,
@@ -63,6 +69,8 @@ struct Written {
     records_end: u64,
     /// Where the next frame begins.
     end: u64,
+    /// Up to where blocks have been written to, as far as is known.
+    cleared: u64,
 }
 
 /// A segment as it was found.
@@ -96,7 +104,8 @@ impl SegmentFile {
             disk.remove(&unfinished)?;
         }
         let file = disk.open(&unfinished, OpenMode::CreateNew)?;
-        file.allocate(length.max(HEAD_BYTES as u64))?;
+        let length = length.max(HEAD_BYTES as u64);
+        file.allocate(length)?;
         file.write(0, &head(first))?;
         file.sync_data()?;
         disk.rename(&unfinished, path)?;
@@ -104,9 +113,11 @@ impl SegmentFile {
             offsets: Vec::new(),
             records_end: HEAD_BYTES as u64,
             end: HEAD_BYTES as u64,
+            cleared: HEAD_BYTES as u64,
         };
         Ok(Self {
             file,
+            length,
             first,
             written: Mutex::new(written),
         })
@@ -132,10 +143,12 @@ impl SegmentFile {
             offsets,
             records_end: records_end as u64,
             end: at as u64,
+            cleared: at as u64,
         };
         Ok(Found {
             segment: SegmentFile {
                 file,
+                length: image.len() as u64,
                 first: expected.first,
                 written: Mutex::new(written),
             },
@@ -165,7 +178,9 @@ impl SegmentFile {
         FrameHead::seal(buffer, begin, sequence, oldest, records.len())?;
         let records_end = begin + buffer.len() as u64;
         buffer.resize(buffer.len().next_multiple_of(ALIGNMENT), 0);
+        let end = begin + buffer.len() as u64;
         self.file.write(begin, buffer)?;
+        self.clear_behind(end);
         match self.file.sync_data() {
             // Seeded bug B17: a sync that failed counts as done.
             Err(_) if seeded_bug::is_on("B17") => {}
@@ -174,8 +189,22 @@ impl SegmentFile {
         let mut written = self.written();
         written.offsets.extend(offsets);
         written.records_end = records_end;
-        written.end = begin + buffer.len() as u64;
+        written.end = end;
         Ok(())
+    }
+
+    /// Writes zeros behind the frame that ends at `end`, once frames have come to where that was done last.
+    fn clear_behind(&self, end: u64) {
+        let mut written = self.written();
+        if end <= written.cleared || end >= self.length {
+            return;
+        }
+        let left = usize::try_from(self.length - end).unwrap_or(CLEARED_BYTES);
+        let zeros = &ZEROS[..left.min(CLEARED_BYTES)];
+        // Zeros are there already, so what cannot be written now costs a later frame its time, and nothing else.
+        if self.file.write(end, zeros).is_ok() {
+            written.cleared = end + zeros.len() as u64;
+        }
     }
 
     /// The bytes of the record with this sequence, as they are on the disk; None where the segment has no such record.
@@ -389,3 +418,51 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 const _: () = assert!(HEAD_BYTES.is_multiple_of(ALIGNMENT) && FRAME_BYTES >= HEADER_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::super::index::LogGroup;
+    use super::super::record::Kind;
+    use super::*;
+    use crate::sim_disk::SimDisk;
+
+    const LENGTH: u64 = 3 * CLEARED_BYTES as u64 / 2;
+    const PAYLOAD_BYTES: u64 = 10_000;
+
+    fn record(sequence: u64) -> Record {
+        Record {
+            kind: Kind::Entry,
+            group: LogGroup(1),
+            index: sequence,
+            sequence,
+            payload: vec![1; PAYLOAD_BYTES as usize].into(),
+        }
+    }
+
+    /// Frames are written where zeros are, the file keeps its length, and what is read back is the frames.
+    #[test]
+    fn zeros_are_written_ahead_of_the_frames_and_within_the_file() {
+        let (disk, path) = (SimDisk::new(1), Path::new("log/segment"));
+        disk.create_dir_all(Path::new("log")).unwrap();
+        let segment = SegmentFile::create(&disk, path, 1, LENGTH).unwrap();
+        let frames = LENGTH / (PAYLOAD_BYTES + 200);
+        let mut cleared = Vec::new();
+        for sequence in 1..=frames {
+            let (begin, before) = (segment.written().end, disk.stats().bytes_written);
+            segment.append(1, &[record(sequence)], &mut Vec::new()).unwrap();
+            let frame = segment.written().end - begin;
+            cleared.push(disk.stats().bytes_written - before - frame);
+        }
+        let rounds: Vec<u64> = cleared.into_iter().filter(|bytes| *bytes > 0).collect();
+        assert_eq!(rounds[0], CLEARED_BYTES as u64);
+        assert_eq!(rounds.len(), 2, "the second up to the end: {rounds:?}");
+        assert_eq!(segment.file.len().unwrap(), LENGTH);
+        let expected = Expected {
+            first: 1,
+            newest: true,
+            flushed: frames,
+        };
+        let found = SegmentFile::open(&disk, path, expected).unwrap();
+        assert_eq!((found.rows.len() as u64, found.torn), (frames, false));
+    }
+}
