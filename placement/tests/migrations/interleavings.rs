@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, Network};
 use crate::controller::Duties;
 use crate::scripts::describe_shard;
 
-const HOSTS: u64 = 6;
+pub(crate) const HOSTS: u64 = 6;
 const SHARDS: u64 = 3;
 const TICK_MS: u64 = 500;
 /// Ticks in which a host that is down is declared dead.
@@ -97,7 +97,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     let timeouts = Timeouts {
         adding_ms: 6_000,
         catching_up_ms: 20_000,
@@ -261,7 +261,7 @@ impl Cluster {
         }
     }
 
-    fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.pass(TICK_MS);
         // A host that is up but counted out joins again, until the placement group answers.
         let counted_out: Vec<HostId> = self.counted_out().collect();
@@ -357,7 +357,7 @@ impl Cluster {
     }
 
     /// Comes to rest, then stays there.
-    fn assert_comes_to_rest(&mut self) {
+    pub(crate) fn assert_comes_to_rest(&mut self) {
         let mut ticks = 0;
         while !self.is_at_rest() {
             ticks += 1;
@@ -374,7 +374,7 @@ impl Cluster {
     }
 
     /// The log, the groups and the disks say the same.
-    fn assert_agreement(&self) {
+    pub(crate) fn assert_agreement(&self) {
         for (id, group) in &self.groups {
             if group.is_absorbed {
                 assert!(self.placement.shard(*id).is_none(), "{id} is absorbed");
