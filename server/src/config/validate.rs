@@ -309,7 +309,20 @@ impl HostConfig {
         within(checks, "balancer.trust_windows", windows, 1..=10_000);
         let ppm = u64::from(self.balancer.lease_reads_ppm);
         within(checks, "balancer.lease_reads_ppm", ppm, 0..=1_000_000);
+        self.check_training(checks);
+    }
+
+    fn check_training(&self, checks: &mut Checks) {
         let balancer = &self.balancer;
+        let interval = balancer.retrain_interval_ms;
+        within(checks, "balancer.retrain_interval_ms", interval, 0..=365 * DAY_MS);
+        let windows = balancer.retrain_windows_min;
+        within(checks, "balancer.retrain_windows_min", windows, 1..=1_000_000);
+        // Shorter, and no training would ever end.
+        let timeout = balancer.retrain_timeout_ms;
+        within(checks, "balancer.retrain_timeout_ms", timeout, 1_000..=DAY_MS);
+        let archive = balancer.archive_bytes_max;
+        within(checks, "balancer.archive_bytes_max", archive, 0..=u64::MAX >> 1);
         let trains =
             balancer.retrain_interval_ms > 0 && balancer.archive_bytes_max > 0 && !balancer.external_windows;
         let has_model = balancer.policy != PolicyName::BurnModel || balancer.model_file.is_some() || trains;
@@ -433,6 +446,17 @@ mod tests {
                 c.balancer.retrain_interval_ms = 0;
             }),
             ["balancer.model_file"]
+        );
+        assert_eq!(
+            broken(|c| {
+                c.balancer.retrain_timeout_ms = 0;
+                c.balancer.retrain_windows_min = 0;
+            }),
+            ["balancer.retrain_windows_min", "balancer.retrain_timeout_ms"]
+        );
+        assert_eq!(
+            broken(|c| c.snapshot.move_bytes_per_s = 1),
+            ["snapshot.move_bytes_per_s"]
         );
         assert_eq!(
             broken(|c| c.emulation.rtt_matrix = Some("r.csv".into())),
