@@ -6,7 +6,7 @@
 
 use placement::{
     Admission, Command, HostId, HostState, Limits, MigrationId, Origin, Proposal, ProposalKind, Reasons,
-    ReplicaId, Rules, ShardId, Timeouts, emptied_hosts, placement_group_target, repairs,
+    ReplicaId, Rules, Shard, ShardId, Timeouts, emptied_hosts, placement_group_target, repairs,
 };
 use proptest::prelude::*;
 
@@ -153,22 +153,8 @@ impl Cluster {
                     now_ms,
                 });
             }
-            Event::Decommission { host } => {
-                self.write(Command::ChangeAdmission {
-                    host: HostId(host),
-                    admission: Admission::Decommissioning,
-                    origin: Origin::Manual,
-                    reason: String::new(),
-                    now_ms,
-                });
-            }
-            Event::Ask { replication_factor } => {
-                let rules = Rules {
-                    replication_factor,
-                    ..self.placement.rules().clone()
-                };
-                self.write(Command::SetRules { rules, now_ms });
-            }
+            Event::Decommission { host } => self.decommission(HostId(host)),
+            Event::Ask { replication_factor } => self.ask(replication_factor),
             Event::Burst { writes } => {
                 let up = self.up.clone();
                 self.groups.values_mut().for_each(|group| group.tick(writes, &up));
@@ -199,6 +185,28 @@ impl Cluster {
         self.recover(shard);
     }
 
+    pub(crate) fn decommission(&mut self, host: HostId) {
+        self.write(Command::ChangeAdmission {
+            host,
+            admission: Admission::Decommissioning,
+            origin: Origin::Manual,
+            reason: String::new(),
+            now_ms: self.now_ms,
+        });
+    }
+
+    /// Changes how many voters a shard is to have.
+    pub(crate) fn ask(&mut self, replication_factor: u32) {
+        let rules = Rules {
+            replication_factor,
+            ..self.placement.rules().clone()
+        };
+        self.write(Command::SetRules {
+            rules,
+            now_ms: self.now_ms,
+        });
+    }
+
     fn recover(&mut self, shard: ShardId) {
         self.write(Command::RecoverShard {
             shard,
@@ -210,7 +218,6 @@ impl Cluster {
 
     fn wish(&self, kind: u8, shard: ShardId, replica: usize, to: HostId, urgent: bool) -> Proposal {
         let known = self.placement.shard(shard).expect("a shard");
-        let at = [known.range.start.as_slice(), &[7]].concat();
         let from = known
             .replicas
             .keys()
@@ -224,14 +231,10 @@ impl Cluster {
                 take_home: urgent,
             },
             1 => ProposalKind::Add { to },
-            4 => ProposalKind::Split { at },
-            5 => {
-                let next = self.placement.data_shards();
-                let mut next = next.filter(|other| Some(&other.range.start) == known.range.end.as_ref());
-                ProposalKind::Merge {
-                    next: next.next().map_or(ShardId(1), |next| next.id),
-                }
-            }
+            4 => split(known),
+            5 => ProposalKind::Merge {
+                next: self.next_of(known).unwrap_or(ShardId(1)),
+            },
             // While hosts are down, I3 allows fewer voters than the rules ask for. Nobody proposes that, and once one
             // more host is lost for good such a removal waits for ever: of two voters, one is dead.
             2 if self.placement.voters_floor(known) == self.placement.voters_wanted(known) => {
@@ -239,11 +242,23 @@ impl Cluster {
             }
             _ => ProposalKind::Home { to },
         };
+        let origin = if urgent { Origin::Manual } else { Origin::Model };
+        self.proposal(known, kind, origin)
+    }
+
+    /// The shard whose range follows.
+    pub(crate) fn next_of(&self, shard: &Shard) -> Option<ShardId> {
+        let mut others = self.placement.data_shards();
+        let next = others.find(|other| Some(&other.range.start) == shard.range.end.as_ref());
+        next.map(|next| next.id)
+    }
+
+    pub(crate) fn proposal(&self, shard: &Shard, kind: ProposalKind, origin: Origin) -> Proposal {
         Proposal {
-            shard,
+            shard: shard.id,
             kind,
-            basis: known.epoch,
-            origin: if urgent { Origin::Manual } else { Origin::Model },
+            basis: shard.epoch,
+            origin,
             expires_ms: self.now_ms + 20_000,
             reasons: Reasons::default(),
             window: self.placement.window(),
@@ -401,6 +416,13 @@ impl Cluster {
             });
             assert_eq!(held.count(), 0, "stray replicas on {host}");
         }
+    }
+}
+
+/// A split that leaves next to nothing below it.
+pub(crate) fn split(shard: &Shard) -> ProposalKind {
+    ProposalKind::Split {
+        at: [shard.range.start.as_slice(), &[7]].concat(),
     }
 }
 

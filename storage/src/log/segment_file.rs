@@ -195,15 +195,14 @@ impl SegmentFile {
 
     /// Writes zeros behind the frame that ends at `end`, once frames have come to where that was done last.
     fn clear_behind(&self, end: u64) {
-        let mut written = self.written();
-        if end <= written.cleared || end >= self.length {
+        if end <= self.written().cleared || end >= self.length {
             return;
         }
         let left = usize::try_from(self.length - end).unwrap_or(CLEARED_BYTES);
         let zeros = &ZEROS[..left.min(CLEARED_BYTES)];
         // Zeros are there already, so what cannot be written now costs a later frame its time, and nothing else.
         if self.file.write(end, zeros).is_ok() {
-            written.cleared = end + zeros.len() as u64;
+            self.written().cleared = end + zeros.len() as u64;
         }
     }
 
