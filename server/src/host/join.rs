@@ -13,7 +13,7 @@ use placement::{
     Accepted, Bootstrap, Command, HostId, Limits, Partition, Refusal, ReplicaId, Response, Rules, ShardId,
     TrustLimits,
 };
-use raft::{HostIdentity, RaftHost, RaftOptions, SnapshotLimits, SnapshotRates};
+use raft::{HostIdentity, RaftHost, RaftOptions};
 
 use super::folder::{FORMAT, FolderError, Identity};
 use super::map::ShardMap;
@@ -297,18 +297,6 @@ impl Host {
             keep_entries: timings.keep_entries,
             snapshots: self.snapshot_limits(),
             ..RaftOptions::default()
-        }
-    }
-
-    fn snapshot_limits(&self) -> SnapshotLimits {
-        let limits = &self.config().snapshot;
-        SnapshotLimits {
-            sends_max: limits.sends_max as usize,
-            receives_max: limits.receives_max as usize,
-            rates: SnapshotRates {
-                bytes_per_s: limits.bytes_per_s,
-                move_bytes_per_s: limits.move_bytes_per_s,
-            },
         }
     }
 

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use placement::{ReplicaId, ShardId};
-use raft::{Group, SnapshotRates};
+use placement::ShardId;
+use raft::Group;
 use storage::shard::{RewriteError, RewriteLimits};
 use tokio::time::Instant;
 
 use super::state::{Host, HostFailure};
-use crate::control::ObserveRequest;
 
 /// How often the host looks for something to do.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -103,19 +102,6 @@ impl Host {
     /// The first checkpoint of each shard falls at a random time of the interval, so that they do not meet.
     fn stagger(&self, interval_ms: u64) -> Duration {
         Duration::from_millis(self.shared.env.raft.context.random_below(interval_ms.max(1)))
-    }
-
-    /// Sends snapshots at the cluster's rates, or at the configured ones, and holds none of `repairs` to that of moves.
-    pub(crate) fn follow_snapshot_pace(&self, of_cluster: &ObserveRequest) {
-        let Some(raft) = self.raft() else {
-            return;
-        };
-        let configured = &self.config().snapshot;
-        let rates = SnapshotRates {
-            bytes_per_s: of_cluster.snapshot_bytes_per_s.unwrap_or(configured.bytes_per_s),
-            move_bytes_per_s: of_cluster.move_bytes_per_s.unwrap_or(configured.move_bytes_per_s),
-        };
-        raft.pace_snapshots(rates, of_cluster.repairs.iter().copied().map(ReplicaId));
     }
 
     pub(crate) fn groups(&self) -> Vec<Group> {

@@ -20,6 +20,7 @@ mod run;
 pub(crate) mod scrub;
 #[cfg(feature = "seeded-bugs")]
 mod seeded_bug;
+mod snapshots;
 mod space;
 mod state;
 mod successors;

@@ -267,15 +267,6 @@ impl Host {
         }));
     }
 
-    /// Does a job to its end, even if whoever waits for it goes away. `Err`: the host's runtime ended first, or the job
-    /// panicked.
-    pub(crate) async fn carry_out<T: Send + 'static>(
-        &self,
-        job: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, tokio::task::JoinError> {
-        self.shared.env.raft.spawn(job).await
-    }
-
     /// What this host says of itself when it joins.
     pub(crate) fn description(&self) -> NewHost {
         NewHost {

@@ -28,7 +28,7 @@ use placement::{
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::{explain, hosts, limits, models, replica_states, trust, windows};
+use super::{carry_out, explain, hosts, limits, models, replica_states, trust, windows};
 use crate::config::UnknownPolicy;
 use crate::controller::{BalanceError, middle_key};
 use crate::host::{Host, ProposeFailure, ShardMap};
@@ -197,10 +197,9 @@ impl AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitReply>, Status> {
-        // It goes on though its caller goes away: nobody else would finish it before a restart.
+        // Nobody else would finish it before a restart.
         let host = self.host.clone();
-        let making = tokio::spawn(async move { host.init(request.into_inner()).await });
-        let made = making.await.map_err(|e| Status::internal(e.to_string()))?;
+        let made = carry_out(&self.host, async move { host.init(request.into_inner()).await }).await?;
         let cluster_id = made.map_err(|e| Status::failed_precondition(e.to_string()))?;
         Ok(Response::new(InitReply { cluster_id }))
     }
@@ -314,10 +313,9 @@ impl Admin for AdminService {
             .host
             .shard(shard)
             .ok_or_else(|| Status::failed_precondition(format!("this host has no replica of {shard}")))?;
-        // It goes on though its caller goes away: what it finds raises alarms.
+        // What it finds raises alarms, whoever asked.
         let host = self.host.clone();
-        let scrubbing = tokio::spawn(async move { host.scrub_shard(&local).await });
-        let scrubbed = scrubbing.await.map_err(|e| Status::internal(e.to_string()))?;
+        let scrubbed = carry_out(&self.host, async move { host.scrub_shard(&local).await }).await?;
         let report = scrubbed.map_err(|e| Status::failed_precondition(e.to_string()))?;
         Ok(Response::new(super::usage::scrub_reply(shard, report)))
     }

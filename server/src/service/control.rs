@@ -76,8 +76,7 @@ impl ControlService {
         shard: u64,
         order: impl Future<Output = Result<(), String>> + Send + 'static,
     ) -> Result<Response<OrderReply>, Status> {
-        let carried_out = self.host.carry_out(order).await;
-        let obeyed = carried_out.map_err(|e| Status::internal(e.to_string()))?;
+        let obeyed = super::carry_out(&self.host, order).await?;
         Ok(self.reply(shard, obeyed.err()))
     }
 

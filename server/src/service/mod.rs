@@ -27,6 +27,7 @@ mod windows;
 pub(crate) use execute::{Lanes, home, home_in_map};
 use raft::PeerService;
 pub(crate) use reply::{key_value, led_elsewhere, problem, unreadable};
+use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
@@ -39,6 +40,15 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const CONCURRENT_STREAMS_MAX: u32 = 1024;
 /// Request headers carry nothing of ours.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Does what was asked to its end, even if whoever asked goes away. `Err`: the host's runtime ended first, or the job panicked.
+async fn carry_out<T: Send + 'static>(
+    host: &Host,
+    job: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Status> {
+    let done = host.shared.env.raft.spawn(job).await;
+    done.map_err(|e| Status::internal(e.to_string()))
+}
 
 /// All services of a host.
 pub(crate) fn router(server: Server, host: &Host) -> Router {
