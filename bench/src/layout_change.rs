@@ -31,6 +31,15 @@ pub struct Layout {
     pub shards: u32,
 }
 
+/// A state that a change has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// As operators read it.
+    pub state: String,
+    /// When it was seen first.
+    pub at: Instant,
+}
+
 /// A change of the layout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -63,15 +72,16 @@ impl LayoutChange {
     pub async fn prepare(self, cluster: &Cluster) -> anyhow::Result<()> {
         match self {
             Self::Move | Self::Split | Self::Drain => Ok(()),
-            Self::Merge => Self::Split.make(cluster).await,
+            Self::Merge => Self::Split.make(cluster).await.map(drop),
         }
     }
 
-    /// Makes the change, of the cluster's first shard or its home, and waits until it has ended well.
+    /// Makes the change, of the cluster's first shard or its home, and waits until it has ended well. Returns the states
+    /// that it came through; a drain, which is many changes, has none.
     ///
     /// # Errors
     /// When it is refused or does not end in time.
-    pub async fn make(self, cluster: &Cluster) -> anyhow::Result<()> {
+    pub async fn make(self, cluster: &Cluster) -> anyhow::Result<Vec<Reached>> {
         let admin = AdminClient::new(ClientConfig::new(cluster.endpoints.iter().cloned()))?;
         let request = ShardsRequest {
             shard_id: 0,
@@ -90,7 +100,7 @@ impl LayoutChange {
                     .await?
             }
             Self::Merge => admin.merge_shard(MergeShardRequest { shard_id, reason }).await?,
-            Self::Drain => return drain(&admin, shard.home).await,
+            Self::Drain => return drain(&admin, shard.home).await.map(|()| Vec::new()),
         };
         wait_for(&admin, &reply).await
     }
@@ -141,8 +151,9 @@ async fn drain(admin: &AdminClient, host_id: u64) -> anyhow::Result<()> {
     }
 }
 
-async fn wait_for(admin: &AdminClient, reply: &MigrationReply) -> anyhow::Result<()> {
+async fn wait_for(admin: &AdminClient, reply: &MigrationReply) -> anyhow::Result<Vec<Reached>> {
     anyhow::ensure!(reply.refused.is_empty(), "refused: {}", reply.refused);
+    let mut reached: Vec<Reached> = Vec::new();
     let deadline = Instant::now() + CHANGE_MAX;
     loop {
         let request = MigrationsRequest {
@@ -153,9 +164,15 @@ async fn wait_for(admin: &AdminClient, reply: &MigrationReply) -> anyhow::Result
         let ours = known
             .iter()
             .find(|migration| migration.migration_id == reply.migration_id);
+        if let Some(migration) = ours
+            && reached.last().is_none_or(|last| last.state != migration.state)
+        {
+            let (state, at) = (migration.state.clone(), Instant::now());
+            reached.push(Reached { state, at });
+        }
         let ended = ours.filter(|migration| migration.ended_ms > 0);
         match ended {
-            Some(ended) if ended.state == "Done" => return Ok(()),
+            Some(ended) if ended.state == "Done" => return Ok(reached),
             Some(ended) => anyhow::bail!("the change ended as {}", ended.state),
             None => anyhow::ensure!(Instant::now() < deadline, "no end of the change: {ours:?}"),
         }

@@ -67,6 +67,19 @@ pub struct MigrateReport {
     pub after: Phase,
     /// Latency at 99 %, during the change by before it.
     pub p99_ratio: f64,
+    /// What the change came through, in order, and when.
+    pub states: Vec<State>,
+    /// Each second of the load.
+    pub timeline: Vec<Phase>,
+}
+
+/// A state of the change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// As operators read it.
+    pub state: String,
+    /// Seconds since the load began.
+    pub at_s: f64,
 }
 
 /// What clients saw in a while.
@@ -162,11 +175,17 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
         let began = Instant::now();
         tokio::time::sleep(CALM).await;
         let from = began.elapsed();
-        options.change.make(&cluster).await?;
-        anyhow::Ok((from.as_secs_f64(), began.elapsed().as_secs_f64()))
+        let reached = options.change.make(&cluster).await?;
+        let states = reached.into_iter().map(|reached| State {
+            at_s: (reached.at - began).as_secs_f64(),
+            state: reached.state,
+        });
+        let (from, to) = (from.as_secs_f64(), began.elapsed().as_secs_f64());
+        anyhow::Ok((from, to, states.collect()))
     };
-    let ((measured, _), (from, to)) = tokio::try_join!(loaded, changing)?;
-    report(options, per_s, &measured, from, to)
+    let ((measured, _), (from, to, states)) = tokio::try_join!(loaded, changing)?;
+    let report = report(options, per_s, &measured, from, to)?;
+    Ok(MigrateReport { states, ..report })
 }
 
 fn report(
@@ -196,7 +215,17 @@ fn report(
         during,
         after,
         p99_ratio: during.p99_us / before.p99_us,
+        states: Vec::new(),
+        timeline: timeline(&measured.slices, end),
     })
+}
+
+/// What clients saw second by second.
+fn timeline(slices: &[Slice], end: f64) -> Vec<Phase> {
+    let seconds = (0..end as u32).map(f64::from);
+    seconds
+        .map(|second| Phase::of(slices, second, second + 1.0))
+        .collect()
 }
 
 impl fmt::Display for MigrateReport {
