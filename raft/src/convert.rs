@@ -200,6 +200,11 @@ impl Mark {
         }
     }
 
+    /// Whether a replica votes in the group.
+    pub(crate) fn is_voter(&self, replica: u64) -> bool {
+        self.membership.voter_ids().any(|voter| voter == replica)
+    }
+
     pub(crate) fn to_proto(&self) -> proto::Mark {
         let known = self.membership.log_id().is_some();
         proto::Mark {

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// How far a bucket may run ahead of its rate after a pause.
 pub(crate) const BURST: Duration = Duration::from_millis(100);
 
+/// How much faster than a move's snapshot the log behind it may go: until it is there, the log grows.
+const LOG_SHARE: u64 = 2;
+
 /// At what rates snapshots leave a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotRates {
@@ -76,6 +79,16 @@ impl Pacing {
         match is_voter || self.repairs.contains(&to) {
             true => wait,
             false => wait.max(self.moves.take(now, bytes, self.rates.move_bytes_per_s)),
+        }
+    }
+
+    /// Takes out a part of the log behind a move's snapshot at `now`: how long to wait before the next may be sent, at no
+    /// fewer than `least` bytes a second.
+    pub(crate) fn take_log(&mut self, now: Duration, bytes: u64, to: u64, least: u64) -> Duration {
+        let of_moves = self.rates.move_bytes_per_s.saturating_mul(LOG_SHARE);
+        match of_moves == 0 || self.repairs.contains(&to) {
+            true => Duration::ZERO,
+            false => self.moves.take(now, bytes, of_moves.max(least)),
         }
     }
 }

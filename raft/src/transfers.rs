@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::pacing::{Pacing, SnapshotRates};
 use crate::runtime::HostContext;
 
-/// How long a replica that was sent a snapshot may take to get the log behind it.
+/// How long a replica that was sent a snapshot, and is not held back, may take to get the log behind it.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// What snapshots may take from a host.
@@ -71,7 +71,7 @@ pub struct SnapshotCounts {
     pub received_bytes: u64,
     /// Transfers that were told to come again.
     pub turned_away: u64,
-    /// For how long frames were held back by the rate.
+    /// For how long frames, and the log behind them, were held back by the rate.
     pub held_back_ms: u64,
 }
 
@@ -88,7 +88,7 @@ struct Shared {
     receives_max: usize,
     pacing: Mutex<Pacing>,
     under_way: Mutex<BTreeMap<Target, SnapshotProgress>>,
-    /// Of each group, when a snapshot was installed last by whom it was sent to.
+    /// Of each group, when a snapshot was installed last by whom it was sent to, or the log behind it held back.
     arrived: Mutex<BTreeMap<u64, Duration>>,
     totals: Totals,
 }
@@ -179,6 +179,30 @@ impl Transfers {
         self.shared.arrived.lock().expect("no panic under this lock")
     }
 
+    /// A replica that is not a voter gets `bytes` of the log behind a snapshot: how long to wait before it gets more, where
+    /// `least` bytes a second are what it needs.
+    pub(crate) fn catches_up(&self, group: u64, to: u64, bytes: u64, least: u64) -> Duration {
+        if is_placement(group) {
+            return Duration::ZERO;
+        }
+        let now = self.uptime();
+        self.arrived().insert(group, now);
+        self.held_back(self.pacing().take_log(now, bytes, to, least))
+    }
+
+    /// The time by which snapshots are paced.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.shared.context.uptime()
+    }
+
+    /// Counts a wait.
+    fn held_back(&self, wait: Duration) -> Duration {
+        let wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        let total = &self.shared.totals.held_back_us;
+        total.fetch_add(wait_us, Ordering::Relaxed);
+        wait
+    }
+
     pub(crate) fn counts(&self) -> SnapshotCounts {
         let totals = &self.shared.totals;
         let (under_way, waiting) = {
@@ -202,14 +226,9 @@ impl Transfers {
 
     /// Waits until `bytes` may be sent to a replica.
     async fn pace(&self, bytes: u64, to: u64, is_voter: bool) {
-        let now = self.shared.context.uptime();
-        let wait = self.pacing().take(now, bytes, to, is_voter);
+        let now = self.uptime();
+        let wait = self.held_back(self.pacing().take(now, bytes, to, is_voter));
         if !wait.is_zero() {
-            let wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-            self.shared
-                .totals
-                .held_back_us
-                .fetch_add(wait_us, Ordering::Relaxed);
             tokio::time::sleep(wait).await;
         }
     }

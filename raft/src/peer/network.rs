@@ -18,11 +18,13 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use storage::log::LogHub;
 use storage::seeded_bug;
 use tokio::sync::oneshot;
 
 use super::pipeline::{last_of, pipeline};
 use super::{CallError, Link, Peers, snapshot};
+use crate::catch_up::{CatchUp, LOG_FILL_MAX};
 use crate::convert;
 use crate::proto;
 use crate::proto::message::Body;
@@ -56,6 +58,7 @@ pub(crate) struct NetworkFactory {
     /// How long a reply may take before its stream is given up.
     pub(crate) reply_timeout: Duration,
     pub(crate) transfers: Transfers,
+    pub(crate) log: LogHub,
 }
 
 impl NetworkFactory {
@@ -71,6 +74,7 @@ impl NetworkFactory {
             cell: self.cell.clone(),
             reply_timeout: self.reply_timeout,
             transfers: self.transfers.clone(),
+            log: self.log.clone(),
         }
     }
 }
@@ -99,6 +103,7 @@ pub(crate) struct Sender {
     cell: Arc<Cell>,
     reply_timeout: Duration,
     transfers: Transfers,
+    log: LogHub,
 }
 
 impl Sender {
@@ -204,7 +209,15 @@ impl NetStreamAppend<TypeConfig> for Sender {
                 replied
             }
         };
-        let replies = pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed();
+        let replies = match self.lane {
+            Lane::Append => {
+                let catch_up = CatchUp::new(self.transfers.clone(), self.group, self.to);
+                let is_exempt = || self.log.fill() > LOG_FILL_MAX || self.cell.mark().is_voter(self.to);
+                let input = catch_up.held_back(input, is_exempt);
+                pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed()
+            }
+            Lane::Heartbeat => pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed(),
+        };
         async move { Ok(replies) }.boxed()
     }
 }

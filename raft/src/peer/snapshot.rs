@@ -44,8 +44,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) async fn send(self) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let mark = self.cell.mark();
-        let is_voter = mark.membership.voter_ids().any(|voter| voter == self.to);
+        let is_voter = self.cell.mark().is_voter(self.to);
         let transfer = Arc::new(self.transfers.announce(self.group, self.to, is_voter));
         let reply = self.send_in_turn(transfer.begin().await).await?;
         match (reply.vote, reply.refusal) {

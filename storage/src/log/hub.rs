@@ -127,6 +127,11 @@ impl LogHub {
             .collect()
     }
 
+    /// How long the log is, by how long it may be: above 1 there are [`pinning_groups`](Self::pinning_groups).
+    pub fn fill(&self) -> f64 {
+        self.hub.lock().segments.bytes() as f64 / self.live_bytes_max as f64
+    }
+
     /// The log's figures.
     pub fn stats(&self) -> LogStats {
         let state = self.hub.lock();

@@ -1,0 +1,246 @@
+//! How fast a replica that was sent a state gets the log behind it.
+//!
+//! While a state is copied the log behind it grows, and the new replica is fed that log as fast as it takes it: the receiver's
+//! processor and disk are then at it alone, and whoever shares them waits. So the log of a replica that is not a voter and far
+//! behind is held to the rate of moves as well ([`pacing`](crate::pacing)), but never below twice the rate at which the log
+//! grows, or it would not end; and not at all once this host's log is nearly as long as it may be, since the log that such a
+//! replica still needs is what makes it long.
+
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::raft::AppendEntriesRequest;
+
+use crate::transfers::Transfers;
+use crate::types::TypeConfig;
+
+/// Entries by which a replica may be behind without being far behind.
+const BEHIND_MIN: u64 = 2_000;
+/// How long the log's growth is measured before it counts.
+const MEASURE_MIN: Duration = Duration::from_secs(1);
+/// How much of its longest the log may have while a replica is held back.
+pub(crate) const LOG_FILL_MAX: f64 = 0.875;
+
+/// What one append brings a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    /// Entries in it.
+    entries: u64,
+    /// Bytes of their commands.
+    bytes: u64,
+    /// The last entry that the replica has then.
+    last: u64,
+    /// The last that is committed.
+    committed: u64,
+}
+
+impl Step {
+    fn of(request: &AppendEntriesRequest<TypeConfig>) -> Self {
+        let commands = request
+            .entries
+            .iter()
+            .filter_map(|entry| entry.payload.command.as_ref());
+        let last = request.entries.last().map(|entry| entry.log_id);
+        let index = |id: Option<crate::types::LogId>| id.map_or(0, |id| id.index());
+        Self {
+            entries: request.entries.len() as u64,
+            bytes: commands.map(|command| command.0.len() as u64).sum(),
+            last: index(last.or(request.prev_log_id)),
+            committed: index(request.leader_commit),
+        }
+    }
+
+    fn is_far_behind(&self) -> bool {
+        self.entries > 0 && self.committed.saturating_sub(self.last) > BEHIND_MIN
+    }
+}
+
+/// How a log grows, seen by one who is far behind.
+#[derive(Debug, Clone, Copy)]
+struct Growth {
+    since: Duration,
+    committed: u64,
+    entries: u64,
+    bytes: u64,
+}
+
+impl Growth {
+    fn begin(now: Duration, step: &Step) -> Self {
+        Self {
+            since: now,
+            committed: step.committed,
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Bytes a second by which the log grows, if what is committed is as large as what was sent; 0 until it is measured.
+    fn bytes_per_s(&mut self, now: Duration, step: &Step) -> u64 {
+        self.entries += step.entries;
+        self.bytes += step.bytes;
+        let elapsed = now.saturating_sub(self.since);
+        if elapsed < MEASURE_MIN {
+            return 0;
+        }
+        let grown = step.committed.saturating_sub(self.committed) as f64;
+        (grown / elapsed.as_secs_f64() * self.bytes as f64 / self.entries as f64) as u64
+    }
+}
+
+/// What holds one replica's log back.
+pub(crate) struct CatchUp {
+    transfers: Transfers,
+    group: u64,
+    to: u64,
+    growth: Option<Growth>,
+}
+
+impl CatchUp {
+    pub(crate) fn new(transfers: Transfers, group: u64, to: u64) -> Self {
+        Self {
+            transfers,
+            group,
+            to,
+            growth: None,
+        }
+    }
+
+    /// How long to wait before the replica gets more. Whether it is exempt is asked only where it is far behind.
+    fn wait(&mut self, now: Duration, step: &Step, is_exempt: impl FnOnce() -> bool) -> Duration {
+        if !step.is_far_behind() || is_exempt() {
+            self.growth = None;
+            return Duration::ZERO;
+        }
+        let growth = self.growth.get_or_insert_with(|| Growth::begin(now, step));
+        let least = growth.bytes_per_s(now, step).saturating_mul(2);
+        self.transfers.catches_up(self.group, self.to, step.bytes, least)
+    }
+
+    /// The same appends, held back unless the replica is exempt.
+    pub(crate) fn held_back<'s, S>(
+        self,
+        input: S,
+        is_exempt: impl Fn() -> bool + Send + 's,
+    ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 's
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 's,
+    {
+        let begin = (self, input, is_exempt, Duration::ZERO);
+        stream::unfold(begin, |(mut this, mut input, is_exempt, wait)| async move {
+            // Before the next is asked for, not before it is sent: it is dated by when it was asked for.
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let request = input.next().await?;
+            let wait = this.wait(this.transfers.uptime(), &Step::of(&request), &is_exempt);
+            Some((request, (this, input, is_exempt, wait)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pacing::{BURST, SnapshotRates};
+    use crate::runtime::{ClockSkew, HostContext};
+    use crate::transfers::SnapshotLimits;
+
+    const KIB: u64 = 1 << 10;
+    const TO: u64 = 9;
+    /// The log's rate is twice that of moves.
+    const RATE: u64 = 2 * 512 * KIB;
+
+    fn catch_up(transfers: &Transfers) -> CatchUp {
+        CatchUp::new(transfers.clone(), 7, TO)
+    }
+
+    fn transfers() -> Transfers {
+        let rates = SnapshotRates {
+            move_bytes_per_s: RATE / 2,
+            ..SnapshotRates::default()
+        };
+        let limits = SnapshotLimits {
+            rates,
+            ..SnapshotLimits::default()
+        };
+        Transfers::new(limits, HostContext::new(1, ClockSkew::default()))
+    }
+
+    /// Feeds a replica that begins `behind` entries of a kibibyte behind a log that grows by `growth` a second, for at most
+    /// `most`: how long until it is not far behind.
+    async fn feed(mut catch_up: CatchUp, behind: u64, growth: u64, most: Duration) -> Option<Duration> {
+        let began = tokio::time::Instant::now();
+        let (mut last, batch) = (0, 64);
+        while began.elapsed() < most {
+            let step = Step {
+                entries: batch,
+                bytes: batch * KIB,
+                last,
+                committed: behind + (began.elapsed().as_secs_f64() * growth as f64) as u64,
+            };
+            if !step.is_far_behind() {
+                return Some(began.elapsed());
+            }
+            let wait = catch_up.wait(catch_up.transfers.uptime(), &step, || false);
+            // However fast the replica is: a millisecond.
+            tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+            last += batch;
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_behind_a_snapshot_goes_at_its_rate() {
+        let transfers = transfers();
+        let took = feed(catch_up(&transfers), 22 * KIB, 0, Duration::from_secs(60)).await;
+        let expected = Duration::from_secs_f64((22 * KIB - BEHIND_MIN) as f64 * KIB as f64 / RATE as f64);
+        let took = took.expect("it got there");
+        assert!(took + BURST * 2 > expected && took < expected + BURST, "{took:?}");
+        assert!(transfers.counts().held_back_ms > 15_000);
+        assert!(transfers.is_bringing(7), "the log is still needed");
+    }
+
+    /// At its rate alone it would never get there.
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_grows_faster_than_the_rate_is_caught_up_with() {
+        let growth = 3 * RATE / KIB;
+        let took = feed(
+            catch_up(&transfers()),
+            20 * growth,
+            growth,
+            Duration::from_secs(60),
+        )
+        .await;
+        let took = took.expect("it got there");
+        assert!(took > Duration::from_secs(15), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_who_is_exempt_or_near_or_repaired() {
+        let transfers = transfers();
+        let step = Step {
+            entries: 10_000,
+            bytes: 10_000 * KIB,
+            last: 10_000,
+            committed: 10_000 + BEHIND_MIN + 1,
+        };
+        let mut held = catch_up(&transfers);
+        let near = Step {
+            last: step.last + 1,
+            ..step
+        };
+        assert_eq!(held.wait(Duration::ZERO, &near, || false), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, &step, || true), Duration::ZERO);
+        transfers.set_pace(
+            SnapshotRates {
+                move_bytes_per_s: 1,
+                ..SnapshotRates::default()
+            },
+            [TO].into(),
+        );
+        assert_eq!(held.wait(Duration::ZERO, &step, || false), Duration::ZERO);
+        assert!(
+            CatchUp::new(transfers, 7, TO + 1).wait(Duration::ZERO, &step, || false) > Duration::from_secs(1)
+        );
+    }
+}
