@@ -202,8 +202,9 @@ impl Cell {
         }
         let machine = self.machine.clone();
         let encoded = mark.encode();
+        // Reading a large state takes seconds, and who waits for it is nobody but this replica.
         self.env
-            .blocking(move || machine.install(imported, encoded))
+            .background(move || machine.install(imported, encoded))
             .await?;
         self.set_durable(&mark);
         *self.lock_mark() = mark;

@@ -286,7 +286,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         LogConfig {
             segment_bytes: 32 * MIB,
-            live_bytes_max: 512 * MIB,
+            live_bytes_max: 1024 * MIB,
             tail_bytes: 32 * MIB,
         }
     }

@@ -38,7 +38,7 @@ impl LogOptions {
             failpoints: HostFailpoints::disarmed(),
             segment_bytes: 16 << 20,
             tail_bytes: 32 << 20,
-            live_bytes_max: 512 << 20,
+            live_bytes_max: 1 << 30,
         }
     }
 }
