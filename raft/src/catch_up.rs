@@ -14,8 +14,8 @@ use openraft::raft::AppendEntriesRequest;
 use crate::transfers::Transfers;
 use crate::types::TypeConfig;
 
-/// Entries by which a replica may be behind without being far behind.
-const BEHIND_MIN: u64 = 2_000;
+/// Bytes by which a replica may be behind without being far behind.
+const BEHIND_MIN: u64 = 2 << 20;
 /// How long the log's growth is measured before it counts.
 const MEASURE_MIN: Duration = Duration::from_secs(1);
 /// How much of its longest the log may have while a replica is held back.
@@ -50,8 +50,10 @@ impl Step {
         }
     }
 
+    /// Whether much is left to send, if what is left is like what was sent: an entry holds one mutation, or hundreds.
     fn is_far_behind(&self) -> bool {
-        self.entries > 0 && self.committed.saturating_sub(self.last) > BEHIND_MIN
+        let left = u128::from(self.committed.saturating_sub(self.last));
+        left * u128::from(self.bytes) > u128::from(BEHIND_MIN) * u128::from(self.entries)
     }
 }
 
@@ -193,7 +195,7 @@ mod tests {
     async fn the_log_behind_a_snapshot_goes_at_its_rate() {
         let transfers = transfers();
         let took = feed(catch_up(&transfers), 22 * KIB, 0, Duration::from_secs(60)).await;
-        let expected = Duration::from_secs_f64((22 * KIB - BEHIND_MIN) as f64 * KIB as f64 / RATE as f64);
+        let expected = Duration::from_secs_f64((22 * KIB * KIB - BEHIND_MIN) as f64 / RATE as f64);
         let took = took.expect("it got there");
         assert!(took + BURST * 2 > expected && took < expected + BURST, "{took:?}");
         assert!(transfers.counts().held_back_ms > 15_000);
@@ -222,7 +224,7 @@ mod tests {
             entries: 10_000,
             bytes: 10_000 * KIB,
             last: 10_000,
-            committed: 10_000 + BEHIND_MIN + 1,
+            committed: 10_000 + BEHIND_MIN / KIB + 1,
         };
         let mut held = catch_up(&transfers);
         let near = Step {

@@ -16,6 +16,7 @@ mod controller;
 pub mod demo;
 pub mod host;
 pub mod machine;
+mod memory;
 mod monitor;
 pub mod net;
 pub mod profiler;

@@ -25,6 +25,7 @@ use crate::background::HostExecutor;
 use crate::cli::ServeArgs;
 use crate::config::{self, ConfigError, HostConfig, TracingFormat};
 use crate::host::{self, HostEnv, RunError};
+use crate::memory;
 use crate::monitor;
 use crate::net::{AddressZones, DelayedConnector, DistanceError, read_rtt_matrix};
 use crate::steps::StepLayer;
@@ -74,7 +75,9 @@ pub enum ServeError {
 
 /// Runs a host until SIGTERM or SIGINT.
 pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let config = load(&args)?;
+    let mut config = load(&args)?;
+    let row_cache_bytes = &mut config.checkpoint.row_cache_bytes;
+    row_cache_bytes.get_or_insert_with(memory::cache_bytes);
     if args.print_config {
         print!("{}", toml::to_string(&config).unwrap_or_default());
         return Ok(());

@@ -324,8 +324,10 @@ pub struct CheckpointConfig {
     pub dirty_bytes_max: u64,
     /// Memory for cached pages of each shard's file, in bytes.
     pub cache_bytes: u64,
-    /// Memory for rows that were read from shards' files, of all shards of the host together, in bytes; 0: none.
-    pub row_cache_bytes: u64,
+    /// Memory for rows that were written to shards' files or read from them lately, of all shards of the host together, in
+    /// bytes; 0: none. Left out, it is an eighth of what the process may count on (the machine's memory, or its container's),
+    /// 256 MiB at least.
+    pub row_cache_bytes: Option<u64>,
 }
 
 impl Default for CheckpointConfig {
@@ -334,7 +336,7 @@ impl Default for CheckpointConfig {
             interval_ms: 2_000,
             dirty_bytes_max: 64 * MIB,
             cache_bytes: MIB,
-            row_cache_bytes: 256 * MIB,
+            row_cache_bytes: None,
         }
     }
 }

@@ -136,6 +136,11 @@ impl Capture {
                 return Err(error.into());
             }
         };
+        let (replica, cache) = (shared.owner.replica_id, &shared.row_cache);
+        for (revision, key) in &self.removed {
+            cache.forget(replica, *revision, key);
+        }
+        cache.keep(replica, &self.rows);
         match engine.read().and_then(|view| view.table(ROWS)) {
             Ok(rows) => Ok(self.settle(rows, added_bytes)),
             Err(error) => {

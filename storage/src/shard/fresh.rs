@@ -118,7 +118,7 @@ impl FreshRows {
     }
 
     /// The rows in the order of their revisions.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &FreshRow)> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &FreshRow)> {
         self.from(Bound::Unbounded)
     }
 
@@ -127,7 +127,7 @@ impl FreshRows {
         self.from(Bound::Excluded(revision))
     }
 
-    fn from(&self, start: Bound<u64>) -> impl Iterator<Item = (u64, &FreshRow)> {
+    fn from(&self, start: Bound<u64>) -> impl DoubleEndedIterator<Item = (u64, &FreshRow)> {
         let first = self.first.range((start, Bound::Unbounded));
         first.flat_map(|(revision, first)| {
             let further = self.further.get(revision).into_iter().flatten();

@@ -1,17 +1,20 @@
-//! Rows that were read from files, kept in memory for the next reader.
+//! Rows that were written to files or read from them lately, kept in memory for the next reader.
 //!
 //! A version never changes, and a replica's id is never used twice: what (replica, revision, key) names once, it names
 //! for ever, so nothing ever has to be taken out but for want of room. The key is kept beside the row, and only its
 //! checksum is part of the name: of two keys of one revision with one checksum the row read last is kept.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
+use super::fresh::FreshRows;
 use super::key::Key;
 use super::record::Row;
 
@@ -89,6 +92,30 @@ impl RowCache {
         row
     }
 
+    /// Keeps what a checkpoint has written: of each key the newest, if it exists, in a copy. A value as it was received is a
+    /// slice of all that came with it.
+    pub(crate) fn keep(&self, replica: u64, rows: &FreshRows) {
+        if self.0.is_none() {
+            return;
+        }
+        // Of keys with one checksum one is kept.
+        let mut seen = HashSet::<u32, Hashing>::default();
+        for (revision, fresh) in rows.iter().rev() {
+            if seen.insert(crc32c::crc32c(&fresh.key)) && fresh.row.version > 0 {
+                let value = Bytes::copy_from_slice(&fresh.row.value);
+                let row = Row { value, ..fresh.row };
+                self.insert(replica, revision, &fresh.key, &row);
+            }
+        }
+    }
+
+    /// Forgets a row that nobody will ask for.
+    pub(crate) fn forget(&self, replica: u64, revision: u64, key: &[u8]) {
+        if let Some(counted) = &self.0 {
+            counted.rows.remove(&(replica, revision, crc32c::crc32c(key)));
+        }
+    }
+
     pub(crate) fn insert(&self, replica: u64, revision: u64, key: &[u8], row: &Row) {
         if let Some(counted) = &self.0 {
             let name = (replica, revision, crc32c::crc32c(key));
@@ -121,6 +148,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::shard::fresh::FreshRow;
 
     fn row(revision: u64) -> Row {
         Row {
@@ -149,6 +177,39 @@ mod tests {
             assert!(other.is_none_or(|other| other == row(revision + 2)));
         }
         assert!((1..=100_000).contains(&cache.stats().bytes));
+    }
+
+    #[test]
+    fn of_what_is_written_the_newest_of_each_living_key_is_kept_by_itself() {
+        let cache = RowCache::new(1 << 20);
+        let received = Bytes::from(vec![7; 10_000]);
+        let mut rows = FreshRows::default();
+        for (revision, key, version) in [(1, "a", 1), (2, "b", 1), (3, "a", 2), (4, "b", 0), (4, "c", 1)] {
+            let row = Row {
+                create_revision: 1,
+                version,
+                value: received.slice(..100),
+                lease: 0,
+            };
+            let key = Key::from(key.as_bytes());
+            rows.insert(revision, FreshRow { key, row });
+        }
+        cache.keep(1, &rows);
+        let kept = [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (4, "c")];
+        let kept = kept.map(|(revision, key)| cache.get(1, revision, key.as_bytes()));
+        assert_eq!(
+            kept.each_ref().map(Option::is_some),
+            [false, false, true, false, true]
+        );
+        let row = kept.into_iter().flatten().next().expect("a kept row");
+        assert_eq!((row.value.len(), row.version), (100, 2));
+        let received_at = received.as_ptr_range();
+        assert!(
+            !received_at.contains(&row.value.as_ptr()),
+            "it would keep all that was received"
+        );
+        cache.forget(1, 3, b"a");
+        assert!(cache.get(1, 3, b"a").is_none() && cache.get(1, 4, b"c").is_some());
     }
 
     #[test]
