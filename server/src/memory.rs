@@ -3,7 +3,7 @@
 use std::fs;
 
 /// Of the machine's memory, the part that caches take unless the configuration says otherwise.
-const CACHE_SHARE: u64 = 8;
+const CACHE_SHARE: u64 = 4;
 /// What they take at least, and where nobody knows how much memory there is.
 pub(crate) const CACHE_BYTES_MIN: u64 = 256 << 20;
 const MACHINE: &str = "/proc/meminfo";

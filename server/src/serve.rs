@@ -75,9 +75,7 @@ pub enum ServeError {
 
 /// Runs a host until SIGTERM or SIGINT.
 pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let mut config = load(&args)?;
-    let row_cache_bytes = &mut config.checkpoint.row_cache_bytes;
-    row_cache_bytes.get_or_insert_with(memory::cache_bytes);
+    let config = load(&args)?;
     if args.print_config {
         print!("{}", toml::to_string(&config).unwrap_or_default());
         return Ok(());
@@ -145,7 +143,10 @@ fn load(args: &ServeArgs) -> Result<HostConfig, ServeError> {
         !NOT_CONFIGURATION.contains(&name.as_str()) && BUG != Some(name.as_str())
     };
     let environment = std::env::vars().filter(configuration);
+    let mut defaults = HostConfig::default();
+    defaults.checkpoint.row_cache_bytes = memory::cache_bytes();
     Ok(config::load(
+        defaults,
         args.config.as_deref(),
         environment,
         &args.settings(),

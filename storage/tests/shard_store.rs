@@ -225,6 +225,37 @@ fn versions_superseded_long_ago_are_neither_written_nor_readable() {
     );
 }
 
+/// Where a shard is read, what a checkpoint writes stays in memory; elsewhere it comes from the file.
+#[test]
+fn readers_find_in_memory_what_was_written_if_it_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let row_cache = RowCache::new(1 << 20);
+    let cached = ShardOptions {
+        row_cache: row_cache.clone(),
+        ..options()
+    };
+    let path = dir.path().join("shard");
+    let store = ShardStore::create(Arc::new(RealDisk), &path, identity(1), cached).unwrap();
+    for (index, keeps) in [(1, false), (2, true)] {
+        let key = format!("k{index}");
+        let before = row_cache.stats();
+        store.keep_written_rows(keeps);
+        apply(
+            &store,
+            index,
+            &[open_session(index), put(index, 1, &key, b"value")],
+        );
+        checkpoint(&store);
+        let found = store.get(key.as_bytes()).unwrap().expect("it was put");
+        assert_eq!((found.value.as_ref(), found.version), (&b"value"[..], 1));
+        let (hits, misses) = (
+            row_cache.stats().hits - before.hits,
+            row_cache.stats().misses - before.misses,
+        );
+        assert_eq!((hits, misses), if keeps { (1, 0) } else { (0, 1) }, "{key}");
+    }
+}
+
 /// Rows that were read once come from memory; no reader may tell.
 #[test]
 fn rows_kept_in_memory_are_those_of_the_file() {

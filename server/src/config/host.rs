@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::PolicyName;
+use crate::memory;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -325,9 +326,9 @@ pub struct CheckpointConfig {
     /// Memory for cached pages of each shard's file, in bytes.
     pub cache_bytes: u64,
     /// Memory for rows that were written to shards' files or read from them lately, of all shards of the host together, in
-    /// bytes; 0: none. Left out, it is an eighth of what the process may count on (the machine's memory, or its container's),
-    /// 256 MiB at least.
-    pub row_cache_bytes: Option<u64>,
+    /// bytes; 0: none. Where nothing is said, `godwit serve` takes a quarter of what it may count on (the machine's memory, or its
+    /// container's), 256 MiB at least.
+    pub row_cache_bytes: u64,
 }
 
 impl Default for CheckpointConfig {
@@ -336,7 +337,7 @@ impl Default for CheckpointConfig {
             interval_ms: 2_000,
             dirty_bytes_max: 64 * MIB,
             cache_bytes: MIB,
-            row_cache_bytes: None,
+            row_cache_bytes: memory::CACHE_BYTES_MIN,
         }
     }
 }

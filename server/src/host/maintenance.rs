@@ -45,6 +45,9 @@ impl Host {
                     continue;
                 }
                 due_at.insert(group.id(), now + interval);
+                if let Some(local) = self.shard(group.id()) {
+                    local.store.keep_written_rows(group.is_leader());
+                }
                 match group.checkpoint().await {
                     Err(e) if !e.is_harmless() => return self.replica_failed(group.id(), e.to_string()),
                     Ok(()) | Err(_) => {}

@@ -25,7 +25,6 @@ use super::scrub::Scrubs;
 use super::space::Space;
 use super::state::{Host, HostEnv, HostFailure, Shared};
 use crate::config::HostConfig;
-use crate::memory::CACHE_BYTES_MIN;
 use crate::monitor::{MeasuredDisk, Metrics};
 use crate::net::{AcceptOptions, Listener, incoming};
 use crate::{controller, service};
@@ -137,7 +136,7 @@ fn open(
         failpoints: env.failpoints.clone(),
         ..LogOptions::new(env.clock.clone())
     };
-    let row_cache = RowCache::new(config.checkpoint.row_cache_bytes.unwrap_or(CACHE_BYTES_MIN));
+    let row_cache = RowCache::new(config.checkpoint.row_cache_bytes);
     let (log, writer) = LogHub::open(env.disk.clone(), &folder.log(), options)?;
     let (log_ended, log_outcome) = oneshot::channel();
     let ended = Box::new(move |outcome| drop(log_ended.send(outcome)));

@@ -9,6 +9,7 @@
 //! captures, and purges the log only up to the applied position of a report.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -140,7 +141,9 @@ impl Capture {
         for (revision, key) in &self.removed {
             cache.forget(replica, *revision, key);
         }
-        cache.keep(replica, &self.rows);
+        if shared.keeps_written.load(Ordering::Relaxed) {
+            cache.keep(replica, &self.rows);
+        }
         match engine.read().and_then(|view| view.table(ROWS)) {
             Ok(rows) => Ok(self.settle(rows, added_bytes)),
             Err(error) => {

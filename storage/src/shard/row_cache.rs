@@ -17,6 +17,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 use super::fresh::FreshRows;
 use super::key::Key;
 use super::record::Row;
+use super::store::ShardStore;
 
 /// What a row costs in memory beside its value, in bytes, roughly.
 const ROW_OVERHEAD_BYTES: u64 = 128;
@@ -133,6 +134,13 @@ impl RowCache {
             hits: counted.hits.load(Ordering::Relaxed),
             misses: counted.misses.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl ShardStore {
+    /// Whether readers are to find in memory what checkpoints write from now on: where the shard is read.
+    pub fn keep_written_rows(&self, keeps: bool) {
+        self.shared.keeps_written.store(keeps, Ordering::Relaxed);
     }
 }
 

@@ -15,6 +15,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use bytes::Bytes;
@@ -137,6 +138,8 @@ pub(crate) struct Shared {
     pub(crate) owner: IdentityBody,
     pub(crate) cache_bytes: usize,
     pub(crate) row_cache: RowCache,
+    /// Whether readers are to find what checkpoints write in the cache.
+    pub(crate) keeps_written: AtomicBool,
     pub(crate) rewrite: RewriteLimits,
     /// Held by whoever writes the file. Taken before `inner`.
     file: Mutex<()>,
@@ -274,6 +277,7 @@ impl ShardStore {
             owner,
             cache_bytes: options.cache_bytes,
             row_cache: options.row_cache,
+            keeps_written: AtomicBool::new(false),
             rewrite: options.rewrite,
             file: Mutex::new(()),
             turn: Mutex::new(()),
