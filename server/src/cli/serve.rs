@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::config::{self, ConfigError};
+    use crate::config::{self, ConfigError, HostConfig};
 
     fn serve(flags: &[&str]) -> ServeArgs {
         match Cli::try_parse_from([&["godwit", "serve"], flags].concat()).map(|cli| cli.command) {
@@ -157,7 +157,7 @@ mod tests {
             "--set",
             "limits.key_bytes_max=99",
         ]);
-        let config = config::load(None, [], &args.settings()).unwrap();
+        let config = config::load(HostConfig::default(), None, [], &args.settings()).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("d"));
         assert_eq!(config.listen, "127.0.0.1:0");
         assert_eq!(config.advertise.as_deref(), Some("h:1"));
@@ -175,7 +175,8 @@ mod tests {
     #[test]
     fn an_unknown_field_in_set_is_refused_with_its_flag() {
         let settings = serve(&["--set", "limits.keys=1"]).settings();
-        let Err(ConfigError::Unreadable(faults)) = config::load(None, [], &settings) else {
+        let Err(ConfigError::Unreadable(faults)) = config::load(HostConfig::default(), None, [], &settings)
+        else {
             panic!("accepted");
         };
         assert_eq!(faults[0].source, "flag --set");
