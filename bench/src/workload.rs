@@ -28,6 +28,8 @@ pub enum Kind {
     Mix,
     /// Reads [`SCAN_PAIRS`] pairs in key order.
     Scan,
+    /// Sets a key if it exists, in one transaction.
+    Txn,
 }
 
 /// Which keys are asked for.
@@ -51,6 +53,8 @@ pub enum Operation {
     LeaseGet(Bytes),
     /// Reads so many pairs from a key on.
     Scan(Bytes, usize),
+    /// Compares whether a key exists, and then sets it.
+    Txn(Bytes, Bytes),
 }
 
 /// All that decides which operations are drawn.
@@ -148,6 +152,7 @@ impl Iterator for Draw {
             Kind::Get => Operation::Get(key),
             Kind::LeaseGet => Operation::LeaseGet(key),
             Kind::Scan => Operation::Scan(key, SCAN_PAIRS),
+            Kind::Txn => Operation::Txn(key, self.value()),
         })
     }
 }
@@ -189,6 +194,17 @@ mod tests {
             .filter(|operation| matches!(operation, Operation::Put(..)))
             .count();
         assert!((4_800..5_200).contains(&puts), "{puts}");
+    }
+
+    #[test]
+    fn a_transaction_sets_a_key_that_there_is() {
+        let known: BTreeSet<Bytes> = (0..1_000).map(key).collect();
+        for operation in drawn(Kind::Txn, Keys::Uniform, 1) {
+            let Operation::Txn(key, value) = operation else {
+                panic!("{operation:?}")
+            };
+            assert!(known.contains(&key) && value.len() == 10);
+        }
     }
 
     #[test]

@@ -68,5 +68,5 @@ impl Contender {
 }
 
 fn writes(kind: Kind) -> bool {
-    matches!(kind, Kind::Put | Kind::Mix)
+    matches!(kind, Kind::Put | Kind::Mix | Kind::Txn)
 }

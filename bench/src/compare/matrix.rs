@@ -50,7 +50,14 @@ impl Matrix {
     /// Everything: a few hours.
     pub fn full() -> Self {
         Self {
-            kinds: vec![Kind::Put, Kind::Get, Kind::LeaseGet, Kind::Mix, Kind::Scan],
+            kinds: vec![
+                Kind::Put,
+                Kind::Get,
+                Kind::LeaseGet,
+                Kind::Mix,
+                Kind::Scan,
+                Kind::Txn,
+            ],
             keys: vec![Keys::Uniform, Keys::Zipfian],
             value_bytes: vec![256, 4096],
             clients: vec![1, 16, 64, 256, 1024],
@@ -73,7 +80,8 @@ impl Matrix {
             keys: vec![Keys::Uniform],
             value_bytes: vec![256],
             clients: vec![1, 256],
-            shards: vec![16],
+            // As many as `init` makes when nothing is said.
+            shards: vec![1],
             key_count: 20_000,
             rounds: 3,
             warm_up_s: 0.5,

@@ -186,6 +186,24 @@ impl Store for Connection {
                 };
                 client.range(scan).await?;
             }
+            Operation::Txn(key, value) => {
+                let exists = proto::Compare {
+                    result: proto::compare::CompareResult::Greater.into(),
+                    target: proto::compare::CompareTarget::Version.into(),
+                    key: key.clone(),
+                    version: 0,
+                };
+                let put = proto::RequestOp {
+                    request_put: Some(proto::PutRequest { key, value }),
+                };
+                let transaction = proto::TxnRequest {
+                    compare: vec![exists],
+                    success: vec![put],
+                    failure: Vec::new(),
+                };
+                let done = client.txn(transaction).await?.into_inner();
+                anyhow::ensure!(done.succeeded, "a key is missing");
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use client::proto::{InitRequest, ShardsRequest};
-use client::{AdminClient, Client, ClientConfig, KeyRange, ReadMode};
+use client::{Action, AdminClient, Client, ClientConfig, Compare, KeyRange, ReadMode, Transaction};
 
 use super::{Access, Cluster, Peer, Route, Store};
 use crate::process::{Launch, Process, free_address};
@@ -220,6 +220,14 @@ impl Store for Stream {
                 };
                 let mut scan = self.client.scan(range, pairs);
                 while scan.next().await?.is_some() {}
+                return Ok(());
+            }
+            Operation::Txn(key, value) => {
+                let transaction = Transaction::new()
+                    .when(Compare::exists(key.clone()))
+                    .then(Action::put(key, value));
+                let done = self.client.transact(transaction).await?;
+                anyhow::ensure!(done.succeeded, "a key is missing");
                 return Ok(());
             }
         };

@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use client::proto::kv_client::KvClient;
 use client::proto::{
-    Code, Get, Mutation, OpenSession, Put, ReadMode, Reply, Request, Scan, ShardMapReply, ShardMapRequest,
-    ShardRoute, UnaryRequest, mutation, reply, request,
+    Action, Code, Compare, Get, Mutation, OpenSession, Put, ReadMode, Relation, Reply, Request, Scan,
+    ShardMapReply, ShardMapRequest, ShardRoute, Transaction, UnaryRequest, action, compare, mutation, reply,
+    request,
 };
 use prost::Message;
 use rand::Rng;
@@ -136,28 +137,46 @@ impl Unary {
     }
 
     async fn put(&self, key: Bytes, value: Bytes) -> anyhow::Result<()> {
-        let shard = self.route(&key)?.0.shard_id;
+        let put = put_of(key.clone(), value);
+        self.mutate(&key, mutation::Op::Put(put)).await.map(drop)
+    }
+
+    async fn transact(&self, key: Bytes, value: Bytes) -> anyhow::Result<()> {
+        let exists = Compare {
+            key: key.clone(),
+            relation: Relation::Equal.into(),
+            operand: Some(compare::Operand::Exists(true)),
+        };
+        let put = Action {
+            act: Some(action::Act::Put(put_of(key.clone(), value))),
+        };
+        let transaction = Transaction {
+            compares: vec![exists],
+            then: vec![put],
+            otherwise: Vec::new(),
+        };
+        match self
+            .mutate(&key, mutation::Op::Transaction(transaction))
+            .await?
+            .result
+        {
+            Some(reply::Result::Transaction(done)) if done.succeeded => Ok(()),
+            other => bail!("not the answer to a transaction on a key that exists: {other:?}"),
+        }
+    }
+
+    async fn mutate(&self, key: &Bytes, op: mutation::Op) -> anyhow::Result<Reply> {
+        let shard = self.route(key)?.0.shard_id;
         let idle = self.state().idle.get_mut(&shard).and_then(Vec::pop);
         let mut session = match idle {
             Some(session) => session,
-            None => self.open_session(&key).await?,
+            None => self.open_session(key).await?,
         };
         session.sequence += 1;
-        let put = |shard: &ShardRoute| {
-            request::Op::Mutation(encoded(
-                shard,
-                &session,
-                mutation::Op::Put(Put {
-                    key: key.clone(),
-                    value: value.clone(),
-                    return_previous: false,
-                    lease: 0,
-                }),
-            ))
-        };
-        self.call(&key, put, ReadMode::Index).await?;
+        let encode = |shard: &ShardRoute| request::Op::Mutation(encoded(shard, &session, op.clone()));
+        let reply = self.call(key, encode, ReadMode::Index).await?;
         self.state().idle.entry(shard).or_default().push(session);
-        Ok(())
+        Ok(reply)
     }
 
     async fn open_session(&self, key: &[u8]) -> anyhow::Result<Session> {
@@ -215,6 +234,15 @@ impl Unary {
     }
 }
 
+fn put_of(key: Bytes, value: Bytes) -> Put {
+    Put {
+        key,
+        value,
+        return_previous: false,
+        lease: 0,
+    }
+}
+
 fn encoded(shard: &ShardRoute, session: &Session, op: mutation::Op) -> Bytes {
     let mutation = Mutation {
         session: session.id,
@@ -235,6 +263,7 @@ impl Store for Unary {
             Operation::Get(key) => self.get(key, ReadMode::Index).await,
             Operation::LeaseGet(key) => self.get(key, ReadMode::Lease).await,
             Operation::Scan(start, pairs) => self.scan(start, pairs).await,
+            Operation::Txn(key, value) => self.transact(key, value).await,
         }
     }
 }
