@@ -32,12 +32,12 @@ pub struct Layout {
 }
 
 /// A state that a change has come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reached {
     /// As operators read it.
     pub state: String,
-    /// When it was seen first.
-    pub at: Instant,
+    /// When it was seen first, in seconds since the load began.
+    pub at_s: f64,
 }
 
 /// A change of the layout.
@@ -72,16 +72,16 @@ impl LayoutChange {
     pub async fn prepare(self, cluster: &Cluster) -> anyhow::Result<()> {
         match self {
             Self::Move | Self::Split | Self::Drain => Ok(()),
-            Self::Merge => Self::Split.make(cluster).await.map(drop),
+            Self::Merge => Self::Split.make(cluster, Instant::now()).await.map(drop),
         }
     }
 
-    /// Makes the change, of the cluster's first shard or its home, and waits until it has ended well. Returns the states
-    /// that it came through; a drain, which is many changes, has none.
+    /// Makes the change, of the cluster's first shard or its home, under a load that `began` then, and waits until it has
+    /// ended well. Returns the states that it came through; a drain, which is many changes, has none.
     ///
     /// # Errors
     /// When it is refused or does not end in time.
-    pub async fn make(self, cluster: &Cluster) -> anyhow::Result<Vec<Reached>> {
+    pub async fn make(self, cluster: &Cluster, began: Instant) -> anyhow::Result<Vec<Reached>> {
         let admin = AdminClient::new(ClientConfig::new(cluster.endpoints.iter().cloned()))?;
         let request = ShardsRequest {
             shard_id: 0,
@@ -102,7 +102,7 @@ impl LayoutChange {
             Self::Merge => admin.merge_shard(MergeShardRequest { shard_id, reason }).await?,
             Self::Drain => return drain(&admin, shard.home).await.map(|()| Vec::new()),
         };
-        wait_for(&admin, &reply).await
+        wait_for(&admin, &reply, began).await
     }
 }
 
@@ -151,7 +151,11 @@ async fn drain(admin: &AdminClient, host_id: u64) -> anyhow::Result<()> {
     }
 }
 
-async fn wait_for(admin: &AdminClient, reply: &MigrationReply) -> anyhow::Result<Vec<Reached>> {
+async fn wait_for(
+    admin: &AdminClient,
+    reply: &MigrationReply,
+    began: Instant,
+) -> anyhow::Result<Vec<Reached>> {
     anyhow::ensure!(reply.refused.is_empty(), "refused: {}", reply.refused);
     let mut reached: Vec<Reached> = Vec::new();
     let deadline = Instant::now() + CHANGE_MAX;
@@ -167,8 +171,8 @@ async fn wait_for(admin: &AdminClient, reply: &MigrationReply) -> anyhow::Result
         if let Some(migration) = ours
             && reached.last().is_none_or(|last| last.state != migration.state)
         {
-            let (state, at) = (migration.state.clone(), Instant::now());
-            reached.push(Reached { state, at });
+            let (state, at_s) = (migration.state.clone(), began.elapsed().as_secs_f64());
+            reached.push(Reached { state, at_s });
         }
         let ended = ours.filter(|migration| migration.ended_ms > 0);
         match ended {

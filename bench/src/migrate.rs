@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::layout_change::LayoutChange;
+use crate::layout_change::{LayoutChange, Reached};
 use crate::load::{Latencies, Load, Measured, Pace, Slice, run};
 use crate::peer::{Godwit, Peer, Route};
 use crate::workload::{Keys, Kind, Workload};
@@ -68,18 +68,9 @@ pub struct MigrateReport {
     /// Latency at 99 %, during the change by before it.
     pub p99_ratio: f64,
     /// What the change came through, in order, and when.
-    pub states: Vec<State>,
+    pub states: Vec<Reached>,
     /// Each second of the load.
     pub timeline: Vec<Phase>,
-}
-
-/// A state of the change.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct State {
-    /// As operators read it.
-    pub state: String,
-    /// Seconds since the load began.
-    pub at_s: f64,
 }
 
 /// What clients saw in a while.
@@ -175,13 +166,8 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
         let began = Instant::now();
         tokio::time::sleep(CALM).await;
         let from = began.elapsed();
-        let reached = options.change.make(&cluster).await?;
-        let states = reached.into_iter().map(|reached| State {
-            at_s: (reached.at - began).as_secs_f64(),
-            state: reached.state,
-        });
-        let (from, to) = (from.as_secs_f64(), began.elapsed().as_secs_f64());
-        anyhow::Ok((from, to, states.collect()))
+        let states = options.change.make(&cluster, began).await?;
+        anyhow::Ok((from.as_secs_f64(), began.elapsed().as_secs_f64(), states))
     };
     let ((measured, _), (from, to, states)) = tokio::try_join!(loaded, changing)?;
     let report = report(options, per_s, &measured, from, to)?;

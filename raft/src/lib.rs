@@ -11,7 +11,6 @@
 #[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
 compile_error!("seeded bugs are built with debug assertions only, never for release");
 
-mod catch_up;
 mod change;
 mod config;
 mod confirm;

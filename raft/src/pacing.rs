@@ -1,4 +1,4 @@
-//! When the frames of snapshots may leave a host.
+//! When the frames of snapshots, and the log behind them, may leave a host.
 //!
 //! All that leave share one rate. Those that bring a shard to a host that is to have it, while its replicas are well, share a
 //! lower one within that: nothing is lost by their taking longer, and what is written meanwhile waits for the same disks. A
@@ -18,7 +18,8 @@ const LOG_SHARE: u64 = 2;
 pub struct SnapshotRates {
     /// Bytes a second of all of them together; 0: as many as go.
     pub bytes_per_s: u64,
-    /// Bytes a second of those that are part of a move, together; 0: as many as the other rate lets go.
+    /// Bytes a second of those that are part of a move, together; 0: as many as the other rate lets go. The log behind one may
+    /// take twice that.
     pub move_bytes_per_s: u64,
 }
 

@@ -1,8 +1,9 @@
 //! How hosts reach each other: one long-lived stream to each peer for all groups, snapshots on their own.
 //!
 //! `link` is the outgoing side, `service` the incoming one, `network` what openraft sees, `snapshot` the transfer
-//! of a whole state. A message lost with its connection is reported to the caller at once, never waited for.
+//! of a whole state, `catch_up` how fast the log behind it follows. A message lost with its connection is reported to the caller at once, never waited for.
 
+mod catch_up;
 mod link;
 mod network;
 mod pipeline;

@@ -22,9 +22,9 @@ use storage::log::LogHub;
 use storage::seeded_bug;
 use tokio::sync::oneshot;
 
+use super::catch_up::{CatchUp, LOG_FILL_MAX};
 use super::pipeline::{last_of, pipeline};
 use super::{CallError, Link, Peers, snapshot};
-use crate::catch_up::{CatchUp, LOG_FILL_MAX};
 use crate::convert;
 use crate::proto;
 use crate::proto::message::Body;
@@ -209,15 +209,10 @@ impl NetStreamAppend<TypeConfig> for Sender {
                 replied
             }
         };
-        let replies = match self.lane {
-            Lane::Append => {
-                let catch_up = CatchUp::new(self.transfers.clone(), self.group, self.to);
-                let is_exempt = || self.log.fill() > LOG_FILL_MAX || self.cell.mark().is_voter(self.to);
-                let input = catch_up.held_back(input, is_exempt);
-                pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed()
-            }
-            Lane::Heartbeat => pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed(),
-        };
+        let catch_up = CatchUp::new(self.transfers.clone(), self.group, self.to);
+        let is_exempt = || self.log.fill() > LOG_FILL_MAX || self.cell.mark().is_voter(self.to);
+        let input = catch_up.held_back(input, is_exempt);
+        let replies = pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed();
         async move { Ok(replies) }.boxed()
     }
 }

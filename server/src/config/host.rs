@@ -252,7 +252,8 @@ pub struct SnapshotConfig {
     /// Bytes a second of all snapshots that leave the host, together; 0: as many as go.
     pub bytes_per_s: u64,
     /// Bytes a second of those that are part of a move, together and within `bytes_per_s`; 0: no less. Voters that fell behind
-    /// and replicas that replace lost ones are not held to it.
+    /// and replicas that replace lost ones are not held to it. The log behind such a snapshot may take twice that, or twice what
+    /// it grows by.
     pub move_bytes_per_s: u64,
     /// Snapshots that leave the host at once; further ones wait.
     pub sends_max: u32,

@@ -67,8 +67,8 @@ fn list(faults: &[Fault]) -> String {
     faults.iter().map(|fault| format!("\n  {fault}")).collect()
 }
 
-/// Loads and checks a host's configuration: `defaults`, and what the sources say otherwise. `environment` is the process environment (variables
-/// without the `GODWIT_` prefix are passed over); `flags` win over all else.
+/// Loads and checks a host's configuration: `defaults`, and what the sources say otherwise. `environment` is the process
+/// environment (variables without the `GODWIT_` prefix are passed over); `flags` win over all else.
 pub fn load(
     defaults: HostConfig,
     file: Option<&Path>,
@@ -210,6 +210,15 @@ mod tests {
     use super::*;
     use crate::config::{BalancerConfig, PolicyName, TracingFormat};
 
+    /// From the ordinary defaults.
+    fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[Setting],
+    ) -> Result<HostConfig, ConfigError> {
+        super::load(HostConfig::default(), file, environment, flags)
+    }
+
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
@@ -241,13 +250,7 @@ mod tests {
             ("GODWIT_LISTEN", "127.0.0.1:2"),
             ("HOME", "/root"),
         ]);
-        let config = load(
-            HostConfig::default(),
-            Some(file.path()),
-            env,
-            &[flag("listen", "127.0.0.1:3")],
-        )
-        .unwrap();
+        let config = load(Some(file.path()), env, &[flag("listen", "127.0.0.1:3")]).unwrap();
         assert_eq!(config.zone, "file");
         assert_eq!(config.region, "env");
         assert_eq!(config.listen, "127.0.0.1:3");
@@ -268,7 +271,7 @@ mod tests {
             ("GODWIT_ADVERTISE", "host.example:9"),
             ("GODWIT_CONNECT", "passed:1"),
         ]);
-        let config = load(HostConfig::default(), None, env, &[]).unwrap();
+        let config = load(None, env, &[]).unwrap();
         assert_eq!(config.zone, "1");
         assert_eq!(config.join, ["a:1", "b:2"]);
         assert_eq!(config.limits.key_bytes_max, 512);
@@ -289,44 +292,28 @@ mod tests {
     #[test]
     fn unknown_keys_name_their_source() {
         let file = file("[limits]\nkey_bytes = 1\n");
-        let fault = only_fault(load(HostConfig::default(), Some(file.path()), env(&[]), &[]).unwrap_err());
+        let fault = only_fault(load(Some(file.path()), env(&[]), &[]).unwrap_err());
         assert!(fault.problem.contains("key_bytes"), "{fault}");
         assert_eq!(fault.source, format!("file {}", file.path().display()));
 
-        let fault = only_fault(
-            load(
-                HostConfig::default(),
-                None,
-                env(&[("GODWIT_LIMIT__KEY", "1")]),
-                &[],
-            )
-            .unwrap_err(),
-        );
+        let fault = only_fault(load(None, env(&[("GODWIT_LIMIT__KEY", "1")]), &[]).unwrap_err());
         assert!(fault.problem.contains("limit"), "{fault}");
         assert_eq!(fault.source, "environment variable GODWIT_LIMIT__KEY");
 
-        let fault = only_fault(
-            load(
-                HostConfig::default(),
-                None,
-                env(&[]),
-                &[flag("raft.heartbeat", "1")],
-            )
-            .unwrap_err(),
-        );
+        let fault = only_fault(load(None, env(&[]), &[flag("raft.heartbeat", "1")]).unwrap_err());
         assert_eq!(fault.source, "flag --raft.heartbeat");
     }
 
     #[test]
     fn wrong_types_name_field_and_source() {
         let env = env(&[("GODWIT_RAFT__HEARTBEAT_MS", "fast")]);
-        let fault = only_fault(load(HostConfig::default(), None, env, &[]).unwrap_err());
+        let fault = only_fault(load(None, env, &[]).unwrap_err());
         assert_eq!(fault.field, "raft.heartbeat_ms");
         assert_eq!(fault.source, "environment variable GODWIT_RAFT__HEARTBEAT_MS");
         assert!(fault.problem.contains("fast"), "{fault}");
 
         let file = file("balancer.policy = \"best\"\n");
-        let fault = only_fault(load(HostConfig::default(), Some(file.path()), [], &[]).unwrap_err());
+        let fault = only_fault(load(Some(file.path()), [], &[]).unwrap_err());
         assert_eq!(fault.field, "balancer.policy");
         assert!(fault.problem.contains("best"), "{fault}");
     }
@@ -334,28 +321,19 @@ mod tests {
     #[test]
     fn broken_rules_name_field_and_source() {
         let file = file("zone = \"a b\"\n");
-        let fault = only_fault(load(HostConfig::default(), Some(file.path()), [], &[]).unwrap_err());
+        let fault = only_fault(load(Some(file.path()), [], &[]).unwrap_err());
         assert_eq!(
             (fault.field.as_str(), fault.source.starts_with("file ")),
             ("zone", true)
         );
 
-        let fault =
-            only_fault(load(HostConfig::default(), None, [], &[flag("capacity_bytes", "7")]).unwrap_err());
+        let fault = only_fault(load(None, [], &[flag("capacity_bytes", "7")]).unwrap_err());
         assert_eq!(
             (fault.field.as_str(), fault.source.as_str()),
             ("capacity_bytes", "flag --capacity_bytes")
         );
 
-        let fault = only_fault(
-            load(
-                HostConfig::default(),
-                None,
-                [],
-                &[flag("raft.heartbeat_ms", "400")],
-            )
-            .unwrap_err(),
-        );
+        let fault = only_fault(load(None, [], &[flag("raft.heartbeat_ms", "400")]).unwrap_err());
         assert_eq!(
             (fault.field.as_str(), fault.source.as_str()),
             ("raft.election_min_ms", "default")
@@ -365,12 +343,10 @@ mod tests {
     #[test]
     fn a_file_that_is_absent_or_no_toml_is_an_error() {
         let absent = Path::new("/nonexistent/godwit.toml");
-        assert!(
-            matches!(load(HostConfig::default(), Some(absent), [], &[]), Err(ConfigError::NoFile(path)) if path == absent)
-        );
+        assert!(matches!(load(Some(absent), [], &[]), Err(ConfigError::NoFile(path)) if path == absent));
         let file = file("zone = \n");
         assert!(matches!(
-            load(HostConfig::default(), Some(file.path()), [], &[]),
+            load(Some(file.path()), [], &[]),
             Err(ConfigError::Unreadable(_))
         ));
     }
@@ -390,10 +366,7 @@ mod tests {
         };
         for config in [HostConfig::default(), config] {
             let file = file(&toml::to_string(&config).unwrap());
-            assert_eq!(
-                load(HostConfig::default(), Some(file.path()), [], &[]).unwrap(),
-                config
-            );
+            assert_eq!(load(Some(file.path()), [], &[]).unwrap(), config);
         }
     }
 }

@@ -140,7 +140,7 @@ fn snapshots(counts: &SnapshotCounts, into: &mut Families) {
         ),
         (
             "godwit_snapshot_held_back_seconds_total",
-            "For how long snapshots were held back by their rate.",
+            "For how long snapshots, and the log behind them, were held back by their rate.",
             seconds(counts.held_back_ms),
         ),
     ];

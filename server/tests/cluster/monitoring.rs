@@ -161,6 +161,27 @@ async fn a_host_says_how_it_fares() {
     .await;
 }
 
+/// A checkpoint takes rows out of a shard's own memory; its home's readers need no file for them all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_read_from_memory() {
+    let (cluster, monitors) = hosts();
+    cluster.init(SHARDS).await;
+    cluster.wait_until_settled(SHARDS as usize).await;
+    let client = cluster.client().await;
+    let written = write_all(&client, &keys(40), "v").await;
+    let hits = || sum(&monitors, "godwit_row_cache_hits_total");
+    eventually("a checkpoint has passed", || async {
+        check_all(&client, &written).await;
+        (hits() > 0.0)
+            .then_some(())
+            .ok_or("no reader asked the cache".to_owned())
+    })
+    .await;
+    // Were it filled by readers alone, each row would have been missed before.
+    let missed = sum(&monitors, "godwit_row_cache_misses_total");
+    assert!(missed < hits(), "missed {missed}, found {}", hits());
+}
+
 async fn requests_are_counted(cluster: &Cluster, monitors: &[String]) {
     let client = cluster.client().await;
     let written = write_all(&client, &keys(40), "v").await;

@@ -1,8 +1,8 @@
 //! Rows that were written to files or read from them lately, kept in memory for the next reader.
 //!
 //! A version never changes, and a replica's id is never used twice: what (replica, revision, key) names once, it names
-//! for ever, so nothing ever has to be taken out but for want of room. The key is kept beside the row, and only its
-//! checksum is part of the name: of two keys of one revision with one checksum the row read last is kept.
+//! for ever, so nothing ever has to be taken out but to make room. The key is kept beside the row, and only its checksum
+//! is part of the name: of two keys of one revision with one checksum the row that came last is kept.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -11,49 +11,49 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::raft::AppendEntriesRequest;
 
+use super::pipeline::last_of;
 use crate::transfers::Transfers;
-use crate::types::TypeConfig;
+use crate::types::{LogId, TypeConfig};
 
 /// Bytes by which a replica may be behind without being far behind.
 const BEHIND_MIN: u64 = 2 << 20;
 /// How long the log's growth is measured before it counts.
 const MEASURE_MIN: Duration = Duration::from_secs(1);
 /// How much of its longest the log may have while a replica is held back.
-pub(crate) const LOG_FILL_MAX: f64 = 0.875;
+pub(super) const LOG_FILL_MAX: f64 = 0.875;
 
-/// What one append brings a replica.
+/// What one append brings a replica, of what was committed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Step {
     /// Entries in it.
     entries: u64,
     /// Bytes of their commands.
     bytes: u64,
-    /// The last entry that the replica has then.
-    last: u64,
+    /// Committed entries behind the last one in it.
+    left: u64,
     /// The last that is committed.
     committed: u64,
 }
 
 impl Step {
-    fn of(request: &AppendEntriesRequest<TypeConfig>) -> Self {
-        let commands = request
-            .entries
-            .iter()
-            .filter_map(|entry| entry.payload.command.as_ref());
-        let last = request.entries.last().map(|entry| entry.log_id);
-        let index = |id: Option<crate::types::LogId>| id.map_or(0, |id| id.index());
-        Self {
-            entries: request.entries.len() as u64,
+    /// None of an append that brings the last committed entry, as nearly all do.
+    fn of(request: &AppendEntriesRequest<TypeConfig>) -> Option<Self> {
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index());
+        let committed = index(request.leader_commit);
+        let left = committed.checked_sub(index(last_of(request)))?;
+        let entries = &request.entries;
+        let commands = entries.iter().filter_map(|entry| entry.payload.command.as_ref());
+        (left > 0).then(|| Self {
+            entries: entries.len() as u64,
             bytes: commands.map(|command| command.0.len() as u64).sum(),
-            last: index(last.or(request.prev_log_id)),
-            committed: index(request.leader_commit),
-        }
+            left,
+            committed,
+        })
     }
 
     /// Whether much is left to send, if what is left is like what was sent: an entry holds one mutation, or hundreds.
     fn is_far_behind(&self) -> bool {
-        let left = u128::from(self.committed.saturating_sub(self.last));
-        left * u128::from(self.bytes) > u128::from(BEHIND_MIN) * u128::from(self.entries)
+        u128::from(self.left) * u128::from(self.bytes) > u128::from(BEHIND_MIN) * u128::from(self.entries)
     }
 }
 
@@ -90,7 +90,7 @@ impl Growth {
 }
 
 /// What holds one replica's log back.
-pub(crate) struct CatchUp {
+pub(super) struct CatchUp {
     transfers: Transfers,
     group: u64,
     to: u64,
@@ -98,7 +98,7 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    pub(crate) fn new(transfers: Transfers, group: u64, to: u64) -> Self {
+    pub(super) fn new(transfers: Transfers, group: u64, to: u64) -> Self {
         Self {
             transfers,
             group,
@@ -108,18 +108,18 @@ impl CatchUp {
     }
 
     /// How long to wait before the replica gets more. Whether it is exempt is asked only where it is far behind.
-    fn wait(&mut self, now: Duration, step: &Step, is_exempt: impl FnOnce() -> bool) -> Duration {
-        if !step.is_far_behind() || is_exempt() {
+    fn wait(&mut self, now: Duration, step: Option<Step>, is_exempt: impl FnOnce() -> bool) -> Duration {
+        let Some(step) = step.filter(|step| step.is_far_behind() && !is_exempt()) else {
             self.growth = None;
             return Duration::ZERO;
-        }
-        let growth = self.growth.get_or_insert_with(|| Growth::begin(now, step));
-        let least = growth.bytes_per_s(now, step).saturating_mul(2);
+        };
+        let growth = self.growth.get_or_insert_with(|| Growth::begin(now, &step));
+        let least = growth.bytes_per_s(now, &step).saturating_mul(2);
         self.transfers.catches_up(self.group, self.to, step.bytes, least)
     }
 
     /// The same appends, held back unless the replica is exempt.
-    pub(crate) fn held_back<'s, S>(
+    pub(super) fn held_back<'s, S>(
         self,
         input: S,
         is_exempt: impl Fn() -> bool + Send + 's,
@@ -134,7 +134,7 @@ impl CatchUp {
                 tokio::time::sleep(wait).await;
             }
             let request = input.next().await?;
-            let wait = this.wait(this.transfers.uptime(), &Step::of(&request), &is_exempt);
+            let wait = this.wait(this.transfers.uptime(), Step::of(&request), &is_exempt);
             Some((request, (this, input, is_exempt, wait)))
         })
     }
@@ -142,10 +142,14 @@ impl CatchUp {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use openraft::vote::RaftLeaderId;
+
     use super::*;
     use crate::pacing::{BURST, SnapshotRates};
     use crate::runtime::{ClockSkew, HostContext};
     use crate::transfers::SnapshotLimits;
+    use crate::types::{Command, LeaderId, Payload, Vote};
 
     const KIB: u64 = 1 << 10;
     const TO: u64 = 9;
@@ -174,16 +178,17 @@ mod tests {
         let began = tokio::time::Instant::now();
         let (mut last, batch) = (0, 64);
         while began.elapsed() < most {
+            let committed = behind + (began.elapsed().as_secs_f64() * growth as f64) as u64;
             let step = Step {
                 entries: batch,
                 bytes: batch * KIB,
-                last,
-                committed: behind + (began.elapsed().as_secs_f64() * growth as f64) as u64,
+                left: committed.saturating_sub(last),
+                committed,
             };
             if !step.is_far_behind() {
                 return Some(began.elapsed());
             }
-            let wait = catch_up.wait(catch_up.transfers.uptime(), &step, || false);
+            let wait = catch_up.wait(catch_up.transfers.uptime(), Some(step), || false);
             // However fast the replica is: a millisecond.
             tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
             last += batch;
@@ -223,16 +228,17 @@ mod tests {
         let step = Step {
             entries: 10_000,
             bytes: 10_000 * KIB,
-            last: 10_000,
-            committed: 10_000 + BEHIND_MIN / KIB + 1,
+            left: BEHIND_MIN / KIB + 1,
+            committed: 20_000,
         };
         let mut held = catch_up(&transfers);
         let near = Step {
-            last: step.last + 1,
+            left: step.left - 1,
             ..step
         };
-        assert_eq!(held.wait(Duration::ZERO, &near, || false), Duration::ZERO);
-        assert_eq!(held.wait(Duration::ZERO, &step, || true), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, Some(near), || false), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, None, || false), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, Some(step), || true), Duration::ZERO);
         transfers.set_pace(
             SnapshotRates {
                 move_bytes_per_s: 1,
@@ -240,9 +246,43 @@ mod tests {
             },
             [TO].into(),
         );
-        assert_eq!(held.wait(Duration::ZERO, &step, || false), Duration::ZERO);
-        assert!(
-            CatchUp::new(transfers, 7, TO + 1).wait(Duration::ZERO, &step, || false) > Duration::from_secs(1)
-        );
+        assert_eq!(held.wait(Duration::ZERO, Some(step), || false), Duration::ZERO);
+        let mut other = CatchUp::new(transfers, 7, TO + 1);
+        assert!(other.wait(Duration::ZERO, Some(step), || false) > Duration::from_secs(1));
+    }
+
+    /// Appends as openraft makes them, of which all but the last few leave much behind them.
+    #[tokio::test(start_paused = true)]
+    async fn appends_are_held_back_until_little_is_left() {
+        let id = |index| LogId::new(LeaderId::new(1, 1), index);
+        let mebibyte = Bytes::from(vec![0; 1 << 20]);
+        let append = |index| AppendEntriesRequest::<TypeConfig> {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(id(index - 1)),
+            entries: vec![openraft::Entry {
+                log_id: id(index),
+                payload: Payload {
+                    command: Some(Command(mebibyte.clone())),
+                    ..Payload::default()
+                },
+            }],
+            leader_commit: Some(id(12)),
+        };
+        let took = async |is_exempt: bool| {
+            let (transfers, began) = (transfers(), tokio::time::Instant::now());
+            let input = stream::iter((1..=12).map(append));
+            let held_back = catch_up(&transfers).held_back(input, move || is_exempt);
+            let last: Vec<u64> = held_back
+                .map(|append| last_of(&append).map_or(0, |id| id.index()))
+                .collect()
+                .await;
+            assert_eq!(last, (1..=12).collect::<Vec<_>>(), "in order, and none is lost");
+            began.elapsed()
+        };
+        // Behind the ninth there are three, which is far behind still: nine are paid for, at a mebibyte a second.
+        let expected = Duration::from_secs(9) - BURST;
+        let held = took(false).await;
+        assert!(held >= expected && held < expected + BURST, "{held:?}");
+        assert_eq!(took(true).await, Duration::ZERO, "exempt");
     }
 }
