@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Pairs that a scan asks for.
 pub const SCAN_PAIRS: usize = 100;
+/// The length of a lease, in seconds: it is ended long before.
+pub const LEASE_S: u16 = 60;
 /// As YCSB's default: the hottest of 100,000 keys gets about 8 % of the accesses.
 const ZIPF_EXPONENT: f64 = 0.99;
 /// Values are cut out of random bytes of this length, so that nothing can be compressed or told by its content.
@@ -30,6 +32,10 @@ pub enum Kind {
     Scan,
     /// Sets a key if it exists, in one transaction.
     Txn,
+    /// Sets a key, and waits until a watch of all keys has told of it.
+    Watch,
+    /// Makes a lease and ends it: two writes.
+    Lease,
 }
 
 /// Which keys are asked for.
@@ -55,6 +61,10 @@ pub enum Operation {
     Scan(Bytes, usize),
     /// Compares whether a key exists, and then sets it.
     Txn(Bytes, Bytes),
+    /// Sets a key and waits to be told of it.
+    Watch(Bytes, Bytes),
+    /// Makes and ends a lease, on the shard of a key where shards have leases of their own.
+    Lease(Bytes),
 }
 
 /// All that decides which operations are drawn.
@@ -153,6 +163,8 @@ impl Iterator for Draw {
             Kind::LeaseGet => Operation::LeaseGet(key),
             Kind::Scan => Operation::Scan(key, SCAN_PAIRS),
             Kind::Txn => Operation::Txn(key, self.value()),
+            Kind::Watch => Operation::Watch(key, self.value()),
+            Kind::Lease => Operation::Lease(key),
         })
     }
 }

@@ -43,6 +43,11 @@ impl Contender {
         self.peer.name()
     }
 
+    /// Whether it has such a workload: a unary call cannot watch.
+    pub(super) fn serves(&self, kind: Kind) -> bool {
+        (self.route, kind) != (Route::Unary, Kind::Watch)
+    }
+
     /// Takes the way in which most operations were done.
     pub(super) fn settle(&mut self, kind: Kind, clients: usize, tried: Vec<(u64, Access)>) {
         let best = tried.into_iter().max_by_key(|(operations, _)| *operations);
@@ -68,5 +73,8 @@ impl Contender {
 }
 
 fn writes(kind: Kind) -> bool {
-    matches!(kind, Kind::Put | Kind::Mix | Kind::Txn)
+    match kind {
+        Kind::Put | Kind::Mix | Kind::Txn | Kind::Watch | Kind::Lease => true,
+        Kind::Get | Kind::LeaseGet | Kind::Scan => false,
+    }
 }

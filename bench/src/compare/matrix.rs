@@ -57,6 +57,8 @@ impl Matrix {
                 Kind::Mix,
                 Kind::Scan,
                 Kind::Txn,
+                Kind::Watch,
+                Kind::Lease,
             ],
             keys: vec![Keys::Uniform, Keys::Zipfian],
             value_bytes: vec![256, 4096],
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn every_combination_is_a_cell() {
         let matrix = Matrix::full();
-        assert_eq!(matrix.cells().len(), 6 * 2 * 5);
+        assert_eq!(matrix.cells().len(), 8 * 2 * 5);
         assert_eq!(matrix.open_loops(), vec![Kind::Put, Kind::Get]);
         assert_eq!(matrix.connections_for(1), vec![1]);
         assert_eq!(matrix.connections_for(16), vec![1, 16]);

@@ -247,16 +247,18 @@ impl<'a> Stage<'a> {
 
     /// The contenders take turns at a cell, `rounds` times.
     async fn measured(&self, cell: &Cell) -> anyhow::Result<Vec<Row>> {
-        let mut samples: Vec<Vec<Sample>> = self.contenders.iter().map(|_| Vec::new()).collect();
+        let serving = self.contenders.iter().filter(|contender| contender.serves(cell.kind));
+        let contenders: Vec<&Contender> = serving.collect();
+        let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..self.options.matrix.rounds {
-            for (contender, samples) in self.contenders.iter().zip(&mut samples) {
+            for (contender, samples) in contenders.iter().zip(&mut samples) {
                 samples.push(self.sample(contender, cell, round).await?);
             }
         }
         let outcomes: Vec<Outcome> = samples.iter().map(|samples| Outcome::of(samples)).collect();
         let (peer, own) = outcomes.split_last().context("no contenders")?;
-        let peer_connections = self.contenders.last().map_or(0, |peer| peer.connections(cell));
-        let rows = self.contenders.iter().zip(own).map(|(contender, outcome)| Row {
+        let peer_connections = contenders.last().map_or(0, |peer| peer.connections(cell));
+        let rows = contenders.iter().zip(own).map(|(contender, outcome)| Row {
             shards: self.shards,
             value_bytes: self.value_bytes,
             path: contender.route,

@@ -7,13 +7,19 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use rand::RngExt;
+use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 
 use super::godwit::{first_line, until};
+use super::watched::{Changes, Watched};
 use super::{Access, Cluster, Peer, Route, Store};
 use crate::process::{Launch, Process, free_address};
-use crate::workload::Operation;
+use crate::workload::{LEASE_S, Operation};
 use proto::kv_client::KvClient;
+use proto::lease_client::LeaseClient;
+use proto::watch_client::WatchClient;
 
 mod proto {
     #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
@@ -156,20 +162,74 @@ fn channel(endpoint: &str) -> anyhow::Result<Channel> {
 }
 
 /// A connection to one member.
-pub(super) struct Connection(KvClient<Channel>);
+pub(super) struct Connection {
+    channel: Channel,
+    kv: KvClient<Channel>,
+    /// Made when it is first asked for.
+    watched: OnceCell<Watched>,
+}
 
 impl Connection {
     pub(super) fn open(endpoint: &str) -> anyhow::Result<Self> {
-        Ok(Self(KvClient::new(channel(endpoint)?)))
+        let channel = channel(endpoint)?;
+        Ok(Self {
+            kv: KvClient::new(channel.clone()),
+            channel,
+            watched: OnceCell::new(),
+        })
     }
+
+    async fn watched(&self) -> anyhow::Result<&Watched> {
+        let watch = || async { Ok(Watched::by(watch_all(self.channel.clone()).await?)) };
+        self.watched.get_or_try_init(watch).await
+    }
+
+    async fn put(&self, key: Bytes, value: Bytes) -> anyhow::Result<()> {
+        self.kv.clone().put(proto::PutRequest { key, value }).await?;
+        Ok(())
+    }
+
+    async fn lease(&self) -> anyhow::Result<()> {
+        let mut client = LeaseClient::new(self.channel.clone());
+        let grant = proto::LeaseGrantRequest {
+            ttl: LEASE_S.into(),
+            id: rand::rng().random_range(1..i64::MAX),
+        };
+        let id = client.lease_grant(grant).await?.into_inner().id;
+        client.lease_revoke(proto::LeaseRevokeRequest { id }).await?;
+        Ok(())
+    }
+}
+
+/// Watches all keys; returns once the watch is made.
+async fn watch_all(
+    channel: Channel,
+) -> anyhow::Result<impl Stream<Item = anyhow::Result<Changes>> + Send + 'static> {
+    let everything = Bytes::from_static(&[0]);
+    let create = proto::WatchRequest {
+        create_request: Some(proto::WatchCreateRequest {
+            key: everything.clone(),
+            range_end: everything,
+        }),
+    };
+    let requests = stream::iter([create]).chain(stream::pending());
+    let mut told = WatchClient::new(channel).watch(requests).await?.into_inner();
+    let first = told.message().await?.context("no answer to a watch")?;
+    anyhow::ensure!(first.created && !first.canceled, "a watch was refused");
+    let changes = told.map_err(anyhow::Error::from).and_then(async |response| {
+        anyhow::ensure!(!response.canceled, "the watch was cancelled");
+        let pairs = response.events.into_iter().filter_map(|event| event.kv);
+        Ok(pairs.map(|pair| (pair.key, pair.value)).collect())
+    });
+    Ok(changes)
 }
 
 #[async_trait]
 impl Store for Connection {
     async fn perform(&self, operation: Operation) -> anyhow::Result<()> {
-        let mut client = self.0.clone();
+        let mut client = self.kv.clone();
         match operation {
-            Operation::Put(key, value) => drop(client.put(proto::PutRequest { key, value }).await?),
+            Operation::Put(key, value) => self.put(key, value).await?,
             Operation::Get(key) | Operation::LeaseGet(key) => {
                 let get = proto::RangeRequest {
                     key,
@@ -204,6 +264,11 @@ impl Store for Connection {
                 let done = client.txn(transaction).await?.into_inner();
                 anyhow::ensure!(done.succeeded, "a key is missing");
             }
+            Operation::Watch(key, value) => {
+                let put = self.put(key.clone(), value.clone());
+                self.watched().await?.tell(key, value, put).await?;
+            }
+            Operation::Lease(_) => self.lease().await?,
         }
         Ok(())
     }

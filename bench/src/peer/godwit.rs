@@ -6,12 +6,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use bytes::Bytes;
 use client::proto::{InitRequest, ShardsRequest};
-use client::{Action, AdminClient, Client, ClientConfig, Compare, KeyRange, ReadMode, Transaction};
+use client::{
+    Action, AdminClient, Client, ClientConfig, Compare, KeyRange, ReadMode, Transaction, Watch, WatchOptions,
+};
+use futures_util::stream;
+use rand::Rng;
+use tokio::sync::OnceCell;
 
+use super::watched::{Changes, Watched};
 use super::{Access, Cluster, Peer, Route, Store};
 use crate::process::{Launch, Process, free_address};
-use crate::workload::Operation;
+use crate::workload::{LEASE_S, Operation};
 
 /// How long a cluster may take to be made.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -191,6 +198,8 @@ pub(super) fn first_line(command: &mut Command) -> anyhow::Result<String> {
 pub(super) struct Stream {
     client: Client,
     by_lease: Client,
+    /// Made when it is first asked for.
+    watched: OnceCell<Watched>,
 }
 
 impl Stream {
@@ -199,18 +208,40 @@ impl Stream {
         Ok(Self {
             by_lease: client.with_read_mode(ReadMode::Lease),
             client,
+            watched: OnceCell::new(),
         })
     }
+
+    async fn watched(&self) -> anyhow::Result<&Watched> {
+        let watch = || async {
+            let watch = self
+                .client
+                .watch(KeyRange::all(), WatchOptions::default())
+                .await?;
+            Ok(Watched::by(changes(watch)))
+        };
+        self.watched.get_or_try_init(watch).await
+    }
+
+    async fn put(&self, key: Bytes, value: Bytes) -> anyhow::Result<()> {
+        self.client.put(key, value).await?;
+        Ok(())
+    }
+}
+
+fn changes(watch: Watch) -> impl futures_util::Stream<Item = anyhow::Result<Changes>> {
+    stream::try_unfold(watch, |mut watch| async move {
+        let events = watch.next().await?.events.into_iter();
+        let changes = events.map(|event| (event.pair.key, event.pair.value)).collect();
+        Ok(Some((changes, watch)))
+    })
 }
 
 #[async_trait]
 impl Store for Stream {
     async fn perform(&self, operation: Operation) -> anyhow::Result<()> {
         let fetched = match operation {
-            Operation::Put(key, value) => {
-                self.client.put(key, value).await?;
-                return Ok(());
-            }
+            Operation::Put(key, value) => return self.put(key, value).await,
             Operation::Get(key) => self.client.get(key).await?,
             Operation::LeaseGet(key) => self.by_lease.get(key).await?,
             Operation::Scan(start, pairs) => {
@@ -228,6 +259,17 @@ impl Store for Stream {
                     .then(Action::put(key, value));
                 let done = self.client.transact(transaction).await?;
                 anyhow::ensure!(done.succeeded, "a key is missing");
+                return Ok(());
+            }
+            Operation::Watch(key, value) => {
+                let put = self.put(key.clone(), value.clone());
+                return self.watched().await?.tell(key, value, put).await;
+            }
+            Operation::Lease(key) => {
+                let (lease, ttl) = (rand::rng().next_u64(), Duration::from_secs(LEASE_S.into()));
+                let granted = self.client.grant_lease(key.clone(), lease, ttl).await?;
+                anyhow::ensure!(granted, "there is such a lease");
+                self.client.revoke_lease(key, lease).await?;
                 return Ok(());
             }
         };

@@ -6,6 +6,7 @@
 mod etcd;
 mod godwit;
 mod unary;
+mod watched;
 
 use std::path::Path;
 use std::sync::Arc;

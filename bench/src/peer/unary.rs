@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use client::proto::kv_client::KvClient;
 use client::proto::{
-    Action, Code, Compare, Get, Mutation, OpenSession, Put, ReadMode, Relation, Reply, Request, Scan,
-    ShardMapReply, ShardMapRequest, ShardRoute, Transaction, UnaryRequest, action, compare, mutation, reply,
-    request,
+    Action, Code, Compare, Get, GrantLease, Mutation, OpenSession, Put, ReadMode, Relation, Reply, Request,
+    RevokeLease, Scan, ShardMapReply, ShardMapRequest, ShardRoute, Transaction, UnaryRequest, action, compare,
+    mutation, reply, request,
 };
 use prost::Message;
 use rand::Rng;
@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::Store;
 use super::godwit::until;
-use crate::workload::Operation;
+use crate::workload::{LEASE_S, Operation};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// A map without a home, or a home that moves meanwhile, is asked for again after this.
@@ -165,6 +165,23 @@ impl Unary {
         }
     }
 
+    async fn lease(&self, key: Bytes) -> anyhow::Result<()> {
+        let lease = rand::rng().next_u64();
+        let grant = GrantLease {
+            key: key.clone(),
+            lease,
+            ttl_ms: u64::from(LEASE_S) * 1_000,
+            on: None,
+        };
+        self.mutate(&key, mutation::Op::GrantLease(grant)).await?;
+        let revoke = RevokeLease {
+            key: key.clone(),
+            lease,
+        };
+        self.mutate(&key, mutation::Op::RevokeLease(revoke)).await?;
+        Ok(())
+    }
+
     async fn mutate(&self, key: &Bytes, op: mutation::Op) -> anyhow::Result<Reply> {
         let shard = self.route(key)?.0.shard_id;
         let idle = self.state().idle.get_mut(&shard).and_then(Vec::pop);
@@ -264,6 +281,8 @@ impl Store for Unary {
             Operation::LeaseGet(key) => self.get(key, ReadMode::Lease).await,
             Operation::Scan(start, pairs) => self.scan(start, pairs).await,
             Operation::Txn(key, value) => self.transact(key, value).await,
+            Operation::Watch(..) => bail!("a unary call cannot watch"),
+            Operation::Lease(key) => self.lease(key).await,
         }
     }
 }
