@@ -16,6 +16,7 @@ use bench::scale::{ScaleOptions, scale};
 use bench::watch::{WatchLoad, watch};
 use clap::Parser;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{
     Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, PlacementArgs, ProfileArgs, RestartArgs, ScaleArgs,
@@ -50,16 +51,28 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Compare(args) => compared(&args).await,
-        Command::Failover(args) => failed_over(&args).await,
-        Command::Scale(args) => scaled(&args).await,
-        Command::Restart(args) => restarted(&args).await,
-        Command::Migrate(args) => migrated(&args).await,
-        Command::Watch(args) => watched(&args).await,
-        Command::Profile(args) => profiled(&args).await,
+        Command::Compare(args) => unless_told_to_end(compared(&args)).await,
+        Command::Failover(args) => unless_told_to_end(failed_over(&args)).await,
+        Command::Scale(args) => unless_told_to_end(scaled(&args)).await,
+        Command::Restart(args) => unless_told_to_end(restarted(&args)).await,
+        Command::Migrate(args) => unless_told_to_end(migrated(&args)).await,
+        Command::Watch(args) => unless_told_to_end(watched(&args)).await,
+        Command::Profile(args) => unless_told_to_end(profiled(&args)).await,
         Command::Placement(args) => placed(&args),
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
+    }
+}
+
+/// Measures until that is done, or until SIGTERM or SIGINT: the hosts that it started end, and what they wrote goes, as it is
+/// dropped.
+async fn unless_told_to_end(measurement: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        measured = measurement => measured,
+        _ = term.recv() => anyhow::bail!("ended by SIGTERM"),
+        _ = interrupt.recv() => anyhow::bail!("ended by SIGINT"),
     }
 }
 
@@ -154,7 +167,7 @@ async fn migrated(args: &MigrateArgs) -> anyhow::Result<()> {
         settings: args.measurement.settings.clone(),
         seed: args.seed,
     };
-    let report = migrate(&options).await?;
+    let report = migrate(&options, |what| eprintln!("{what}")).await?;
     print!("{report}");
     write_json(args.measurement.json.as_deref(), &report)
 }

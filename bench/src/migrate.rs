@@ -114,11 +114,11 @@ impl Phase {
     }
 }
 
-/// Fills a cluster, loads it, and changes the layout.
+/// Fills a cluster, loads it, and changes the layout; `told` hears what it comes to.
 ///
 /// # Errors
 /// When the cluster does not start, the change is refused or does not end in time.
-pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> {
+pub async fn migrate(options: &MigrateOptions, told: impl Fn(&str)) -> anyhow::Result<MigrateReport> {
     std::fs::create_dir_all(&options.folder)?;
     let folder = tempfile::tempdir_in(&options.folder).context("a folder for the cluster")?;
     let layout = options.change.layout();
@@ -141,9 +141,11 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
         seed: options.seed,
         steps: None,
     };
+    told(&format!("{} MiB are written", options.mebibytes));
     let (filled, _) = run(&fill, || cluster.usage()).await?;
     anyhow::ensure!(filled.failures == 0, "{:?}", filled.first_failure);
     options.change.prepare(&cluster).await?;
+    told("the most that the cluster bears is looked for");
     let closed = Load {
         pace: Pace::Closed { clients: CLIENTS },
         ..fill.clone()
@@ -156,6 +158,10 @@ pub async fn migrate(options: &MigrateOptions) -> anyhow::Result<MigrateReport> 
         slice_s: SLICE_S,
         ..fill
     };
+    told(&format!(
+        "{per_s:.0} operations a second for {:.0} s",
+        options.seconds
+    ));
     let begun = Notify::new();
     let loaded = run(&load, || {
         begun.notify_one();

@@ -247,7 +247,10 @@ impl<'a> Stage<'a> {
 
     /// The contenders take turns at a cell, `rounds` times.
     async fn measured(&self, cell: &Cell) -> anyhow::Result<Vec<Row>> {
-        let serving = self.contenders.iter().filter(|contender| contender.serves(cell.kind));
+        let serving = self
+            .contenders
+            .iter()
+            .filter(|contender| contender.serves(cell.kind));
         let contenders: Vec<&Contender> = serving.collect();
         let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..self.options.matrix.rounds {

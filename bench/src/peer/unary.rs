@@ -11,8 +11,8 @@ use bytes::Bytes;
 use client::proto::kv_client::KvClient;
 use client::proto::{
     Action, Code, Compare, Get, GrantLease, Mutation, OpenSession, Put, ReadMode, Relation, Reply, Request,
-    RevokeLease, Scan, ShardMapReply, ShardMapRequest, ShardRoute, Transaction, UnaryRequest, action, compare,
-    mutation, reply, request,
+    RevokeLease, Scan, ShardMapReply, ShardMapRequest, ShardRoute, Transaction, UnaryRequest, action,
+    compare, mutation, reply, request,
 };
 use prost::Message;
 use rand::Rng;

@@ -107,11 +107,8 @@ mod tests {
             let (key, value) = change(key);
             watched.tell(key, value, async { Ok(()) })
         };
-        let (mut one, mut same, mut other) = (
-            Box::pin(write("a")),
-            Box::pin(write("a")),
-            Box::pin(write("b")),
-        );
+        let (mut one, mut same, mut other) =
+            (Box::pin(write("a")), Box::pin(write("a")), Box::pin(write("b")));
         for waiting in [&mut one, &mut same, &mut other] {
             assert!(waiting.now_or_never().is_none(), "nothing was told");
         }
