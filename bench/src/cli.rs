@@ -20,6 +20,24 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Measure(Measurement),
+    /// Compares placement policies on access traces with each other and with the optimum.
+    Placement(PlacementArgs),
+    /// Makes the load that standard input tells of: the other commands start it.
+    #[command(hide = true)]
+    Load,
+    /// The `godwit` that is measured, with its own arguments.
+    #[command(hide = true, disable_help_flag = true)]
+    Godwit {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// What starts hosts and looks at them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Measurement {
     /// Runs the same workloads on godwit and on another store, in turns.
     Compare(Box<CompareArgs>),
     /// Loses the leader time and again, of both stores in turn, and measures how long no write is taken.
@@ -34,17 +52,6 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Shows where the time of an operation goes, and what many of them share.
     Profile(ProfileArgs),
-    /// Compares placement policies on access traces with each other and with the optimum.
-    Placement(PlacementArgs),
-    /// Makes the load that standard input tells of: the other commands start it.
-    #[command(hide = true)]
-    Load,
-    /// The `godwit` that is measured, with its own arguments.
-    #[command(hide = true, disable_help_flag = true)]
-    Godwit {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
 }
 
 /// Stores to compare with.
@@ -327,18 +334,24 @@ mod tests {
             "compare --peer etcd",
             "failover --peer etcd",
             "scale",
+            "restart",
             "migrate",
+            "watch",
             "profile",
         ] {
             let line = format!("bench {verb} --json f.json --data d --set a=1 --set b=2");
             let parsed = Cli::try_parse_from(line.split(' ')).expect("the line is understood");
-            let measurement = match parsed.command {
-                Command::Compare(args) => args.measurement,
-                Command::Failover(args) => args.measurement,
-                Command::Scale(args) => args.measurement,
-                Command::Migrate(args) => args.measurement,
-                Command::Profile(args) => args.measurement,
-                other => panic!("{other:?}"),
+            let Command::Measure(measurement) = parsed.command else {
+                panic!("{line}")
+            };
+            let measurement = match measurement {
+                Measurement::Compare(args) => args.measurement,
+                Measurement::Failover(args) => args.measurement,
+                Measurement::Scale(args) => args.measurement,
+                Measurement::Restart(args) => args.measurement,
+                Measurement::Migrate(args) => args.measurement,
+                Measurement::Watch(args) => args.measurement,
+                Measurement::Profile(args) => args.measurement,
             };
             assert_eq!(measurement.json, Some(PathBuf::from("f.json")));
             assert_eq!(measurement.data, PathBuf::from("d"));

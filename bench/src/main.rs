@@ -16,11 +16,10 @@ use bench::scale::{ScaleOptions, scale};
 use bench::watch::{WatchLoad, watch};
 use clap::Parser;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{
-    Cli, Command, CompareArgs, FailoverArgs, MigrateArgs, PlacementArgs, ProfileArgs, RestartArgs, ScaleArgs,
-    WatchArgs,
+    Cli, Command, CompareArgs, FailoverArgs, Measurement, MigrateArgs, PlacementArgs, ProfileArgs,
+    RestartArgs, ScaleArgs, WatchArgs,
 };
 
 /// Where one dimension of a scale varies, the other has this.
@@ -51,28 +50,31 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Compare(args) => unless_told_to_end(compared(&args)).await,
-        Command::Failover(args) => unless_told_to_end(failed_over(&args)).await,
-        Command::Scale(args) => unless_told_to_end(scaled(&args)).await,
-        Command::Restart(args) => unless_told_to_end(restarted(&args)).await,
-        Command::Migrate(args) => unless_told_to_end(migrated(&args)).await,
-        Command::Watch(args) => unless_told_to_end(watched(&args)).await,
-        Command::Profile(args) => unless_told_to_end(profiled(&args)).await,
+        Command::Measure(measurement) => measure(measurement).await,
         Command::Placement(args) => placed(&args),
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
     }
 }
 
-/// Measures until that is done, or until SIGTERM or SIGINT: the hosts that it started end, and what they wrote goes, as it is
-/// dropped.
-async fn unless_told_to_end(measurement: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Measures until that is done, or until the process is told to end: the hosts that were started end, and what they wrote goes,
+/// as the measurement is dropped.
+async fn measure(measurement: Measurement) -> anyhow::Result<()> {
+    let told_to_end = server::process::told_to_end()?;
+    let measured = async {
+        match measurement {
+            Measurement::Compare(args) => compared(&args).await,
+            Measurement::Failover(args) => failed_over(&args).await,
+            Measurement::Scale(args) => scaled(&args).await,
+            Measurement::Restart(args) => restarted(&args).await,
+            Measurement::Migrate(args) => migrated(&args).await,
+            Measurement::Watch(args) => watched(&args).await,
+            Measurement::Profile(args) => profiled(&args).await,
+        }
+    };
     tokio::select! {
-        measured = measurement => measured,
-        _ = term.recv() => anyhow::bail!("ended by SIGTERM"),
-        _ = interrupt.recv() => anyhow::bail!("ended by SIGINT"),
+        measured = measured => measured,
+        signal = told_to_end => anyhow::bail!("ended by {signal}"),
     }
 }
 

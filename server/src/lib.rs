@@ -19,6 +19,7 @@ pub mod machine;
 mod memory;
 mod monitor;
 pub mod net;
+pub mod process;
 pub mod profiler;
 pub mod program;
 pub mod replay;

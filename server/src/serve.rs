@@ -15,7 +15,6 @@ use storage::disk::{Disk, RealDisk};
 use storage::failpoint::{Action, Failpoints, Firing, HostFailpoints};
 use storage::seeded_bug;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,6 +27,7 @@ use crate::host::{self, HostEnv, RunError};
 use crate::memory;
 use crate::monitor;
 use crate::net::{AddressZones, DelayedConnector, DistanceError, read_rtt_matrix};
+use crate::process;
 use crate::steps::StepLayer;
 use crate::trace;
 
@@ -81,8 +81,11 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         return Ok(());
     }
     start_tracing(&config)?;
-    if !config.huge_pages {
-        do_without_huge_pages();
+    if !config.huge_pages
+        // What replicas reserve and do not use would be in memory with each huge page that it lies in.
+        && let Err(error) = process::do_without_huge_pages()
+    {
+        tracing::warn!(%error, "memory comes in huge pages");
     }
     if let Some(bug) = seeded_bug::chosen() {
         tracing::warn!(
@@ -119,14 +122,6 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     .await;
     trace::stop().await;
     Ok(ran?)
-}
-
-/// What replicas reserve and do not use would be in memory with each huge page that it lies in.
-fn do_without_huge_pages() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::warn!(%error, "memory comes in huge pages");
-    }
 }
 
 async fn listen(address: &str) -> Result<TcpListener, ServeError> {
@@ -271,13 +266,9 @@ fn stop_on_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
         what: "signal handler",
         source,
     };
-    let mut term = signal(SignalKind::terminate()).map_err(system)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    let told = process::told_to_end().map_err(system)?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        told.await;
         shutdown.cancel();
     });
     Ok(())

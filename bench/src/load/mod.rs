@@ -147,7 +147,7 @@ impl Measured {
 pub async fn serve() -> anyhow::Result<()> {
     // Operations that wait for a late answer take memory, and whole huge pages are cleared for it, on processors that the
     // stores need to come out of being late.
-    rustix::thread::disable_transparent_huge_pages(true).context("huge pages")?;
+    server::process::do_without_huge_pages().context("huge pages")?;
     let mut line = String::new();
     BufReader::new(tokio::io::stdin()).read_line(&mut line).await?;
     let load: Load = serde_json::from_str(&line).context("no load was told")?;
