@@ -97,12 +97,13 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// What is seldom needed is boxed: an operation that waits takes the memory of all that it might yet do.
     pub(crate) async fn run(mut self) -> Result<Answer, Failure> {
         self.check_size()?;
         loop {
             let route = self.route();
             if let Some(foreign) = self.operation.key_elsewhere(&route.shard) {
-                self.reroute(&route, foreign).await?;
+                Box::pin(self.reroute(&route, foreign)).await?;
                 continue;
             }
             let outcome = self.attempt(&route).await;
@@ -115,7 +116,7 @@ impl<'a> Call<'a> {
                         shard: route.shard,
                     });
                 }
-                Err(setback) => self.recover(&route, setback).await?,
+                Err(setback) => Box::pin(self.recover(&route, setback)).await?,
             }
         }
     }
@@ -234,7 +235,7 @@ impl<'a> Call<'a> {
         }
         self.sequence = match session.begin() {
             Some(sequence) => Some(sequence),
-            None => Some(self.open_session(&session, route, link).await?),
+            None => Some(Box::pin(self.open_session(&session, route, link)).await?),
         };
         Ok(())
     }

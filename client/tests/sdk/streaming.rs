@@ -6,7 +6,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use client::Client;
+use client::{Client, Transaction};
 use futures_util::future::join_all;
 
 use crate::fake::{FakeCluster, Fault};
@@ -174,4 +174,19 @@ async fn the_last_handle_closes_the_streams() {
     for host in &hosts {
         host.has_streams(0).await;
     }
+}
+
+/// Thousands may wait at once, and each takes the memory of its future, however far it has come.
+#[tokio::test]
+async fn an_operation_under_way_is_small() {
+    const BYTES_MAX: usize = 2_560;
+    let (cluster, _hosts) = FakeCluster::start(1, &[]).await;
+    let client = cluster.client().await;
+    let sizes = [
+        size_of_val(&client.get("k")),
+        size_of_val(&client.put("k", "v")),
+        size_of_val(&client.delete("k")),
+        size_of_val(&client.transact(Transaction::new())),
+    ];
+    assert!(sizes.iter().all(|size| *size <= BYTES_MAX), "{sizes:?}");
 }
