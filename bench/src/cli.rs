@@ -6,7 +6,7 @@ use bench::compare::Matrix;
 use bench::failover::Loss;
 use bench::layout_change::LayoutChange;
 use bench::peer::Route;
-use bench::placement::{Parts, ShardMap};
+use bench::placement::{Parts, SHARDS, ShardMap};
 use bench::workload::{Keys, Kind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -194,6 +194,9 @@ pub(crate) struct MigrateArgs {
     /// Of the most that the cluster bears: the rate under which the layout changes.
     #[arg(long, default_value_t = 0.5)]
     pub(crate) load_share: f64,
+    /// Clients of the SDK, each with a connection to a host, that the load goes through.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) connections: usize,
     /// Of load, in all.
     #[arg(long, default_value_t = 90.0)]
     pub(crate) seconds: f64,
@@ -252,9 +255,12 @@ pub(crate) struct PlacementArgs {
     pub(crate) only: Vec<String>,
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) map: Vec<ShardMap>,
-    /// Hours of a window.
+    /// Hours of a window; the whole system is played with the shortest.
     #[arg(long, value_delimiter = ',')]
     pub(crate) window_h: Vec<u64>,
+    /// Shards wanted of the maps that can be cut into any number.
+    #[arg(long, default_value_t = SHARDS)]
+    pub(crate) shards: usize,
     /// Models trained for each cut, each from its own seed.
     #[arg(long)]
     pub(crate) seeds: Option<u64>,

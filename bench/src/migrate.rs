@@ -20,7 +20,6 @@ use crate::peer::{Godwit, Peer, Route};
 use crate::workload::{Keys, Kind, Workload};
 
 const CLIENTS: usize = 256;
-const CONNECTIONS: usize = 16;
 const VALUE_BYTES: usize = 1024;
 const WARM_UP_S: f64 = 2.0;
 /// How long the peak is looked for.
@@ -38,6 +37,8 @@ pub struct MigrateOptions {
     pub mebibytes: u64,
     /// The rate under which the layout changes, by the most that the cluster bears.
     pub load_share: f64,
+    /// Clients of the SDK, each with a connection to a host, that the load goes through.
+    pub connections: usize,
     /// Seconds of load; the change must end well within.
     pub seconds: f64,
     /// Where the cluster's data lies meanwhile.
@@ -125,7 +126,7 @@ pub async fn migrate(options: &MigrateOptions, told: impl Fn(&str)) -> anyhow::R
     let mut godwit = Godwit::own(layout.shards, Route::Stream)?;
     godwit.settings.clone_from(&options.settings);
     let cluster = godwit.start(folder.path(), layout.hosts).await?;
-    let mut accesses = godwit.accesses(&cluster, CONNECTIONS).await?;
+    let mut accesses = godwit.accesses(&cluster, options.connections).await?;
     let fill = Load {
         access: accesses.pop().context("a peer without a way to reach it")?,
         workload: Workload {

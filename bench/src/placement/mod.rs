@@ -25,6 +25,7 @@ pub use interval::Interval;
 pub use maps::ShardMap;
 pub use page::render_page;
 pub use row::{ForecastRow, PolicyRow};
+pub use study::SHARDS;
 pub use system::{SystemRow, SystemVerdict};
 pub use verdict::{Comparison, HeadRoomVerdict, Verdict};
 
@@ -46,6 +47,8 @@ pub struct PlacementOptions {
     pub maps: Vec<ShardMap>,
     /// Only windows of these hours; all if there is none.
     pub windows_h: Vec<u64>,
+    /// Shards wanted of a map that can be cut into any number.
+    pub shards: usize,
     /// How many seeds each model is trained from.
     pub seeds: u64,
     /// Costs of a move, in remote accesses.
@@ -56,6 +59,14 @@ pub struct PlacementOptions {
     pub threads: usize,
     /// Which parts to measure.
     pub parts: Parts,
+}
+
+impl PlacementOptions {
+    /// Hours of a window of the whole system: the shortest that is asked for.
+    fn system_window_h(&self, trace: &Trace) -> u64 {
+        let asked = self.windows_h.iter().copied().min();
+        asked.unwrap_or_else(|| system_window_h(trace))
+    }
 }
 
 /// Which parts to measure.
@@ -104,6 +115,15 @@ pub fn placement(options: &PlacementOptions, told: impl Fn(&str) + Sync) -> anyh
     let tasks: Vec<(&Trace, Cut)> = traces
         .iter()
         .flat_map(|trace| cuts(trace).into_iter().map(move |cut| (trace, cut)))
+        .map(|(trace, cut)| {
+            (
+                trace,
+                Cut {
+                    shards: options.shards,
+                    ..cut
+                },
+            )
+        })
         .filter(|(_, cut)| options.maps.is_empty() || options.maps.contains(&cut.map))
         .filter(|(_, cut)| options.windows_h.is_empty() || options.windows_h.contains(&cut.window_h))
         .collect();
@@ -131,7 +151,7 @@ pub fn placement(options: &PlacementOptions, told: impl Fn(&str) + Sync) -> anyh
     report.verdict = Verdict::of(&report.forecasts, &report.policies);
     if options.parts != Parts::Policies {
         for rows in side_by_side(&traces, options.threads, |trace| {
-            let rows = system_rows(trace, system_window_h(trace), &trial);
+            let rows = system_rows(trace, options.system_window_h(trace), options.shards, &trial);
             told(&format!("{}, the whole system", trace.name));
             rows
         }) {

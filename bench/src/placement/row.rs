@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::interval::Interval;
 use super::maps::{ShardMap, windows};
-use super::study::{Cut, SHARDS};
+use super::study::Cut;
 use super::trace::{Event, Trace};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -128,7 +128,7 @@ impl<'a> CutTrace<'a> {
         let history = &trace.events[..trace
             .events
             .partition_point(|event| event.timestamp_ms < split_ms)];
-        let shard_of = cut.map.shards_of(trace, history, SHARDS);
+        let shard_of = cut.map.shards_of(trace, history, cut.shards);
         let windows = windows(trace, &shard_of, length);
         Self {
             from: windows.partition_point(|window| length.start_ms(window.window) < split_ms),

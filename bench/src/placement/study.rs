@@ -3,8 +3,8 @@
 use super::maps::ShardMap;
 use super::trace::Trace;
 
-/// Shards wanted of the maps that can be cut into any number.
-pub(super) const SHARDS: usize = 256;
+/// Shards wanted of the maps that can be cut into any number, unless something else is asked for.
+pub const SHARDS: usize = 256;
 /// Most keys of a trace whose keys are shards of their own.
 const OBJECTS_MAX: usize = 5_000;
 
@@ -15,6 +15,8 @@ pub(super) struct Cut {
     pub window_h: u64,
     /// From keys to shards.
     pub map: ShardMap,
+    /// Shards wanted of a map that can be cut into any number.
+    pub shards: usize,
     /// Whether policies are compared on it, or forecasters only.
     pub policies: bool,
 }
@@ -23,6 +25,7 @@ const fn cut(window_h: u64, map: ShardMap, policies: bool) -> Cut {
     Cut {
         window_h,
         map,
+        shards: SHARDS,
         policies,
     }
 }

@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::interval::Interval;
 use super::maps::{BirthRanges, ShardMap};
 use super::row::{BEST_EWMA, CutTrace, Measured, Trial};
-use super::study::{Cut, SHARDS};
+use super::study::Cut;
 use super::trace::Trace;
 
 /// Voters of a shard.
@@ -93,19 +93,25 @@ pub struct SystemRow {
 ///
 /// # Errors
 /// When its history is too short to train on.
-pub(super) fn system_rows(trace: &Trace, window_h: u64, trial: &Trial) -> anyhow::Result<Vec<SystemRow>> {
+pub(super) fn system_rows(
+    trace: &Trace,
+    window_h: u64,
+    shards: usize,
+    trial: &Trial,
+) -> anyhow::Result<Vec<SystemRow>> {
     let mut rows = Vec::new();
     for map in [ShardMap::Range, ShardMap::Cut, ShardMap::Named] {
         let cut = Cut {
             window_h,
             map,
+            shards,
             policies: true,
         };
         let cut_trace = CutTrace::new(trace, cut);
         let measured = Measured::new(trace, cut, trial, &cut_trace);
         let models = measured.models(1 + ml::MOVE_DELAY_WINDOWS, &mut super::row::CutRows::default())?;
         let seeds = models.len();
-        let births = births(trace, &cut_trace, map);
+        let births = births(trace, &cut_trace, cut);
         let system = System {
             trace,
             cut,
@@ -133,8 +139,9 @@ pub(super) fn system_rows(trace: &Trace, window_h: u64, trial: &Trial) -> anyhow
     Ok(rows)
 }
 
-fn births(trace: &Trace, cut_trace: &CutTrace<'_>, map: ShardMap) -> Option<BirthRanges> {
-    matches!(map, ShardMap::Cut | ShardMap::Named).then(|| BirthRanges::new(trace, cut_trace.history, SHARDS))
+fn births(trace: &Trace, cut_trace: &CutTrace<'_>, cut: Cut) -> Option<BirthRanges> {
+    matches!(cut.map, ShardMap::Cut | ShardMap::Named)
+        .then(|| BirthRanges::new(trace, cut_trace.history, cut.shards))
 }
 
 /// A range for new keys begins at home at their origin.
