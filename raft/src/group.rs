@@ -16,6 +16,7 @@ use crate::convert;
 use crate::env::Env;
 use crate::host::{RaftHost, Registered};
 use crate::machine::{MachineFault, Response};
+use crate::state_machine::Urgency;
 use crate::transfers::SnapshotProgress;
 use crate::types::{Command, ConfStamp, LeaderId, LogId, Membership, Position, TypeConfig};
 
@@ -400,8 +401,11 @@ impl Group {
     }
 
     /// Makes the applied state durable, so that a restart replays little.
-    pub async fn checkpoint(&self) -> Result<(), MachineFault> {
-        self.registered.cell.checkpoint().await.map(|_| ())
+    ///
+    /// # Errors
+    /// When it is closed or its disk failed.
+    pub async fn checkpoint(&self, urgency: Urgency) -> Result<(), MachineFault> {
+        self.registered.cell.checkpoint(urgency).await.map(|_| ())
     }
 
     /// Takes a snapshot and purges the log behind it, to free the log space that an idle group holds.

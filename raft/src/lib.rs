@@ -55,6 +55,7 @@ pub use pacing::SnapshotRates;
 pub use peer::PeerService;
 pub use read::ReadError;
 pub use runtime::{ClockSkew, HostContext};
+pub use state_machine::Urgency;
 pub use succession::{LogEnd, Succession, SuccessionError};
 pub use transfers::{SnapshotCounts, SnapshotLimits, SnapshotProgress};
 pub use types::{ConfStamp, Position};

@@ -18,8 +18,8 @@ const LOG_SHARE: u64 = 2;
 pub struct SnapshotRates {
     /// Bytes a second of all of them together; 0: as many as go.
     pub bytes_per_s: u64,
-    /// Bytes a second of those that are part of a move, together; 0: as many as the other rate lets go. The log behind one may
-    /// take twice that.
+    /// Bytes a second of those that are part of a move, together, or twice what the shard's log grows by if that is more; 0: as
+    /// many as the other rate lets go. The log behind one may take twice that.
     pub move_bytes_per_s: u64,
 }
 
@@ -74,12 +74,23 @@ impl Pacing {
         (self.rates, self.repairs) = (rates, repairs);
     }
 
-    /// Takes out a frame for a replica at `now`: how long to wait before it may be sent.
-    pub(crate) fn take(&mut self, now: Duration, bytes: u64, to: u64, is_voter: bool) -> Duration {
+    /// Takes out a frame for a replica at `now`: how long to wait before it may be sent. What is part of a move is sent at no
+    /// fewer than `least` bytes a second, as far as all snapshots together may.
+    pub(crate) fn take(
+        &mut self,
+        now: Duration,
+        bytes: u64,
+        to: u64,
+        is_voter: bool,
+        least: u64,
+    ) -> Duration {
         let wait = self.all.take(now, bytes, self.rates.bytes_per_s);
         match is_voter || self.repairs.contains(&to) {
             true => wait,
-            false => wait.max(self.moves.take(now, bytes, self.rates.move_bytes_per_s)),
+            false => match self.rates.move_bytes_per_s {
+                0 => wait,
+                of_moves => wait.max(self.moves.take(now, bytes, of_moves.max(least))),
+            },
         }
     }
 
@@ -102,8 +113,21 @@ mod tests {
 
     /// The wait before the last of ten mebibytes.
     fn ten(pacing: &mut Pacing, to: u64, is_voter: bool) -> Duration {
-        let waits = (0..10).map(|_| pacing.take(Duration::ZERO, MIB, to, is_voter));
+        let waits = (0..10).map(|_| pacing.take(Duration::ZERO, MIB, to, is_voter, 0));
         waits.last().unwrap()
+    }
+
+    /// A state whose log grows faster than it is copied would bring a log longer than itself.
+    #[test]
+    fn a_move_is_no_slower_than_it_must_be_nor_faster_than_all_may() {
+        let rates = SnapshotRates {
+            bytes_per_s: 10 * MIB,
+            move_bytes_per_s: 2 * MIB,
+        };
+        let wait = |least| Pacing::new(rates).take(Duration::ZERO, 20 * MIB, 7, false, least) + BURST;
+        assert_eq!(wait(MIB), Duration::from_secs(10));
+        assert_eq!(wait(5 * MIB), Duration::from_secs(4));
+        assert_eq!(wait(50 * MIB), Duration::from_secs(2));
     }
 
     #[test]

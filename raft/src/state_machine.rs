@@ -32,6 +32,15 @@ pub(crate) type RaftSnapshot = Snapshot<LeaderId, u64, Member, SnapshotContent>;
 /// A frozen state, and the mark that it covers.
 type Frozen = (Box<dyn Captured>, Mark);
 
+/// Whether anything waits for a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Something does: a snapshot, a merge, space in the log.
+    Awaited,
+    /// Nothing does: it is written behind what requests wait for.
+    Background,
+}
+
 /// When a checkpoint may be written.
 #[derive(Clone)]
 pub(crate) enum FlushGate {
@@ -144,7 +153,7 @@ impl Cell {
     }
 
     /// Makes the present state durable and returns the mark it covers.
-    pub(crate) async fn checkpoint(&self) -> Result<Mark, MachineFault> {
+    pub(crate) async fn checkpoint(&self, urgency: Urgency) -> Result<Mark, MachineFault> {
         let _writing = self.writing.lock().await;
         let (captured, mark) = loop {
             match self.try_capture()? {
@@ -155,7 +164,10 @@ impl Cell {
         if let Some(applied) = &mark.applied {
             self.flushed_to(applied.index()).await?;
         }
-        self.env.blocking(move || captured.write()).await?;
+        match urgency {
+            Urgency::Awaited => self.env.blocking(move || captured.write()).await?,
+            Urgency::Background => self.env.background(move || captured.write()).await?,
+        }
         self.set_durable(&mark);
         Ok(mark)
     }
@@ -229,7 +241,7 @@ impl Cell {
         let Some(preparation) = command.and_then(|command| self.machine.preparation(&command.0)) else {
             return self.apply(item);
         };
-        self.checkpoint().await?;
+        self.checkpoint(Urgency::Awaited).await?;
         let _writing = self.writing.lock().await;
         let prepared = self.closed.run_until_cancelled(preparation).await;
         prepared.ok_or(MachineFault::Closed)??;
@@ -387,11 +399,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotContent;
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        let mut urgency = Urgency::Awaited;
         if let Some(put_off) = &self.put_off {
             // A replica that is closed takes none.
-            self.cell.closed.run_until_cancelled(put_off.over()).await;
+            let over = self.cell.closed.run_until_cancelled(put_off.over()).await;
+            urgency = over.unwrap_or(urgency);
         }
-        let mark = self.cell.checkpoint().await?;
+        let mark = self.cell.checkpoint(urgency).await?;
         Ok(Snapshot {
             meta: meta_of(&mark),
             snapshot: SnapshotContent::Local(self.cell.clone()),
@@ -401,12 +415,14 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use openraft::vote::RaftLeaderId;
 
     use super::*;
     use crate::conformance::{Stores, test_env};
+    use crate::env::Executor;
     use crate::types::Payload;
 
     fn entry(index: u64) -> EntryResponder<TypeConfig> {
@@ -426,13 +442,46 @@ mod tests {
         let (flush, flushed) = watch::channel(Some(6));
         let cell = Cell::open(stores.shard(), FlushGate::Closed(flushed), test_env()).unwrap();
         cell.apply(entry(7)).unwrap();
-        let early = tokio::time::timeout(Duration::from_secs(5), cell.checkpoint()).await;
+        let early = tokio::time::timeout(Duration::from_secs(5), cell.checkpoint(Urgency::Awaited)).await;
         assert!(early.is_err(), "entry 7 was checkpointed before it was flushed");
         assert!(cell.durable().is_none());
         flush.send_replace(Some(7));
-        let mark = cell.checkpoint().await.unwrap();
+        let mark = cell.checkpoint(Urgency::Awaited).await.unwrap();
         assert_eq!(mark.applied.map(|id| id.index()), Some(7));
         assert_eq!(cell.durable(), Some(mark));
+    }
+
+    /// Counts what comes in the background.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Executor for Counting {
+        fn execute(&self, job: Box<dyn FnOnce() + Send>) {
+            job();
+        }
+
+        fn execute_background(&self, job: Box<dyn FnOnce() + Send>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            job();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_nothing_waits_for_is_written_in_the_background() {
+        let (stores, executor) = (Stores::new(), Arc::new(Counting::default()));
+        let env = Env {
+            executor: executor.clone(),
+            ..test_env()
+        };
+        let cell = Cell::open(stores.shard(), FlushGate::Open, env).unwrap();
+        let mut background = Vec::new();
+        for (index, urgency) in [(7, Urgency::Background), (8, Urgency::Awaited)] {
+            cell.apply(entry(index)).unwrap();
+            let mark = cell.checkpoint(urgency).await.unwrap();
+            assert_eq!(mark.applied.map(|id| id.index()), Some(index));
+            background.push(executor.0.load(Ordering::Relaxed));
+        }
+        assert_eq!(background, [1, 1]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -443,7 +492,7 @@ mod tests {
         cell.apply(entry(7)).unwrap();
         let waiting = tokio::spawn({
             let cell = cell.clone();
-            async move { cell.checkpoint().await }
+            async move { cell.checkpoint(Urgency::Awaited).await }
         });
         tokio::task::yield_now().await;
         cell.close().await;

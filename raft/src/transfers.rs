@@ -224,10 +224,10 @@ impl Transfers {
         }
     }
 
-    /// Waits until `bytes` may be sent to a replica.
-    async fn pace(&self, bytes: u64, to: u64, is_voter: bool) {
+    /// Waits until `bytes` may be sent to a replica, at no fewer than `least` bytes a second for all moves.
+    async fn pace(&self, bytes: u64, to: u64, is_voter: bool, least: u64) {
         let now = self.uptime();
-        let wait = self.held_back(self.pacing().take(now, bytes, to, is_voter));
+        let wait = self.held_back(self.pacing().take(now, bytes, to, is_voter, least));
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
@@ -295,12 +295,18 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Waits until a frame of this size may be sent, and counts it.
-    pub(crate) async fn pace(&self, bytes: usize) {
+    /// The time by which snapshots are paced.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.transfer.transfers.uptime()
+    }
+
+    /// Waits until a frame of this size may be sent, and counts it. Of a move it is sent at no fewer than `least` bytes a
+    /// second, as far as all snapshots together may.
+    pub(crate) async fn pace(&self, bytes: usize, least: u64) {
         let (bytes, transfers) = (bytes as u64, &self.transfer.transfers);
         let (group, to) = self.transfer.target;
         if !is_placement(group) {
-            transfers.pace(bytes, to, self.transfer.is_voter).await;
+            transfers.pace(bytes, to, self.transfer.is_voter, least).await;
         }
         transfers
             .shared
@@ -351,7 +357,7 @@ mod tests {
         let transfer = Arc::new(transfers.announce(7, to, true));
         let sending = transfer.begin().await;
         for _ in 0..frames {
-            sending.pace(MIB).await;
+            sending.pace(MIB, 0).await;
         }
     }
 
@@ -404,7 +410,7 @@ mod tests {
         drop(placement.begin().await);
         drop(one);
         let three = first[2].begin().await;
-        three.pace(10).await;
+        three.pace(10, 0).await;
         assert_eq!(
             transfers.progress(7, 3),
             Some(SnapshotProgress::Sending { bytes: 10 })

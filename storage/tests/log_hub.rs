@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use log_support::*;
 use storage::clock::ManualClock;
-use storage::log::{LogFault, LogGroup, LogOptions, LogWriter, ReadLogError, Step};
+use storage::log::{LogFault, LogGroup, LogOptions, LogRecord, LogWriter, ReadLogError, Step};
 use storage::sim_disk::SimDisk;
 
 #[test]
@@ -40,6 +40,28 @@ fn one_sync_covers_what_all_groups_queued() {
     assert_eq!(writer.step(), Step::Committed { records: 64 });
     assert_eq!(disk.stats().syncs - before, 1);
     assert!(told.iter().all(Told::is_ok));
+}
+
+#[test]
+fn what_was_appended_is_counted_by_group_whatever_became_of_it() {
+    let (hub, mut writer) = open_small(&SimDisk::new(1));
+    let log = hub.group(LogGroup(1));
+    let bytes = |entries: &[LogRecord]| {
+        entries
+            .iter()
+            .map(|entry| entry.payload.len() as u64)
+            .sum::<u64>()
+    };
+    let (first, second) = (entries(1..5, 0), entries(3..9, 1));
+    log.append(first.clone(), ignore());
+    hub.group(LogGroup(2)).append(entries(1..2, 0), ignore());
+    log.truncate_after(Some(2), ignore());
+    log.append(second.clone(), ignore());
+    drive(&mut writer);
+    log.purge(8, Bytes::new(), ignore());
+    drive(&mut writer);
+    assert_eq!(hub.appended_bytes(LogGroup(1)), bytes(&first) + bytes(&second));
+    assert_eq!(hub.appended_bytes(LogGroup(3)), 0);
 }
 
 #[test]

@@ -11,14 +11,13 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::raft::AppendEntriesRequest;
 
+use super::growth::Growth;
 use super::pipeline::last_of;
 use crate::transfers::Transfers;
 use crate::types::{LogId, TypeConfig};
 
 /// Bytes by which a replica may be behind without being far behind.
 const BEHIND_MIN: u64 = 2 << 20;
-/// How long the log's growth is measured before it counts.
-const MEASURE_MIN: Duration = Duration::from_secs(1);
 /// How much of its longest the log may have while a replica is held back.
 pub(super) const LOG_FILL_MAX: f64 = 0.875;
 
@@ -31,8 +30,6 @@ struct Step {
     bytes: u64,
     /// Committed entries behind the last one in it.
     left: u64,
-    /// The last that is committed.
-    committed: u64,
 }
 
 impl Step {
@@ -47,7 +44,6 @@ impl Step {
             entries: entries.len() as u64,
             bytes: commands.map(|command| command.0.len() as u64).sum(),
             left,
-            committed,
         })
     }
 
@@ -57,36 +53,12 @@ impl Step {
     }
 }
 
-/// How a log grows, seen by one who is far behind.
-#[derive(Debug, Clone, Copy)]
-struct Growth {
-    since: Duration,
-    committed: u64,
-    entries: u64,
-    bytes: u64,
-}
-
-impl Growth {
-    fn begin(now: Duration, step: &Step) -> Self {
-        Self {
-            since: now,
-            committed: step.committed,
-            entries: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Bytes a second by which the log grows, if what is committed is as large as what was sent; 0 until it is measured.
-    fn bytes_per_s(&mut self, now: Duration, step: &Step) -> u64 {
-        self.entries += step.entries;
-        self.bytes += step.bytes;
-        let elapsed = now.saturating_sub(self.since);
-        if elapsed < MEASURE_MIN {
-            return 0;
-        }
-        let grown = step.committed.saturating_sub(self.committed) as f64;
-        (grown / elapsed.as_secs_f64() * self.bytes as f64 / self.entries as f64) as u64
-    }
+/// What the sender knows of its host.
+pub(super) trait OwnHost {
+    /// Whether the replica gets its log as fast as it takes it.
+    fn is_exempt(&self) -> bool;
+    /// Bytes that were ever appended to the group's log here.
+    fn appended_bytes(&self) -> u64;
 }
 
 /// What holds one replica's log back.
@@ -107,14 +79,15 @@ impl CatchUp {
         }
     }
 
-    /// How long to wait before the replica gets more. Whether it is exempt is asked only where it is far behind.
-    fn wait(&mut self, now: Duration, step: Option<Step>, is_exempt: impl FnOnce() -> bool) -> Duration {
-        let Some(step) = step.filter(|step| step.is_far_behind() && !is_exempt()) else {
+    /// How long to wait before the replica gets more. The host is asked only where it is far behind.
+    fn wait(&mut self, now: Duration, step: Option<Step>, host: &impl OwnHost) -> Duration {
+        let Some(step) = step.filter(|step| step.is_far_behind() && !host.is_exempt()) else {
             self.growth = None;
             return Duration::ZERO;
         };
-        let growth = self.growth.get_or_insert_with(|| Growth::begin(now, &step));
-        let least = growth.bytes_per_s(now, &step).saturating_mul(2);
+        let appended_bytes = host.appended_bytes();
+        let growth = *self.growth.get_or_insert(Growth::begin(now, appended_bytes));
+        let least = growth.outpaced(now, appended_bytes);
         self.transfers.catches_up(self.group, self.to, step.bytes, least)
     }
 
@@ -122,20 +95,20 @@ impl CatchUp {
     pub(super) fn held_back<'s, S>(
         self,
         input: S,
-        is_exempt: impl Fn() -> bool + Send + 's,
+        host: impl OwnHost + Send + 's,
     ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 's
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 's,
     {
-        let begin = (self, input, is_exempt, Duration::ZERO);
-        stream::unfold(begin, |(mut this, mut input, is_exempt, wait)| async move {
+        let begin = (self, input, host, Duration::ZERO);
+        stream::unfold(begin, |(mut this, mut input, host, wait)| async move {
             // Before the next is asked for, not before it is sent: it is dated by when it was asked for.
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
             let request = input.next().await?;
-            let wait = this.wait(this.transfers.uptime(), Step::of(&request), &is_exempt);
-            Some((request, (this, input, is_exempt, wait)))
+            let wait = this.wait(this.transfers.uptime(), Step::of(&request), &host);
+            Some((request, (this, input, host, wait)))
         })
     }
 }
@@ -172,8 +145,33 @@ mod tests {
         Transfers::new(limits, HostContext::new(1, ClockSkew::default()))
     }
 
-    /// Feeds a replica that begins `behind` entries of a kibibyte behind a log that grows by `growth` a second, for at most
-    /// `most`: how long until it is not far behind.
+    /// A host of which this much was appended to the group's log.
+    struct Host {
+        is_exempt: bool,
+        appended_bytes: u64,
+    }
+
+    impl OwnHost for Host {
+        fn is_exempt(&self) -> bool {
+            self.is_exempt
+        }
+
+        fn appended_bytes(&self) -> u64 {
+            self.appended_bytes
+        }
+    }
+
+    const EXEMPT: Host = Host {
+        is_exempt: true,
+        appended_bytes: 0,
+    };
+    const HELD_BACK: Host = Host {
+        is_exempt: false,
+        appended_bytes: 0,
+    };
+
+    /// Feeds a replica that begins `behind` entries of a kibibyte behind a log that grows by `growth` such a second, for at
+    /// most `most`: how long until it is not far behind.
     async fn feed(mut catch_up: CatchUp, behind: u64, growth: u64, most: Duration) -> Option<Duration> {
         let began = tokio::time::Instant::now();
         let (mut last, batch) = (0, 64);
@@ -183,12 +181,15 @@ mod tests {
                 entries: batch,
                 bytes: batch * KIB,
                 left: committed.saturating_sub(last),
-                committed,
             };
             if !step.is_far_behind() {
                 return Some(began.elapsed());
             }
-            let wait = catch_up.wait(catch_up.transfers.uptime(), Some(step), || false);
+            let host = Host {
+                appended_bytes: committed * KIB,
+                ..HELD_BACK
+            };
+            let wait = catch_up.wait(catch_up.transfers.uptime(), Some(step), &host);
             // However fast the replica is: a millisecond.
             tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
             last += batch;
@@ -222,6 +223,29 @@ mod tests {
         assert!(took > Duration::from_secs(15), "{took:?}");
     }
 
+    /// Entries from when hundreds of writes came in each say nothing of how fast the log grows by those of now.
+    #[tokio::test(start_paused = true)]
+    async fn old_entries_that_are_large_do_not_make_a_log_grow() {
+        let transfers = transfers();
+        let (mut catch_up, began) = (catch_up(&transfers), tokio::time::Instant::now());
+        let mut bytes = 0;
+        while began.elapsed() < Duration::from_secs(20) {
+            let step = Step {
+                entries: 1,
+                bytes: 256 * KIB,
+                left: 100_000,
+            };
+            let host = Host {
+                appended_bytes: (began.elapsed().as_secs_f64() * (RATE / 4) as f64) as u64,
+                ..HELD_BACK
+            };
+            let wait = catch_up.wait(transfers.uptime(), Some(step), &host);
+            tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+            bytes += step.bytes;
+        }
+        assert!(bytes < 21 * RATE, "{bytes} bytes in 20 s");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_who_is_exempt_or_near_or_repaired() {
         let transfers = transfers();
@@ -229,16 +253,15 @@ mod tests {
             entries: 10_000,
             bytes: 10_000 * KIB,
             left: BEHIND_MIN / KIB + 1,
-            committed: 20_000,
         };
         let mut held = catch_up(&transfers);
         let near = Step {
             left: step.left - 1,
             ..step
         };
-        assert_eq!(held.wait(Duration::ZERO, Some(near), || false), Duration::ZERO);
-        assert_eq!(held.wait(Duration::ZERO, None, || false), Duration::ZERO);
-        assert_eq!(held.wait(Duration::ZERO, Some(step), || true), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, Some(near), &HELD_BACK), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, None, &HELD_BACK), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, Some(step), &EXEMPT), Duration::ZERO);
         transfers.set_pace(
             SnapshotRates {
                 move_bytes_per_s: 1,
@@ -246,9 +269,9 @@ mod tests {
             },
             [TO].into(),
         );
-        assert_eq!(held.wait(Duration::ZERO, Some(step), || false), Duration::ZERO);
+        assert_eq!(held.wait(Duration::ZERO, Some(step), &HELD_BACK), Duration::ZERO);
         let mut other = CatchUp::new(transfers, 7, TO + 1);
-        assert!(other.wait(Duration::ZERO, Some(step), || false) > Duration::from_secs(1));
+        assert!(other.wait(Duration::ZERO, Some(step), &HELD_BACK) > Duration::from_secs(1));
     }
 
     /// Appends as openraft makes them, of which all but the last few leave much behind them.
@@ -271,7 +294,11 @@ mod tests {
         let took = async |is_exempt: bool| {
             let (transfers, began) = (transfers(), tokio::time::Instant::now());
             let input = stream::iter((1..=12).map(append));
-            let held_back = catch_up(&transfers).held_back(input, move || is_exempt);
+            let host = Host {
+                is_exempt,
+                ..HELD_BACK
+            };
+            let held_back = catch_up(&transfers).held_back(input, host);
             let last: Vec<u64> = held_back
                 .map(|append| last_of(&append).map_or(0, |id| id.index()))
                 .collect()

@@ -4,6 +4,7 @@
 //! of a whole state, `catch_up` how fast the log behind it follows. A message lost with its connection is reported to the caller at once, never waited for.
 
 mod catch_up;
+mod growth;
 mod link;
 mod network;
 mod pipeline;

@@ -18,11 +18,11 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use storage::log::LogHub;
+use storage::log::{LogGroup, LogHub};
 use storage::seeded_bug;
 use tokio::sync::oneshot;
 
-use super::catch_up::{CatchUp, LOG_FILL_MAX};
+use super::catch_up::{CatchUp, LOG_FILL_MAX, OwnHost};
 use super::pipeline::{last_of, pipeline};
 use super::{CallError, Link, Peers, snapshot};
 use crate::convert;
@@ -210,10 +210,19 @@ impl NetStreamAppend<TypeConfig> for Sender {
             }
         };
         let catch_up = CatchUp::new(self.transfers.clone(), self.group, self.to);
-        let is_exempt = || self.log.fill() > LOG_FILL_MAX || self.cell.mark().is_voter(self.to);
-        let input = catch_up.held_back(input, is_exempt);
+        let input = catch_up.held_back(input, &*self);
         let replies = pipeline(input, self.lane, IN_FLIGHT_MAX, start).boxed();
         async move { Ok(replies) }.boxed()
+    }
+}
+
+impl OwnHost for &Sender {
+    fn is_exempt(&self) -> bool {
+        self.log.fill() > LOG_FILL_MAX || self.cell.mark().is_voter(self.to)
+    }
+
+    fn appended_bytes(&self) -> u64 {
+        self.log.appended_bytes(LogGroup(self.from))
     }
 }
 
@@ -289,6 +298,7 @@ impl NetSnapshot<TypeConfig> for Sender {
             vote,
             cell: self.cell.clone(),
             transfers: self.transfers.clone(),
+            log: self.log.clone(),
         };
         tokio::select! {
             sent = transfer.send() => sent,

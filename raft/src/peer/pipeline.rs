@@ -20,33 +20,66 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use tokio::sync::Notify;
 
 use super::network::Lane;
 use crate::types::{LogId, TypeConfig};
 
-/// The last entry that each append in flight sends or builds upon, oldest first.
+/// Bytes of commands in flight to one replica beyond which the next append waits. They must be answered within the time that
+/// an append may stay unanswered, also by a replica that is far behind and slow: all that are not are sent again.
+const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+
+/// An append that was sent.
+struct Sent {
+    /// The last entry that it sends or builds upon.
+    end: Option<LogId>,
+    /// Bytes of its commands.
+    bytes: usize,
+}
+
+/// The appends in flight.
 #[derive(Clone, Default)]
-struct InFlight(Arc<Mutex<VecDeque<Option<LogId>>>>);
+struct InFlight(Arc<Window>);
+
+#[derive(Default)]
+struct Window {
+    /// Oldest first.
+    sent: Mutex<VecDeque<Sent>>,
+    /// Told when one is answered.
+    answered: Notify,
+}
 
 impl InFlight {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Option<LogId>>> {
-        self.0.lock().expect("no panic under this lock")
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Sent>> {
+        self.0.sent.lock().expect("no panic under this lock")
     }
 
     fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
+    fn bytes(&self) -> usize {
+        self.lock().iter().map(|sent| sent.bytes).sum()
+    }
+
     fn push(&self, request: &AppendEntriesRequest<TypeConfig>) {
-        self.lock().push_back(last_of(request));
+        let commands = request
+            .entries
+            .iter()
+            .filter_map(|entry| entry.payload.command.as_ref());
+        self.lock().push_back(Sent {
+            end: last_of(request),
+            bytes: commands.map(|command| command.0.len()).sum(),
+        });
     }
 
     /// Takes the oldest append off. Whether its reply, which matches up to `matching`, says nothing about later ones.
     fn pop(&self, matching: Option<&Option<LogId>>) -> bool {
-        let mut ends = self.lock();
-        ends.pop_front();
-        match (matching, ends.front()) {
-            (Some(matching), Some(next)) => next > matching,
+        let mut sent = self.lock();
+        sent.pop_front();
+        self.0.answered.notify_one();
+        match (matching, sent.front()) {
+            (Some(matching), Some(next)) => next.end > *matching,
             _ => true,
         }
     }
@@ -56,6 +89,26 @@ impl InFlight {
 pub(super) fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
     let last = request.entries.last().map(|entry| entry.log_id);
     last.or(request.prev_log_id)
+}
+
+/// The same appends, each once there is room for it in flight.
+fn within_bytes<'s, S>(
+    input: S,
+    in_flight: InFlight,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 's
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 's,
+{
+    stream::unfold(Box::pin(input), move |mut input| {
+        let in_flight = in_flight.clone();
+        async move {
+            // Before it is asked for: it is dated by then.
+            while in_flight.bytes() >= IN_FLIGHT_BYTES_MAX {
+                in_flight.0.answered.notified().await;
+            }
+            Some((input.next().await?, input))
+        }
+    })
 }
 
 /// How long an append that only tells of a new commit waits for entries that tell it too.
@@ -87,7 +140,7 @@ where
     })
 }
 
-/// Starts each append as it comes, up to `in_flight_max` before the first reply, and gives the replies that openraft may
+/// Starts each append as it comes, up to `in_flight_max` of them and some bytes before the first reply, and gives the replies that openraft may
 /// hear, in order. The first that is not a success is the last: what was queued behind it is void.
 pub(super) fn pipeline<'s, S, F, Reply, E>(
     input: S,
@@ -103,7 +156,8 @@ where
 {
     let in_flight = InFlight::default();
     let sent = in_flight.clone();
-    let replies = without_idle_commits(input, lane, in_flight.clone())
+    let input = without_idle_commits(input, lane, in_flight.clone());
+    let replies = within_bytes(input, in_flight.clone())
         .map(move |request| {
             sent.push(&request);
             start(request)
@@ -133,7 +187,7 @@ mod tests {
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
-    use crate::types::{LeaderId, Payload, Vote};
+    use crate::types::{Command, LeaderId, Payload, Vote};
 
     type Replied = Result<StreamAppendResult<TypeConfig>, Infallible>;
 
@@ -211,6 +265,31 @@ mod tests {
         // In part: it says nothing of the empty one.
         second.send(Ok(Ok(Some(id(3))))).unwrap();
         assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(3))))));
+    }
+
+    /// A replica that is far behind and slow would answer none in time of all that there is for it.
+    #[tokio::test]
+    async fn appends_wait_for_room_in_bytes() {
+        let large = |index| AppendEntriesRequest {
+            entries: vec![openraft::Entry {
+                log_id: id(index),
+                payload: Payload {
+                    command: Some(Command(vec![0; IN_FLIGHT_BYTES_MAX / 2].into())),
+                    ..Payload::default()
+                },
+            }],
+            ..append(index, index)
+        };
+        let mut ends = Ends::new(Lane::Append);
+        let first = ends.send(large(1)).await;
+        let _second = ends.send(large(2)).await;
+        ends.requests.send(large(3)).await.unwrap();
+        assert_eq!(ends.hear(), None);
+        assert!(ends.started.try_recv().is_err(), "there is no room");
+        first.send(Ok(Ok(Some(id(1))))).unwrap();
+        assert_eq!(ends.hear(), Some(Ok(Ok(Some(id(1))))));
+        assert_eq!(ends.hear(), None);
+        assert!(ends.started.try_recv().is_ok(), "the first made room");
     }
 
     /// Under load entries follow at once: what tells of a commit alone is left out then.

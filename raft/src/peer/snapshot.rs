@@ -13,9 +13,11 @@ use openraft::StorageError;
 use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
+use storage::log::{LogGroup, LogHub};
 use storage::seeded_bug;
 use tonic::{Status, Streaming};
 
+use super::growth::Growth;
 use super::{FRAME_BYTES_MAX, Peers, link};
 use crate::convert::{self, Mark};
 use crate::env::Env;
@@ -40,6 +42,7 @@ pub(super) struct Outgoing {
     pub(super) vote: Vote,
     pub(super) cell: Arc<Cell>,
     pub(super) transfers: Transfers,
+    pub(super) log: LogHub,
 }
 
 impl Outgoing {
@@ -118,8 +121,10 @@ impl Outgoing {
     ) -> Result<impl Stream<Item = proto::SnapshotFrame> + Send + use<>, NetworkError<TypeConfig>> {
         let head = self.head(source.as_ref())?;
         let env = self.peers.env().clone();
+        let (log, of_group) = (self.log.clone(), LogGroup(self.from));
+        let growth = Growth::begin(self.transfers.uptime(), log.appended_bytes(of_group));
         let rest = stream::unfold(Some((source, sending)), move |turn| {
-            let env = env.clone();
+            let (env, log) = (env.clone(), log.clone());
             async move {
                 let (mut source, sending) = turn?;
                 let (source, read) = env
@@ -131,7 +136,8 @@ impl Outgoing {
                 let frame = read
                     .inspect_err(|e| tracing::error!(error = %e, "cannot read a snapshot"))
                     .ok()??;
-                sending.pace(frame.len()).await;
+                let least = growth.outpaced(sending.uptime(), log.appended_bytes(of_group));
+                sending.pace(frame.len(), least).await;
                 Some((
                     proto::SnapshotFrame { head: None, frame },
                     Some((source, sending)),

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use placement::ShardId;
-use raft::Group;
+use raft::{Group, Urgency};
 use storage::shard::{RewriteError, RewriteLimits};
 use tokio::time::Instant;
 
 use super::state::{Host, HostFailure};
+use crate::config::CheckpointConfig;
 
 /// How often the host looks for something to do.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -21,6 +22,16 @@ const REWRITE_SHORT: RewriteLimits = RewriteLimits {
     file_bytes_min: 1 << 20,
     live_percent_min: 75,
 };
+
+/// A checkpoint is left to the background for as long as that keeps up: what is unsaved takes memory, and is read again at
+/// a start.
+fn urgency(config: &CheckpointConfig, late: Duration, dirty_bytes: u64) -> Urgency {
+    let is_behind = late > Duration::from_millis(config.interval_ms) || dirty_bytes >= config.dirty_bytes_max;
+    match is_behind {
+        true => Urgency::Awaited,
+        false => Urgency::Background,
+    }
+}
 
 impl Host {
     /// Checkpoints each replica that changed, one at a time: at its interval, or sooner when much is unsaved. A replica
@@ -48,7 +59,10 @@ impl Host {
                 if let Some(local) = self.shard(group.id()) {
                     local.store.keep_written_rows(group.is_leader());
                 }
-                match group.checkpoint().await {
+                match group
+                    .checkpoint(urgency(&config, now.saturating_duration_since(due), dirty))
+                    .await
+                {
                     Err(e) if !e.is_harmless() => return self.replica_failed(group.id(), e.to_string()),
                     Ok(()) | Err(_) => {}
                 }
@@ -110,5 +124,21 @@ impl Host {
     pub(crate) fn groups(&self) -> Vec<Group> {
         let shards = self.shards().into_iter().map(|local| local.group);
         shards.chain(self.placement().map(|local| local.group)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_are_left_to_the_background_until_they_fall_behind() {
+        let config = CheckpointConfig::default();
+        let interval = Duration::from_millis(config.interval_ms);
+        let urgency = |late, dirty_bytes| urgency(&config, late, dirty_bytes);
+        assert_eq!(urgency(Duration::ZERO, 1), Urgency::Background);
+        assert_eq!(urgency(interval, config.dirty_bytes_max - 1), Urgency::Background);
+        assert_eq!(urgency(interval + Duration::from_millis(1), 1), Urgency::Awaited);
+        assert_eq!(urgency(Duration::ZERO, config.dirty_bytes_max), Urgency::Awaited);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use placement::{ReplicaId, ShardId};
-use raft::{Env, MachineFault, Preparation};
+use raft::{Env, MachineFault, Preparation, Urgency};
 use storage::shard::{Absorb, ShardStore};
 use tokio::sync::Notify;
 
@@ -99,7 +99,7 @@ impl Host {
                 if !local.store.must_keep_frozen() {
                     continue;
                 }
-                match local.group.checkpoint().await {
+                match local.group.checkpoint(Urgency::Awaited).await {
                     Ok(()) => neighbours.frozen(),
                     Err(e) if e.is_harmless() => {}
                     Err(e) => {
@@ -138,7 +138,7 @@ impl Host {
         if local.store.generation() < by.generation {
             return Err(ReplicaError::InUse(by.replica));
         }
-        local.group.checkpoint().await?;
+        local.group.checkpoint(Urgency::Awaited).await?;
         let left_behind = local.group.leave_log_behind().await;
         left_behind.map_err(|e| ReplicaError::Checkpoint(MachineFault::Storage(e.to_string())))
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use placement::{KeyRange, ReplicaId, ShardId};
-use raft::{Group, Machine, MachineFault, OpenGroupError, StartGroup};
+use raft::{Group, Machine, MachineFault, OpenGroupError, StartGroup, Urgency};
 use storage::shard::{
     CreateShardError, Heir, Limits, OpenShardError, ShardIdentity, ShardOptions, ShardStore,
 };
@@ -263,7 +263,7 @@ impl Host {
             ShardId::PLACEMENT,
             group.replica(),
         )?;
-        Ok(group.checkpoint().await?)
+        Ok(group.checkpoint(Urgency::Awaited).await?)
     }
 
     pub(super) async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), ReplicaError> {

@@ -127,6 +127,12 @@ impl LogHub {
             .collect()
     }
 
+    /// Bytes of the payloads that were appended to a group's log since this one was opened; 0 for an unknown group.
+    pub fn appended_bytes(&self, group: LogGroup) -> u64 {
+        let state = self.hub.lock();
+        state.groups.get(&group).map_or(0, |index| index.appended_bytes)
+    }
+
     /// How long the log is, by how long it may be: above 1 there are [`pinning_groups`](Self::pinning_groups).
     pub fn fill(&self) -> f64 {
         self.hub.lock().segments.bytes() as f64 / self.live_bytes_max as f64

@@ -36,6 +36,8 @@ pub(super) struct GroupIndex {
     pub(super) purged: Option<(u64, Bytes)>,
     /// All entries up to and with this index are durable, or purged durably.
     pub(super) flushed: Option<u64>,
+    /// Bytes of the payloads that were appended since the log was opened.
+    pub(super) appended_bytes: u64,
     /// A record of the group is damaged.
     pub(super) quarantined: bool,
 }

@@ -153,7 +153,9 @@ impl LogState {
                 cached: Some(payload.clone()),
             };
             self.tail.insert(self.next_sequence, group, index, payload.len());
-            self.index_mut(group).push(index, slot);
+            let of_group = self.index_mut(group);
+            of_group.appended_bytes += payload.len() as u64;
+            of_group.push(index, slot);
             self.enqueue(Kind::Entry, group, index, payload);
         }
         self.queue.urgent = true;
