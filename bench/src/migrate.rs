@@ -286,6 +286,7 @@ mod tests {
             change: LayoutChange::Move,
             mebibytes: 1,
             load_share: 0.5,
+            connections: 16,
             seconds: 60.0,
             folder: PathBuf::new(),
             settings: Vec::new(),
