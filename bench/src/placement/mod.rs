@@ -110,20 +110,11 @@ pub fn placement(options: &PlacementOptions, told: impl Fn(&str) + Sync) -> anyh
         .retain(|trace| options.only.is_empty() || options.only.iter().any(|part| trace.name.contains(part)));
     let cuts = |trace| match options.parts {
         Parts::System => Vec::new(),
-        Parts::All | Parts::Policies => cuts_of(trace),
+        Parts::All | Parts::Policies => cuts_of(trace, options.shards),
     };
     let tasks: Vec<(&Trace, Cut)> = traces
         .iter()
         .flat_map(|trace| cuts(trace).into_iter().map(move |cut| (trace, cut)))
-        .map(|(trace, cut)| {
-            (
-                trace,
-                Cut {
-                    shards: options.shards,
-                    ..cut
-                },
-            )
-        })
         .filter(|(_, cut)| options.maps.is_empty() || options.maps.contains(&cut.map))
         .filter(|(_, cut)| options.windows_h.is_empty() || options.windows_h.contains(&cut.window_h))
         .collect();

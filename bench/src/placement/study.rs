@@ -66,13 +66,14 @@ fn studied(name: &str) -> Option<Vec<Cut>> {
 
 /// Hours of a window when the whole system is measured: those of the shortest with policies.
 pub(super) fn system_window_h(trace: &Trace) -> u64 {
-    let cuts = cuts_of(trace);
+    let cuts = cuts_of(trace, SHARDS);
     let hours = cuts.iter().filter(|cut| cut.policies).map(|cut| cut.window_h);
     hours.min().unwrap_or(6)
 }
 
-/// The cuts of a trace: the study's where it has the trace, or else windows of six hours in every map.
-pub(super) fn cuts_of(trace: &Trace) -> Vec<Cut> {
+/// The cuts of a trace, into so many shards where a map can be: the study's where it has the trace, or else windows of six
+/// hours in every map.
+pub(super) fn cuts_of(trace: &Trace, shards: usize) -> Vec<Cut> {
     let mut cuts = studied(&trace.name).unwrap_or_else(|| {
         let mut maps = vec![ShardMap::Hash, ShardMap::Range, ShardMap::Affinity];
         if trace.keys.len() <= OBJECTS_MAX {
@@ -86,5 +87,6 @@ pub(super) fn cuts_of(trace: &Trace) -> Vec<Cut> {
         .map(|cut| cut.window_h)
         .min();
     cuts.extend(longest.map(|window_h| cut(window_h, ShardMap::Cut, true)));
+    cuts.iter_mut().for_each(|cut| cut.shards = shards);
     cuts
 }

@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, stream};
 use openraft::raft::AppendEntriesRequest;
 
 use super::growth::Growth;
-use super::pipeline::last_of;
+use super::pipeline::{command_bytes, last_of};
 use crate::transfers::Transfers;
 use crate::types::{LogId, TypeConfig};
 
@@ -38,11 +38,9 @@ impl Step {
         let index = |id: Option<LogId>| id.map_or(0, |id| id.index());
         let committed = index(request.leader_commit);
         let left = committed.checked_sub(index(last_of(request)))?;
-        let entries = &request.entries;
-        let commands = entries.iter().filter_map(|entry| entry.payload.command.as_ref());
         (left > 0).then(|| Self {
-            entries: entries.len() as u64,
-            bytes: commands.map(|command| command.0.len() as u64).sum(),
+            entries: request.entries.len() as u64,
+            bytes: command_bytes(request) as u64,
             left,
         })
     }

@@ -63,13 +63,9 @@ impl InFlight {
     }
 
     fn push(&self, request: &AppendEntriesRequest<TypeConfig>) {
-        let commands = request
-            .entries
-            .iter()
-            .filter_map(|entry| entry.payload.command.as_ref());
         self.lock().push_back(Sent {
             end: last_of(request),
-            bytes: commands.map(|command| command.0.len()).sum(),
+            bytes: command_bytes(request),
         });
     }
 
@@ -89,6 +85,15 @@ impl InFlight {
 pub(super) fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
     let last = request.entries.last().map(|entry| entry.log_id);
     last.or(request.prev_log_id)
+}
+
+/// Bytes of an append's commands.
+pub(super) fn command_bytes(request: &AppendEntriesRequest<TypeConfig>) -> usize {
+    let commands = request
+        .entries
+        .iter()
+        .filter_map(|entry| entry.payload.command.as_ref());
+    commands.map(|command| command.0.len()).sum()
 }
 
 /// The same appends, each once there is room for it in flight.

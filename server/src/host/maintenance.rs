@@ -59,10 +59,8 @@ impl Host {
                 if let Some(local) = self.shard(group.id()) {
                     local.store.keep_written_rows(group.is_leader());
                 }
-                match group
-                    .checkpoint(urgency(&config, now.saturating_duration_since(due), dirty))
-                    .await
-                {
+                let urgency = urgency(&config, now.saturating_duration_since(due), dirty);
+                match group.checkpoint(urgency).await {
                     Err(e) if !e.is_harmless() => return self.replica_failed(group.id(), e.to_string()),
                     Ok(()) | Err(_) => {}
                 }
