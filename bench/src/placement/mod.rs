@@ -105,6 +105,7 @@ pub struct PlacementReport {
 /// # Errors
 /// When a trace cannot be read, or its history is too short to train on.
 pub fn placement(options: &PlacementOptions, told: impl Fn(&str) + Sync) -> anyhow::Result<PlacementReport> {
+    anyhow::ensure!(options.shards > 0, "a map has one shard at least");
     let mut traces = read_traces(&options.traces, options.train.as_deref())?;
     traces
         .retain(|trace| options.only.is_empty() || options.only.iter().any(|part| trace.name.contains(part)));
