@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use storage::log::LogHub;
 
-use crate::state_machine::Urgency;
 use crate::transfers::Transfers;
 
 /// Pause between two looks.
@@ -39,17 +38,14 @@ impl PutOff {
         self.is_asked.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for as long as a snapshot is put off, and says whether anybody waits for it.
-    pub(crate) async fn over(&self) -> Urgency {
+    /// Waits for as long as a snapshot is put off.
+    pub(crate) async fn over(&self) {
         while !self.is_asked.load(Ordering::Relaxed)
             && self.transfers.is_bringing(self.group)
             && self.log.pinning_groups().is_empty()
         {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
-        match self.is_asked.swap(false, Ordering::Relaxed) {
-            true => Urgency::Awaited,
-            false => Urgency::Background,
-        }
+        self.is_asked.store(false, Ordering::Relaxed);
     }
 }

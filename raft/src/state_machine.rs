@@ -399,13 +399,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotContent;
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
-        let mut urgency = Urgency::Awaited;
         if let Some(put_off) = &self.put_off {
             // A replica that is closed takes none.
-            let over = self.cell.closed.run_until_cancelled(put_off.over()).await;
-            urgency = over.unwrap_or(urgency);
+            self.cell.closed.run_until_cancelled(put_off.over()).await;
         }
-        let mark = self.cell.checkpoint(urgency).await?;
+        // Also one that is due for its policy: the log behind it is purged, and the longer it takes, the likelier a replica
+        // that is sent the one before needs that log.
+        let mark = self.cell.checkpoint(Urgency::Awaited).await?;
         Ok(Snapshot {
             meta: meta_of(&mark),
             snapshot: SnapshotContent::Local(self.cell.clone()),
