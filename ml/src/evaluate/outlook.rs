@@ -24,8 +24,8 @@ const FORBIDDEN: f32 = -1e9;
 pub(crate) struct Outlook {
     origins: usize,
     demand: Vec<f32>,
-    /// Accesses of the next window, where rows say what homes are worth instead.
-    next_accesses: Option<f32>,
+    /// Accesses of each row, where rows say what homes are worth instead; empty where they do not.
+    accesses: Vec<f32>,
 }
 
 impl Outlook {
@@ -34,7 +34,7 @@ impl Outlook {
         Self {
             origins,
             demand: vec![0.0; (windows + 1) * origins],
-            next_accesses: None,
+            accesses: Vec::new(),
         }
     }
 
@@ -44,7 +44,7 @@ impl Outlook {
         Self {
             origins: rows[0].len(),
             demand: rows.concat(),
-            next_accesses: None,
+            accesses: Vec::new(),
         }
     }
 
@@ -65,28 +65,39 @@ impl Outlook {
 
     /// Accesses of the next window.
     pub(crate) fn next_accesses(&self) -> f32 {
-        self.next_accesses.unwrap_or_else(|| self.next().iter().sum())
+        match self.accesses.first() {
+            Some(accesses) => *accesses,
+            None => self.next().iter().sum(),
+        }
     }
 
     /// Turns accesses by origin into what homes are worth: accesses, less what they cost from there. Where homes are
-    /// bound, they are so to the voters, room at a host has its price, and a home that is no voter is worth nothing that
-    /// any other could be.
-    pub(crate) fn weigh(&mut self, terms: &Terms, bound: Option<(&[usize], &[f32])>) {
-        self.next_accesses = Some(self.next().iter().sum());
+    /// bound to voters, a home that is none is worth nothing that any other could be.
+    pub(crate) fn weigh(&mut self, terms: &Terms, voters: Option<&[usize]>) {
+        self.accesses.clear();
         let mut worth = [0.0; ORIGINS_MAX];
         let worth = &mut worth[..self.origins];
         for row in self.demand.chunks_exact_mut(self.origins) {
             let accesses: f32 = row.iter().sum();
+            self.accesses.push(accesses);
             for (home, worth) in worth.iter_mut().enumerate() {
-                *worth = match bound {
-                    Some((voters, _)) if !voters.contains(&home) => FORBIDDEN,
-                    bound => {
-                        let price = bound.map_or(0.0, |(_, prices)| prices[home]);
-                        accesses * (1.0 - price) - terms.expected_cost(row, home)
-                    }
+                *worth = match voters {
+                    Some(voters) if !voters.contains(&home) => FORBIDDEN,
+                    _ => accesses - terms.expected_cost(row, home),
                 };
             }
             row.copy_from_slice(worth);
+        }
+    }
+
+    /// Becomes another one, of what homes are worth once each access there has paid for its room.
+    pub(crate) fn become_priced(&mut self, of: &Self, prices: &[f32]) {
+        self.clone_from(of);
+        let rows = self.demand.chunks_exact_mut(self.origins);
+        for (row, accesses) in rows.zip(&self.accesses) {
+            row.iter_mut()
+                .zip(prices)
+                .for_each(|(worth, price)| *worth -= accesses * price);
         }
     }
 

@@ -5,6 +5,8 @@
 //! Ye, "A dynamic near-optimal algorithm for online linear programming", 2014): one after the other chooses for itself,
 //! prices included, and at once the price of the host that it chose rises, and that of all others falls, so that those
 //! that are alike do not all choose the same host. After some passes those leave a crowded host that lose least by it.
+//! From there they follow what hosts do serve, window by window (dual ascent), so that the limit holds in the mean over
+//! many windows and a busy hour may exceed it.
 //!
 //! Must hold: a price is never negative, and is zero at a host that nobody is kept from.
 
@@ -15,6 +17,8 @@ pub(crate) const PASSES: usize = 12;
 const FIRST_STEP: f32 = 0.4;
 /// Passes after which a step is half as long as the first.
 const HALVED_AFTER: f32 = 3.0;
+/// How far a price moves after a window of the mean size, in losses, at a host that served twice what it may.
+const FOLLOWING_STEP: f32 = 0.01;
 
 /// Prices of hosts under one limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +59,18 @@ impl Prices {
         };
         for (price, held) in self.by_host.iter_mut().zip(held) {
             *price = (*price + step(pass) * (held / limit - 1.0)).max(0.0);
+        }
+    }
+
+    /// Takes in what each host served in a window that has ended; a window has `mean` accesses.
+    pub(crate) fn follow(&mut self, served: &[u64], mean: f32) {
+        let total = served.iter().sum::<u64>() as f32;
+        let (Some(limit), Some(usual)) = (self.limit(total), self.limit(mean)) else {
+            return;
+        };
+        for (price, served) in self.by_host.iter_mut().zip(served) {
+            let over = (*served as f32 - limit) / usual.max(f32::MIN_POSITIVE);
+            *price = (*price + FOLLOWING_STEP * over).max(0.0);
         }
     }
 
@@ -119,9 +135,30 @@ mod tests {
     }
 
     #[test]
+    fn a_price_follows_what_is_served_in_the_mean_over_windows() {
+        // Two hosts may serve three quarters of all each; every other window the first is asked for everything.
+        let mut prices = Prices::new(2, Some(1.5));
+        for _ in 0..50 {
+            prices.follow(&[100, 0], 100.0);
+            prices.follow(&[50, 50], 100.0);
+        }
+        assert!(
+            prices.by_host()[0] < 1e-5,
+            "in the mean it serves no more than it may: {prices:?}"
+        );
+        for _ in 0..10 {
+            prices.follow(&[75, 0], 75.0);
+        }
+        let expected = 10.0 * FOLLOWING_STEP * (75.0 - 56.25) / 56.25;
+        assert!((prices.by_host()[0] - expected).abs() < 1e-5, "{prices:?}");
+        assert_eq!(prices.by_host()[1], 0.0);
+    }
+
+    #[test]
     fn without_a_limit_nothing_costs() {
         let mut prices = Prices::new(2, None);
         prices.adjust(&[9.0, 0.0], 0);
+        prices.follow(&[9, 0], 9.0);
         prices.charge(0, 9.0, 9.0, 0);
         assert_eq!((prices.by_host(), prices.limit(9.0)), ([0.0; 2].as_slice(), None));
     }

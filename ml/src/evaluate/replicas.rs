@@ -15,7 +15,7 @@ use super::prices::{PASSES, Prices};
 use super::terms::{Bounds, Terms};
 
 /// Standard deviations by which a candidate must be better: each shard asks once a review.
-const DEVIATIONS: f64 = 4.0;
+const DEVIATIONS: f64 = 3.0;
 /// A candidate gives way to one whose expected cost is below this part of its own.
 const BETTER_PART: f32 = 0.95;
 
@@ -135,9 +135,9 @@ impl Replicas {
         }
     }
 
-    /// What an access costs at each host for want of room, in losses.
-    pub(crate) fn prices(&self) -> &[f32] {
-        self.prices.by_host()
+    /// What an access costs at each host for want of room.
+    pub(crate) fn prices(&self) -> &Prices {
+        &self.prices
     }
 
     /// The voter at which a shard's home costs least, room included.
@@ -178,13 +178,13 @@ impl Replicas {
     }
 
     fn home_cost(&self, demand: &[f32], home: usize, terms: &Terms) -> f32 {
-        terms.expected_cost(demand, home) + self.prices()[home] * demand.iter().sum::<f32>()
+        terms.expected_cost(demand, home) + self.prices.by_host()[home] * demand.iter().sum::<f32>()
     }
 
     /// The voter that serves a shard's origin at the least loss, room included; `at` numbers pairs of the two.
     fn nearest(&self, at: usize, terms: &Terms) -> usize {
         let loss = &terms.loss[at % self.origins];
-        let cost = |voter: usize| loss[voter] + self.prices()[voter];
+        let cost = |voter: usize| loss[voter] + self.prices.by_host()[voter];
         let voters = self.next[at / self.origins].iter().copied();
         voters.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(0)
     }
@@ -295,7 +295,7 @@ impl Replicas {
     }
 
     fn cost(&self, demand: &[f32], set: &[usize], terms: &Terms) -> f32 {
-        let prices = self.prices();
+        let prices = self.prices.by_host();
         let mut near = 0.0;
         for (demand, loss) in demand
             .iter()

@@ -4,12 +4,16 @@ use super::capacity::Fitting;
 use super::ground::{Cell, Ground};
 use super::ledger::Ledger;
 use super::outlook::Outlook;
+use super::prices::Prices;
 use super::replicas::{Replicas, SetFor};
 use super::terms::{Bounds, Terms};
 use super::tournament::Standing;
 
 /// What an access is taken to lose by a move for want of room, so that those that are alike do not change places.
 const MOVE_LOSS: f32 = 0.5;
+/// What hosts may be planned to serve where homes pay for room, as a multiple of the limit: prices hold the limit in the
+/// mean over many windows, and shards whose homes follow their accesses ask for little while they are asked for little.
+const PEAK_PART: f32 = 1.5;
 
 /// Where a policy's homes are, and where they will be when what was decided has happened.
 pub(crate) struct Homes {
@@ -21,6 +25,10 @@ pub(crate) struct Homes {
 pub(crate) struct Seat {
     pub homes: Homes,
     pub regrets: Vec<f32>,
+    /// What room costs it, by what its homes have served.
+    pub prices: Prices,
+    /// What its homes have served in the window, by host.
+    pub served: Vec<u64>,
     pub ledger: Ledger,
     pub apart: Ledger,
     trial: Ledger,
@@ -35,6 +43,8 @@ impl Seat {
                 next: vec![0; shards],
             },
             regrets: vec![0.0; shards],
+            prices: Prices::new(origins, None),
+            served: vec![0; origins],
             ledger: Ledger::new(origins),
             apart: Ledger::new(origins),
             trial: Ledger::new(origins),
@@ -51,6 +61,26 @@ impl Seat {
         self.regrets.fill(0.0);
     }
 
+    /// Serves a cell at its shard's home.
+    pub(crate) fn serve(&mut self, cell: &Cell, field: &Field, rtt_micros: &[Vec<u64>]) {
+        let home = self.homes.now[cell.shard];
+        self.served[home] += cell.total();
+        serve_cell(&mut self.ledger, cell, home, field, rtt_micros);
+    }
+
+    /// Serves a cell that is also counted apart.
+    pub(crate) fn serve_apart(&mut self, cell: &Cell, field: &Field, rtt_micros: &[Vec<u64>]) {
+        let home = self.homes.now[cell.shard];
+        serve_cell(&mut self.apart, cell, home, field, rtt_micros);
+    }
+
+    /// A window is over: what was decided happens, and room costs what the window taught.
+    pub(crate) fn end_window(&mut self, field: &Field) {
+        self.prices.follow(&self.served, field.mean_accesses());
+        self.served.fill(0);
+        self.homes.now.copy_from_slice(&self.homes.next);
+    }
+
     pub(crate) fn standing(self) -> Standing {
         Standing {
             trial: self.trial,
@@ -60,12 +90,28 @@ impl Seat {
     }
 }
 
+fn serve_cell(ledger: &mut Ledger, cell: &Cell, home: usize, field: &Field, rtt_micros: &[Vec<u64>]) {
+    ledger.serve(&cell.accesses, home);
+    ledger.quorum_micros += cell.total() * field.quorum_micros(cell.shard, home, rtt_micros);
+}
+
+/// Who is fitted to what hosts may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// One that pays no price for room.
+    Strictly,
+    /// One that does.
+    Priced,
+}
+
 /// What all play on: the terms, the shards' sizes and, where homes are bound, the voters.
 pub(crate) struct Field {
     terms: Terms,
     bytes: Vec<u64>,
     origins: usize,
     bound: Option<Bound>,
+    /// Windows observed that had any accesses, and those.
+    observed: (u64, u64),
 }
 
 struct Bound {
@@ -92,6 +138,7 @@ impl Field {
             bytes,
             origins,
             bound,
+            observed: (0, 0),
         }
     }
 
@@ -101,6 +148,8 @@ impl Field {
 
     /// Takes in a window that has ended.
     pub(crate) fn observe(&mut self, cells: &[Cell]) {
+        self.observed.0 += u64::from(!cells.is_empty());
+        self.observed.1 += cells.iter().map(Cell::total).sum::<u64>();
         if let Some(bound) = &mut self.bound {
             bound.homes.observe(cells, &self.terms);
             bound.near.observe(cells, &self.terms);
@@ -121,11 +170,12 @@ impl Field {
                 *home = bound.homes.best_home(shard, &self.terms);
             }
         }
-        fit(bound, &self.terms, self.origins, homes, None);
+        let origins = self.origins;
+        fit(bound, &self.terms, origins, homes, None, Fit::Strictly);
         let cheapest =
             |(shard, accesses): (usize, &Vec<u64>)| bound.homes.cheapest_home(shard, accesses, &self.terms);
         let mut cheapest: Vec<usize> = history.iter().enumerate().map(cheapest).collect();
-        fit(bound, &self.terms, self.origins, &mut cheapest, None);
+        fit(bound, &self.terms, origins, &mut cheapest, None, Fit::Strictly);
         bound.first = (0..homes.len())
             .map(|shard| bound.homes.now(shard).to_vec())
             .collect();
@@ -158,15 +208,30 @@ impl Field {
     pub(crate) fn weigh(&self, shard: usize, outlook: &mut Outlook) {
         if !self.terms.is_plain() {
             let homes = self.bound.as_ref().map(|bound| &bound.homes);
-            outlook.weigh(
-                &self.terms,
-                homes.map(|homes| (homes.next(shard), homes.prices())),
-            );
+            outlook.weigh(&self.terms, homes.map(|homes| homes.next(shard)));
         }
     }
 
+    /// Whether homes are bound to voters, and hosts to a limit.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.bound.is_some()
+    }
+
+    /// What room costs to begin with; nothing where homes are not bound.
+    pub(crate) fn prices(&self) -> Prices {
+        match &self.bound {
+            Some(bound) => bound.homes.prices().clone(),
+            None => Prices::new(self.origins, None),
+        }
+    }
+
+    /// Accesses in the mean over windows that had any.
+    fn mean_accesses(&self) -> f32 {
+        self.observed.1 as f32 / self.observed.0.max(1) as f32
+    }
+
     /// Brings homes to voters, and below what hosts may serve.
-    pub(crate) fn settle(&self, homes: &mut Homes) {
+    pub(crate) fn settle(&self, homes: &mut Homes, how: Fit) {
         let Some(bound) = &self.bound else { return };
         for (shard, next) in homes.next.iter_mut().enumerate() {
             let (voters, now) = (bound.homes.next(shard), homes.now[shard]);
@@ -184,6 +249,7 @@ impl Field {
             self.origins,
             &mut homes.next,
             Some(&homes.now),
+            how,
         );
     }
 
@@ -230,9 +296,13 @@ impl Field {
 }
 
 /// Fits homes to what hosts may serve. One that has yet to move, from `now`, loses by staying what the move would gain.
-fn fit(bound: &Bound, terms: &Terms, origins: usize, homes: &mut [usize], now: Option<&[usize]>) {
+fn fit(bound: &Bound, terms: &Terms, origins: usize, homes: &mut [usize], now: Option<&[usize]>, how: Fit) {
     let Some(limit) = bound.bounds.fair_share_max else {
         return;
+    };
+    let limit = match how {
+        Fit::Strictly => limit as f32,
+        Fit::Priced => PEAK_PART * limit as f32,
     };
     let loads: Vec<f32> = (0..homes.len())
         .map(|shard| bound.homes.demand(shard).iter().sum())
@@ -240,7 +310,7 @@ fn fit(bound: &Bound, terms: &Terms, origins: usize, homes: &mut [usize], now: O
     let total: f32 = loads.iter().sum();
     let fitting = Fitting {
         loads: &loads,
-        limit: limit as f32 * total / origins as f32,
+        limit: limit * total / origins as f32,
         hosts: origins,
         variance_part: bound.homes.variance_part(),
     };

@@ -3,7 +3,8 @@
 //! The protocol: a window ends, every forecaster observes it, every policy decides; what is decided then serves the
 //! window after the next, for a move takes time and this is the [`MOVE_DELAY_WINDOWS`]. At the beginning of what is
 //! scored, every home is where the history's accesses cost least: on plain terms, where it had most. What an access costs and what homes are bound to, the
-//! [`Terms`] say; what binds homes binds all policies alike, but for those that never move.
+//! [`Terms`] say; what binds homes binds all policies alike, but for those that never move. Room at a host costs each policy
+//! what its own homes have made it cost.
 //!
 //! Must hold: a decision at the end of window w depends on windows up to w and on nothing else.
 
@@ -14,7 +15,7 @@ use super::ground::{Cell, Ground};
 use super::ledger::Ledger;
 use super::mover::{Mover, ORIGINS_MAX};
 use super::outlook::{HORIZON_WINDOWS, ModelSource, Outlook, RuleSource};
-use super::seat::{Field, Seat};
+use super::seat::{Field, Fit, Seat};
 use super::terms::Terms;
 use crate::affinity::Scorer;
 use crate::baselines::Rule;
@@ -146,6 +147,8 @@ struct Round<'a> {
     classes: ShardClasses,
     rule_outlooks: Vec<Outlook>,
     model_outlooks: Vec<Outlook>,
+    /// What one contender's homes are worth once their room is paid for.
+    priced: Outlook,
     field: Field,
 }
 
@@ -160,6 +163,7 @@ impl<'a> Round<'a> {
         Self {
             rule_outlooks: vec![Outlook::empty(1, origins); tournament.rules.len()],
             model_outlooks: vec![Outlook::empty(HORIZON_WINDOWS, origins); tournament.models.len()],
+            priced: Outlook::empty(1, origins),
             field: Field::new(tournament.terms, tournament.bytes, ground),
             rules: tournament
                 .rules
@@ -206,6 +210,9 @@ impl<'a> Round<'a> {
         self.mixtures
             .iter_mut()
             .for_each(|(_, seat)| seat.begin(&cheapest));
+        for seat in &mut self.seats {
+            seat.prices = self.field.prices();
+        }
     }
 
     fn begin_scoring(&mut self) {
@@ -220,22 +227,26 @@ impl<'a> Round<'a> {
         for cell in self.ground.cells(at) {
             let (total, class) = (cell.total(), self.classes.of_shard(cell.shard));
             let (seats, terms) = (&self.seats, self.field.terms());
-            let cost = |contender: usize| terms.cost(&cell.accesses, seats[contender].homes.now[cell.shard]);
+            // Whoever serves more than hosts may would seem cheap, and pays for the room.
+            let cost = |contender: usize| {
+                let seat: &Seat = &seats[contender];
+                let home = seat.homes.now[cell.shard];
+                let room = f64::from(seat.prices.by_host()[home]) * total as f64;
+                terms.cost(&cell.accesses, home) + room
+            };
             for (experts, _) in &mut self.mixtures {
                 experts.served(class, total, cost);
             }
             let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
             for seat in self.seats.iter_mut().chain(mixed) {
-                let home = seat.homes.now[cell.shard];
-                serve_cell(&mut seat.ledger, cell, home, &self.field, self.ground);
+                seat.serve(cell, &self.field, self.ground.rtt_micros);
             }
             self.field.serve(cell);
         }
         for cell in self.apart.get(at).into_iter().flatten() {
             let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
             for seat in self.seats.iter_mut().chain(mixed) {
-                let home = seat.homes.now[cell.shard];
-                serve_cell(&mut seat.apart, cell, home, &self.field, self.ground);
+                seat.serve_apart(cell, &self.field, self.ground.rtt_micros);
             }
             self.field.serve_apart(cell);
         }
@@ -243,7 +254,7 @@ impl<'a> Round<'a> {
         self.seats
             .iter_mut()
             .chain(mixed)
-            .for_each(|seat| seat.homes.now.copy_from_slice(&seat.homes.next));
+            .for_each(|seat| seat.end_window(&self.field));
     }
 
     fn decide(&mut self, at: usize) {
@@ -265,7 +276,7 @@ impl<'a> Round<'a> {
             }
             // Whoever is where the expert is can go where that goes, and does.
             if !is_beside {
-                self.field.settle(&mut seat.homes);
+                self.field.settle(&mut seat.homes, Fit::Priced);
             }
             self.field.count_moves(seat, |_| ());
         }
@@ -298,6 +309,12 @@ impl<'a> Round<'a> {
             };
             let Some(outlook) = outlook else { continue };
             let seat = &mut self.seats[at];
+            let outlook = if self.field.is_bound() {
+                self.priced.become_priced(outlook, seat.prices.by_host());
+                &self.priced
+            } else {
+                outlook
+            };
             let (home, regret) = (seat.homes.now[shard], &mut seat.regrets[shard]);
             seat.homes.next[shard] =
                 contender
@@ -310,8 +327,10 @@ impl<'a> Round<'a> {
     /// counts what it moves. Whatever a mixture may follow is fitted: it would follow what its homes cannot do otherwise.
     fn settle_contender(&mut self, at: usize) {
         let seat = &mut self.seats[at];
-        if !matches!(self.contenders[at].mover, Mover::Stay | Mover::Spread) {
-            self.field.settle(&mut seat.homes);
+        match self.contenders[at].mover {
+            Mover::Stay | Mover::Spread => (),
+            Mover::StayCheapest => self.field.settle(&mut seat.homes, Fit::Strictly),
+            _ => self.field.settle(&mut seat.homes, Fit::Priced),
         }
         let (mixtures, classes) = (&mut self.mixtures, &self.classes);
         self.field.count_moves(seat, |shard| {
@@ -341,9 +360,4 @@ impl<'a> Round<'a> {
             copies,
         }
     }
-}
-
-fn serve_cell(ledger: &mut Ledger, cell: &Cell, home: usize, field: &Field, ground: &Ground<'_>) {
-    ledger.serve(&cell.accesses, home);
-    ledger.quorum_micros += cell.total() * field.quorum_micros(cell.shard, home, ground.rtt_micros);
 }
