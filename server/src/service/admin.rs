@@ -1,7 +1,8 @@
 //! Operators' calls.
 //!
-//! A host with a placement replica answers from its applied state; another passes the call on to one that has. What
-//! changes something goes through the placement log, wherever its leader is.
+//! A host with a placement replica answers from its applied state, once that misses nothing that was committed before the
+//! call; another passes the call on to one that has. What changes something goes through the placement log, wherever its
+//! leader is.
 
 use std::time::Duration;
 
@@ -36,6 +37,11 @@ use crate::host::{Host, ProposeFailure, ShardMap};
 /// A manual proposal that could not start after this long is rejected.
 const PROPOSAL_LIFE_MS: u64 = 60_000;
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call waits for a majority's word that this host's placement replica misses nothing. Two elections are
+/// shorter by default.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause between two askings, while leadership changes.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
 const LIMIT_DEFAULT: u32 = 100;
 /// Marks a call that was passed on already, so that it is not passed on again.
 const FORWARDED: &str = "godwit-forwarded";
@@ -58,6 +64,7 @@ macro_rules! answer_or_forward {
                 .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
             return admin.$method(passed).await;
         }
+        $self.catch_up().await;
     };
 }
 
@@ -102,6 +109,24 @@ impl AdminService {
         Ok(AdminClient::new(
             channel.map_err(|e| Status::unavailable(e.to_string()))?,
         ))
+    }
+
+    /// Waits until this host's placement state misses nothing that was committed before the call, as that of one that has
+    /// just started may. Without a majority it is read as it is: operators need it most when hosts are gone.
+    async fn catch_up(&self) {
+        let Some(local) = self.host.placement() else {
+            return;
+        };
+        let caught_up = async {
+            while local.group.read_index_here().await.is_err() {
+                tokio::time::sleep(CATCH_UP_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(CATCH_UP_TIMEOUT, caught_up).await.is_err() {
+            tracing::warn!(
+                "no majority of the placement group answers: an admin call is answered from what this host knows"
+            );
+        }
     }
 
     /// Reads the placement state of this host.

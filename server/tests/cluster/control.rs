@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use client::proto::{InitRequest, MigrationStatus, MoveHomeRequest, MoveReplicaRequest};
+use client::proto::{ChangeLimitsRequest, InitRequest, MigrationStatus, MoveHomeRequest, MoveReplicaRequest};
 use serde_json::Value;
 
 use super::harness::{Cluster, admin, check_all, eventually, godwit, keys, write_all};
@@ -159,4 +159,34 @@ async fn a_slow_move_is_given_up_and_another_hurried() {
     check_all(&client, &written).await;
     let again = admin(&cluster, &["limits", "--snapshot-rate", "configured"]);
     assert_eq!(again["snapshot_bytes_per_s"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_host_tells_of_what_was_changed_meanwhile() {
+    let mut cluster = start().await;
+    for round in 1..=5 {
+        cluster.hosts[2].kill();
+        let rate = 1_000_000 + round;
+        let others = cluster.admin_of(&[0, 1]);
+        let change = ChangeLimitsRequest {
+            snapshot_bytes_per_s: Some(rate),
+            reason: "test".into(),
+            ..ChangeLimitsRequest::default()
+        };
+        eventually("limits are changed without it", || async {
+            others
+                .change_limits(change.clone())
+                .await
+                .map_err(|e| e.to_string())
+        })
+        .await;
+        cluster.hosts[2].start("");
+        let restarted = cluster.admin_of(&[2]);
+        let limits = eventually("the restarted host answers", || async {
+            restarted.limits().await.map_err(|e| e.to_string())
+        })
+        .await;
+        let known = limits.limits.and_then(|limits| limits.snapshot_bytes_per_s);
+        assert_eq!(known, Some(rate), "in round {round}");
+    }
 }
