@@ -15,10 +15,8 @@ const DEVIATIONS: f32 = 2.0;
 pub(crate) struct Fitting<'a> {
     /// What each is expected to bring.
     pub loads: &'a [f32],
-    /// What a host may take.
-    pub limit: f32,
-    /// Hosts.
-    pub hosts: usize,
+    /// What each host may take.
+    pub limits: &'a [f32],
     /// The variance of an estimated load, as a part of the load; 0 of loads that are known.
     pub variance_part: f32,
 }
@@ -27,13 +25,16 @@ impl Fitting<'_> {
     /// Moves from crowded hosts what loses least; `loss` is what one has at a host, or none where it may not be. Returns
     /// how many were moved.
     pub(crate) fn fit(&self, places: &mut [usize], loss: impl Fn(usize, usize) -> Option<f32>) -> usize {
-        let mut held = vec![0.0f32; self.hosts];
+        let mut held = vec![0.0f32; self.limits.len()];
         places
             .iter()
             .zip(self.loads)
             .for_each(|(host, load)| held[*host] += load);
-        let is_crowded = |held: f32| held > self.limit + DEVIATIONS * (held * self.variance_part).sqrt();
-        let mut crowded: Vec<usize> = (0..self.hosts).filter(|host| is_crowded(held[*host])).collect();
+        let is_crowded = |host: &usize| {
+            let held: f32 = held[*host];
+            held > self.limits[*host] + DEVIATIONS * (held * self.variance_part).sqrt()
+        };
+        let mut crowded: Vec<usize> = (0..self.limits.len()).filter(is_crowded).collect();
         crowded.sort_by(|a, b| held[*b].total_cmp(&held[*a]));
         crowded
             .into_iter()
@@ -58,7 +59,7 @@ impl Fitting<'_> {
         leaving.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut moved = 0;
         for (_, at) in leaving {
-            if held[host] <= self.limit {
+            if held[host] <= self.limits[host] {
                 break;
             }
             // Others may have taken the room that it had when it was put in line.
@@ -82,8 +83,8 @@ impl Fitting<'_> {
         loss: &impl Fn(usize, usize) -> Option<f32>,
     ) -> Option<(usize, f32)> {
         let here = loss(at, host).unwrap_or(0.0);
-        let room = |to: &usize| *to != host && held[*to] + self.loads[at] <= self.limit;
-        (0..self.hosts)
+        let room = |to: &usize| *to != host && held[*to] + self.loads[at] <= self.limits[*to];
+        (0..self.limits.len())
             .filter(room)
             .filter_map(|to| Some((to, loss(at, to)? - here)))
             .min_by(|a, b| a.1.total_cmp(&b.1))
@@ -98,8 +99,7 @@ mod tests {
     fn those_leave_that_lose_least() {
         let fitting = Fitting {
             loads: &[4.0, 4.0, 4.0, 1.0],
-            limit: 8.0,
-            hosts: 3,
+            limits: &[8.0; 3],
             variance_part: 0.0,
         };
         let mut places = [0, 0, 0, 1];
@@ -112,8 +112,7 @@ mod tests {
     fn a_host_over_its_limit_by_chance_is_left_alone() {
         let mut fitting = Fitting {
             loads: &[4.0, 4.0, 1.0],
-            limit: 8.0,
-            hosts: 2,
+            limits: &[8.0; 2],
             variance_part: 0.25,
         };
         let mut places = [0, 0, 0];
@@ -129,8 +128,7 @@ mod tests {
     fn nobody_goes_where_it_may_not_be_or_where_there_is_no_room() {
         let fitting = Fitting {
             loads: &[3.0, 3.0, 3.0],
-            limit: 4.0,
-            hosts: 3,
+            limits: &[4.0; 3],
             variance_part: 0.0,
         };
         let mut places = [0, 0, 2];

@@ -18,7 +18,7 @@ const FIRST_STEP: f32 = 0.4;
 /// Passes after which a step is half as long as the first.
 const HALVED_AFTER: f32 = 3.0;
 /// How far a price moves after a window of the mean size, in losses, at a host that served twice what it may.
-const FOLLOWING_STEP: f32 = 0.01;
+const FOLLOWING_STEP: f32 = 0.015;
 
 /// Prices of hosts under one limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,13 @@ impl Prices {
     /// What a host may serve of so much in all.
     pub fn limit(&self, total: f32) -> Option<f32> {
         Some(self.fair_share_max? as f32 * total / self.by_host.len() as f32)
+    }
+
+    /// What an access at a host says against whoever chose it: its price, less what an access may pay in the mean.
+    /// Whoever serves as much as the limits allow comes to nothing over many accesses, whatever room costs.
+    pub(crate) fn excess(&self, host: usize) -> f32 {
+        let share = self.limit(1.0).unwrap_or(0.0);
+        self.by_host[host] - share * self.by_host.iter().sum::<f32>()
     }
 
     pub(crate) fn reset(&mut self) {
@@ -152,6 +159,9 @@ mod tests {
         let expected = 10.0 * FOLLOWING_STEP * (75.0 - 56.25) / 56.25;
         assert!((prices.by_host()[0] - expected).abs() < 1e-5, "{prices:?}");
         assert_eq!(prices.by_host()[1], 0.0);
+        // Three quarters of all accesses at the first host are what it may serve.
+        let even = 0.75 * prices.excess(0) + 0.25 * prices.excess(1);
+        assert!(even.abs() < 1e-6, "{prices:?}");
     }
 
     #[test]

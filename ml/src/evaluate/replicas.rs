@@ -323,8 +323,7 @@ impl Replicas {
         if let Some(limit) = self.prices.limit(self.demand.iter().sum()) {
             let fitting = Fitting {
                 loads: &self.demand,
-                limit,
-                hosts: origins,
+                limits: &vec![limit; origins],
                 variance_part: 0.0,
             };
             fitting.fit(&mut routes, |at, host| {

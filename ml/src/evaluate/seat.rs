@@ -11,8 +11,9 @@ use super::tournament::Standing;
 
 /// What an access is taken to lose by a move for want of room, so that those that are alike do not change places.
 const MOVE_LOSS: f32 = 0.5;
-/// What hosts may be planned to serve where homes pay for room, as a multiple of the limit: prices hold the limit in the
-/// mean over many windows, and shards whose homes follow their accesses ask for little while they are asked for little.
+/// What a host may be planned to serve that has served less than the limit until now, as a multiple of the limit, where
+/// homes pay for room: prices hold it in the mean over many windows, and shards whose homes follow their accesses do
+/// not ask for their mean all the time.
 const PEAK_PART: f32 = 1.5;
 
 /// Where a policy's homes are, and where they will be when what was decided has happened.
@@ -95,15 +96,6 @@ fn serve_cell(ledger: &mut Ledger, cell: &Cell, home: usize, field: &Field, rtt_
     ledger.quorum_micros += cell.total() * field.quorum_micros(cell.shard, home, rtt_micros);
 }
 
-/// Who is fitted to what hosts may serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fit {
-    /// One that pays no price for room.
-    Strictly,
-    /// One that does.
-    Priced,
-}
-
 /// What all play on: the terms, the shards' sizes and, where homes are bound, the voters.
 pub(crate) struct Field {
     terms: Terms,
@@ -171,11 +163,11 @@ impl Field {
             }
         }
         let origins = self.origins;
-        fit(bound, &self.terms, origins, homes, None, Fit::Strictly);
+        fit(bound, &self.terms, origins, homes, None, None);
         let cheapest =
             |(shard, accesses): (usize, &Vec<u64>)| bound.homes.cheapest_home(shard, accesses, &self.terms);
         let mut cheapest: Vec<usize> = history.iter().enumerate().map(cheapest).collect();
-        fit(bound, &self.terms, origins, &mut cheapest, None, Fit::Strictly);
+        fit(bound, &self.terms, origins, &mut cheapest, None, None);
         bound.first = (0..homes.len())
             .map(|shard| bound.homes.now(shard).to_vec())
             .collect();
@@ -230,9 +222,10 @@ impl Field {
         self.observed.1 as f32 / self.observed.0.max(1) as f32
     }
 
-    /// Brings homes to voters, and below what hosts may serve.
-    pub(crate) fn settle(&self, homes: &mut Homes, how: Fit) {
+    /// Brings homes to voters, and below what hosts may serve; those that pay for room may peak.
+    pub(crate) fn settle(&self, seat: &mut Seat, pays: bool) {
         let Some(bound) = &self.bound else { return };
+        let Seat { homes, ledger, .. } = seat;
         for (shard, next) in homes.next.iter_mut().enumerate() {
             let (voters, now) = (bound.homes.next(shard), homes.now[shard]);
             if voters.contains(next) {
@@ -249,7 +242,7 @@ impl Field {
             self.origins,
             &mut homes.next,
             Some(&homes.now),
-            how,
+            pays.then_some(&*ledger),
         );
     }
 
@@ -295,23 +288,35 @@ impl Field {
     }
 }
 
-/// Fits homes to what hosts may serve. One that has yet to move, from `now`, loses by staying what the move would gain.
-fn fit(bound: &Bound, terms: &Terms, origins: usize, homes: &mut [usize], now: Option<&[usize]>, how: Fit) {
+/// Fits homes to what hosts may serve. One that has yet to move, from `now`, loses by staying what the move would gain. Those
+/// that pay for room have `served` so far.
+fn fit(
+    bound: &Bound,
+    terms: &Terms,
+    origins: usize,
+    homes: &mut [usize],
+    now: Option<&[usize]>,
+    served: Option<&Ledger>,
+) {
     let Some(limit) = bound.bounds.fair_share_max else {
         return;
     };
-    let limit = match how {
-        Fit::Strictly => limit as f32,
-        Fit::Priced => PEAK_PART * limit as f32,
+    let share = limit as f32 / origins as f32;
+    let limit = |host: usize| {
+        let has_room = |served: &Ledger| served.by_place()[host] as f32 <= share * served.accesses() as f32;
+        match served.is_some_and(has_room) {
+            true => PEAK_PART * share,
+            false => share,
+        }
     };
     let loads: Vec<f32> = (0..homes.len())
         .map(|shard| bound.homes.demand(shard).iter().sum())
         .collect();
     let total: f32 = loads.iter().sum();
+    let limits: Vec<f32> = (0..origins).map(|host| limit(host) * total).collect();
     let fitting = Fitting {
         loads: &loads,
-        limit: limit * total / origins as f32,
-        hosts: origins,
+        limits: &limits,
         variance_part: bound.homes.variance_part(),
     };
     fitting.fit(homes, |shard, host| {

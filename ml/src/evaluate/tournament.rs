@@ -15,7 +15,7 @@ use super::ground::{Cell, Ground};
 use super::ledger::Ledger;
 use super::mover::{Mover, ORIGINS_MAX};
 use super::outlook::{HORIZON_WINDOWS, ModelSource, Outlook, RuleSource};
-use super::seat::{Field, Fit, Seat};
+use super::seat::{Field, Seat};
 use super::terms::Terms;
 use crate::affinity::Scorer;
 use crate::baselines::Rule;
@@ -123,6 +123,7 @@ pub fn run_observed(
     let trial = ground.trial();
     (0..trial).for_each(|at| round.observe(at));
     round.begin(trial);
+    round.begin_paying();
     for at in trial..ground.windows.len() {
         if at == ground.from {
             round.begin_scoring();
@@ -210,6 +211,10 @@ impl<'a> Round<'a> {
         self.mixtures
             .iter_mut()
             .for_each(|(_, seat)| seat.begin(&cheapest));
+    }
+
+    /// Room costs everyone the same, until homes make the difference.
+    fn begin_paying(&mut self) {
         for seat in &mut self.seats {
             seat.prices = self.field.prices();
         }
@@ -227,11 +232,11 @@ impl<'a> Round<'a> {
         for cell in self.ground.cells(at) {
             let (total, class) = (cell.total(), self.classes.of_shard(cell.shard));
             let (seats, terms) = (&self.seats, self.field.terms());
-            // Whoever serves more than hosts may would seem cheap, and pays for the room.
+            // Whoever serves more at a host than it may would seem cheap.
             let cost = |contender: usize| {
                 let seat: &Seat = &seats[contender];
                 let home = seat.homes.now[cell.shard];
-                let room = f64::from(seat.prices.by_host()[home]) * total as f64;
+                let room = f64::from(seat.prices.excess(home)) * total as f64;
                 terms.cost(&cell.accesses, home) + room
             };
             for (experts, _) in &mut self.mixtures {
@@ -276,7 +281,7 @@ impl<'a> Round<'a> {
             }
             // Whoever is where the expert is can go where that goes, and does.
             if !is_beside {
-                self.field.settle(&mut seat.homes, Fit::Priced);
+                self.field.settle(seat, true);
             }
             self.field.count_moves(seat, |_| ());
         }
@@ -329,8 +334,8 @@ impl<'a> Round<'a> {
         let seat = &mut self.seats[at];
         match self.contenders[at].mover {
             Mover::Stay | Mover::Spread => (),
-            Mover::StayCheapest => self.field.settle(&mut seat.homes, Fit::Strictly),
-            _ => self.field.settle(&mut seat.homes, Fit::Priced),
+            Mover::StayCheapest => self.field.settle(seat, false),
+            _ => self.field.settle(seat, true),
         }
         let (mixtures, classes) = (&mut self.mixtures, &self.classes);
         self.field.count_moves(seat, |shard| {
