@@ -1,5 +1,6 @@
 //! Offline evaluation: what a policy would have got on windows that have passed.
 
+mod arena;
 mod capacity;
 mod experts;
 pub mod field;

@@ -10,12 +10,13 @@
 
 use placement::WindowId;
 
+use super::arena::Arena;
 use super::experts::{Experts, ShardClasses};
 use super::ground::{Cell, Ground};
 use super::ledger::Ledger;
 use super::mover::{Mover, ORIGINS_MAX};
 use super::outlook::{HORIZON_WINDOWS, ModelSource, Outlook, RuleSource};
-use super::seat::{Field, Seat};
+use super::seat::Seat;
 use super::terms::Terms;
 use crate::affinity::Scorer;
 use crate::baselines::Rule;
@@ -150,7 +151,7 @@ struct Round<'a> {
     model_outlooks: Vec<Outlook>,
     /// What one contender's homes are worth once their room is paid for.
     priced: Outlook,
-    field: Field,
+    arena: Arena,
 }
 
 impl<'a> Round<'a> {
@@ -165,7 +166,7 @@ impl<'a> Round<'a> {
             rule_outlooks: vec![Outlook::empty(1, origins); tournament.rules.len()],
             model_outlooks: vec![Outlook::empty(HORIZON_WINDOWS, origins); tournament.models.len()],
             priced: Outlook::empty(1, origins),
-            field: Field::new(tournament.terms, tournament.bytes, ground),
+            arena: Arena::new(tournament.terms, tournament.bytes, ground),
             rules: tournament
                 .rules
                 .into_iter()
@@ -191,7 +192,7 @@ impl<'a> Round<'a> {
             .iter_mut()
             .for_each(|rule| rule.observe(self.ground, at));
         self.models.observe(&self.ground.windows[at]);
-        self.field.observe(self.ground.cells(at));
+        self.arena.observe(self.ground.cells(at));
     }
 
     /// Everyone begins from the same homes, where accesses before place `until` would have cost least; those that stay
@@ -201,7 +202,7 @@ impl<'a> Round<'a> {
         for (home, first) in homes.iter_mut().zip(&self.first_homes) {
             *home = first.unwrap_or(*home);
         }
-        let cheapest = self.field.begin(&mut homes, &self.ground.sums(until));
+        let cheapest = self.arena.begin(&mut homes, &self.ground.sums(until));
         for (seat, contender) in self.seats.iter_mut().zip(&self.contenders) {
             match contender.mover {
                 Mover::Stay => seat.begin(&homes),
@@ -216,7 +217,7 @@ impl<'a> Round<'a> {
     /// Room costs everyone the same, until homes make the difference.
     fn begin_paying(&mut self) {
         for seat in &mut self.seats {
-            seat.prices = self.field.prices();
+            seat.prices = self.arena.prices();
         }
     }
 
@@ -231,7 +232,7 @@ impl<'a> Round<'a> {
     fn serve(&mut self, at: usize) {
         for cell in self.ground.cells(at) {
             let (total, class) = (cell.total(), self.classes.of_shard(cell.shard));
-            let (seats, terms) = (&self.seats, self.field.terms());
+            let (seats, terms) = (&self.seats, self.arena.terms());
             // Whoever serves more at a host than it may would seem cheap.
             let cost = |contender: usize| {
                 let seat: &Seat = &seats[contender];
@@ -244,27 +245,27 @@ impl<'a> Round<'a> {
             }
             let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
             for seat in self.seats.iter_mut().chain(mixed) {
-                seat.serve(cell, &self.field, self.ground.rtt_micros);
+                seat.serve(cell, &self.arena, self.ground.rtt_micros);
             }
-            self.field.serve(cell);
+            self.arena.serve(cell);
         }
         for cell in self.apart.get(at).into_iter().flatten() {
             let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
             for seat in self.seats.iter_mut().chain(mixed) {
-                seat.serve_apart(cell, &self.field, self.ground.rtt_micros);
+                seat.serve_apart(cell, &self.arena, self.ground.rtt_micros);
             }
-            self.field.serve_apart(cell);
+            self.arena.serve_apart(cell);
         }
         let mixed = self.mixtures.iter_mut().map(|(_, seat)| seat);
         self.seats
             .iter_mut()
             .chain(mixed)
-            .for_each(|seat| seat.end_window(&self.field));
+            .for_each(|seat| seat.end_window(&self.arena));
     }
 
     fn decide(&mut self, at: usize) {
         let first = WindowId(self.ground.windows[at].window.0 + 1 + MOVE_DELAY_WINDOWS as u64);
-        self.field.decide();
+        self.arena.decide();
         for shard in 0..self.ground.shards().len() {
             self.decide_shard(shard, first);
         }
@@ -281,9 +282,9 @@ impl<'a> Round<'a> {
             }
             // Whoever is where the expert is can go where that goes, and does.
             if !is_beside {
-                self.field.settle(seat, true);
+                self.arena.settle(seat, true);
             }
-            self.field.count_moves(seat, |_| ());
+            self.arena.count_moves(seat, |_| ());
         }
     }
 
@@ -302,10 +303,10 @@ impl<'a> Round<'a> {
             .zip(&known)
             .filter(|(_, known)| **known)
         {
-            self.field.weigh(shard, outlook);
+            self.arena.weigh(shard, outlook);
         }
         for outlook in self.model_outlooks.iter_mut().filter(|_| modelled) {
-            self.field.weigh(shard, outlook);
+            self.arena.weigh(shard, outlook);
         }
         for (at, contender) in self.contenders.iter().enumerate() {
             let outlook = match contender.forecasts {
@@ -314,7 +315,7 @@ impl<'a> Round<'a> {
             };
             let Some(outlook) = outlook else { continue };
             let seat = &mut self.seats[at];
-            let outlook = if self.field.is_bound() {
+            let outlook = if self.arena.is_bound() {
                 self.priced.become_priced(outlook, seat.prices.by_host());
                 &self.priced
             } else {
@@ -334,11 +335,11 @@ impl<'a> Round<'a> {
         let seat = &mut self.seats[at];
         match self.contenders[at].mover {
             Mover::Stay | Mover::Spread => (),
-            Mover::StayCheapest => self.field.settle(seat, false),
-            _ => self.field.settle(seat, true),
+            Mover::StayCheapest => self.arena.settle(seat, false),
+            _ => self.arena.settle(seat, true),
         }
         let (mixtures, classes) = (&mut self.mixtures, &self.classes);
-        self.field.count_moves(seat, |shard| {
+        self.arena.count_moves(seat, |shard| {
             let class = classes.of_shard(shard);
             mixtures
                 .iter_mut()
@@ -353,7 +354,7 @@ impl<'a> Round<'a> {
     }
 
     fn finish(self) -> Standings {
-        let (near_reads, copies) = self.field.finish();
+        let (near_reads, copies) = self.arena.finish();
         Standings {
             contenders: self.seats.into_iter().map(Seat::standing).collect(),
             mixtures: self
