@@ -32,8 +32,9 @@ const VOTERS: usize = 3;
 pub(super) const FAIR_SHARE_MAX: f64 = 2.0;
 /// What is planned for, since demand is not what was expected of it.
 const FAIR_SHARE_PLANNED: f64 = 1.9;
-/// What a home's move costs, in accesses over the mean round trip.
-const MOVE_COST: f64 = 0.25;
+/// What a home's move costs, in accesses over the mean round trip. It copies nothing: leadership is handed over in two to
+/// three round trips between hosts, and an access of a trace is a session of many operations.
+const MOVE_COST: f64 = 0.1;
 /// What a replica's copy costs, in the same.
 const COPY_COST: f32 = 4.0;
 const HALF_LIFE_HOURS: u64 = 72;
