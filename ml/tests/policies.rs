@@ -225,8 +225,8 @@ fn a_host_is_not_given_more_than_it_may_serve() {
         let elsewhere = shard.is_multiple_of(3) && rng.random_ratio(1, 3);
         Some(usize::from(elsewhere))
     };
-    // What is planned for is less than what is asked for: prices learn from what was too much.
-    let (played, standings) = play_on(&windows(9, origin), 0.25, bounded(3, 1.4));
+    // What a host serves hovers about what is planned, window by window.
+    let (played, standings) = play_on(&windows(9, origin), 0.25, bounded(3, 1.45));
     // Four of nine shards fit where all accesses come from; those go elsewhere that lose least.
     assert!(
         played.mixture.fair_share_max() <= 1.5,

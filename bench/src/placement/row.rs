@@ -12,10 +12,9 @@ use serde::Serialize;
 
 use super::interval::Interval;
 use super::maps::{ShardMap, windows};
-use super::study::Cut;
+use super::study::{Cut, HOUR_MS};
 use super::trace::{Event, Trace};
 
-const HOUR_MS: u64 = 3_600_000;
 const WARM_UP_HOURS: u64 = 24 * 14;
 /// Idle samples for each active one, at most, from which the rate is learnt.
 const IDLE_PER_ACTIVE: u64 = 2;

@@ -11,7 +11,7 @@ const OBJECTS_MAX: usize = 5_000;
 const SYSTEM_WINDOWS_H: [u64; 3] = [1, 6, 24];
 /// Accesses that it must have, in the mean over those of the history that have any.
 const SYSTEM_WINDOW_ACCESSES: u64 = 16;
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 
 /// One cut of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -223,18 +223,22 @@ fn fit(
         return;
     };
     let share = limit as f32 / origins as f32;
-    let limit = |host: usize| {
-        let has_room = |served: &Ledger| served.by_place()[host] as f32 <= share * served.accesses() as f32;
-        match served.is_some_and(has_room) {
-            true => PEAK_PART * share,
-            false => share,
-        }
-    };
     let loads: Vec<f32> = (0..homes.len())
         .map(|shard| bound.homes.demand(shard).iter().sum())
         .collect();
     let total: f32 = loads.iter().sum();
-    let limits: Vec<f32> = (0..origins).map(|host| limit(host) * total).collect();
+    let mut limits = vec![share * total; origins];
+    if let Some(served) = served {
+        let until_now = share * served.accesses() as f32;
+        let by_place = served.by_place().into_iter();
+        for (limit, _) in limits
+            .iter_mut()
+            .zip(by_place)
+            .filter(|(_, served)| *served as f32 <= until_now)
+        {
+            *limit *= PEAK_PART;
+        }
+    }
     let fitting = Fitting {
         loads: &loads,
         limits: &limits,

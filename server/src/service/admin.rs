@@ -37,8 +37,8 @@ use crate::host::{Host, ProposeFailure, ShardMap};
 /// A manual proposal that could not start after this long is rejected.
 const PROPOSAL_LIFE_MS: u64 = 60_000;
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a call waits for a majority's word that this host's placement replica misses nothing. Two elections are
-/// shorter by default.
+/// How long a call waits for a majority's word that this host's placement replica misses nothing. With the
+/// default settings an election is shorter.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between two askings, while leadership changes.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
