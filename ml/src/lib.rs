@@ -24,17 +24,17 @@ pub use access_log::{AccessLogEntry, AccessLogError, AccessLogReader, COLUMNS};
 pub use affinity::{
     GuardedModel, HostAffinityModel, ModelFileError, PAIR_FEATURE_NAMES, PairFeatures, RATE_FEATURE_NAMES,
     Scorer, ScorerError, ScorerWeights, ShardFeatures, TrainConfig, TrainDevice, TrainError, TrainedModel,
-    TrainingMetrics, TrainingSet, TrainingSpan, train,
+    TrainingMetrics, TrainingSampler, TrainingSet, TrainingSpan, train,
 };
 pub use baselines::{
     Ewma, HourOfDay, LastAccess, LastWindow, Rule, RuleForecaster, SeasonalNaive, StaticHash, StaticMajority,
 };
 pub use evaluate::field;
 pub use evaluate::{
-    Bounds, CalibrationScore, Cell, Contender, Contestant, Forecasts, GateConfig, GateError, GateReport,
-    Ground, HeadRoom, HeadRoomScore, Ledger, MOVE_DELAY_WINDOWS, Mixture, Mover, Objective, Prices,
-    ReplayConfig, ReplayScore, Standing, Standings, Terms, Tournament, Voters, head_room, judge, optimum,
-    replay, replay_oracle, run_tournament, run_tournament_observed,
+    Bounds, CalibrationScore, Cell, Contender, Contestant, Forecasts, Gate, GateConfig, GateError,
+    GateReport, Ground, HeadRoom, HeadRoomScore, Ledger, MOVE_DELAY_WINDOWS, Mixture, Mover, Objective,
+    Prices, ReplayConfig, ReplayScore, Standing, Standings, Terms, Tournament, VoterChoice, Voters,
+    head_room, optimum, replay, replay_oracle, run_tournament, run_tournament_observed,
 };
 pub use forecaster::{Expectation, Forecaster, OriginNames, shares_ppm};
 pub use partition::{KeyLoad, KeyLoads, KeyRanges};

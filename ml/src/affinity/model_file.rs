@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::scorer::{Scorer, ScorerError, ScorerWeights};
 use super::train::TrainConfig;
 use crate::profile::WindowLength;
-use crate::window::{WindowCounts, digest};
+use crate::window::digest;
 
 const MAGIC: &str = "godwit-model";
 const FORMAT: u32 = 1;
@@ -36,11 +36,11 @@ pub struct TrainingSpan {
 }
 
 impl TrainingSpan {
-    pub(crate) fn of(windows: &[WindowCounts], length: WindowLength, config: &TrainConfig) -> Self {
-        let start = |window: Option<&WindowCounts>| window.map_or(0, |window| length.start_ms(window.window));
+    /// Of no window yet.
+    pub(crate) fn before_any(length: WindowLength, config: &TrainConfig) -> Self {
         Self {
-            from_ms: start(windows.first()),
-            to_ms: start(windows.last()) + length.as_ms(),
+            from_ms: 0,
+            to_ms: length.as_ms(),
             window_ms: length.as_ms(),
             horizon_windows: config.horizon_windows as u64,
             seed: config.seed,

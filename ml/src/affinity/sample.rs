@@ -1,12 +1,20 @@
 //! Turns windows into what is trained on: each shard's features before a window, and what the window then saw.
+//!
+//! Must hold: of the windows themselves at most a horizon's worth is kept, and of the samples at most the most allowed.
+
+use std::collections::VecDeque;
 
 use placement::{ShardId, Zone};
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::features::{FeatureReader, PairFeatures, ShardFeatures};
+use super::thinned::Thinned;
 use crate::profile::{AccessProfile, WindowLength};
 use crate::window::WindowCounts;
+
+/// Tells the numbers that thin samples out from those that thin out idle ones.
+const THINNING_STREAM: u64 = 1;
 
 /// One shard before one window.
 #[derive(Clone, Debug)]
@@ -27,67 +35,112 @@ impl Sample {
 }
 
 /// What to sample, and how much of what is idle.
-pub(crate) struct Sampling<'a> {
-    pub(crate) zones: &'a [Zone],
-    pub(crate) length: WindowLength,
+#[derive(Clone, Debug)]
+pub(crate) struct Sampling {
     /// Windows at the beginning that only fill the histories.
     pub(crate) warm_up: usize,
     /// Windows between the last one known and the one forecast, at least 1.
     pub(crate) horizon: usize,
     /// One idle sample in this many is kept, at least 1.
     pub(crate) idle_keep: u32,
+    /// Most samples that are kept, at least 1.
+    pub(crate) samples_max: usize,
+    /// Draws which of them.
+    pub(crate) seed: u64,
 }
 
-/// Replays the windows; samples come in order of time.
-pub(crate) fn samples_of(
-    windows: &[WindowCounts],
-    sampling: &Sampling<'_>,
-    rng: &mut ChaCha8Rng,
-) -> Vec<Sample> {
-    let mut profile = AccessProfile::new(sampling.zones, sampling.length);
-    let mut samples = Vec::new();
-    for at in 0..windows.len() {
-        if at >= sampling.warm_up.max(sampling.horizon) {
-            let shards: Vec<ShardId> = profile.shards().keys().copied().collect();
-            let reader = FeatureReader::new(&profile, windows[at].window);
-            let drawn = |shard| draw(&profile, &reader, shard, &windows[at], sampling, rng);
-            samples.extend(shards.into_iter().filter_map(drawn));
-        }
-        if let Some(known) = (at + 1).checked_sub(sampling.horizon) {
-            profile.observe(&windows[known]);
+/// Takes windows one by one.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampler {
+    sampling: Sampling,
+    profile: AccessProfile,
+    /// Windows that have ended and are not known yet: the horizon's.
+    awaited: VecDeque<WindowCounts>,
+    windows: usize,
+    rng: ChaCha8Rng,
+    kept: Thinned<Sample>,
+}
+
+impl Sampler {
+    pub(crate) fn new(sampling: Sampling, zones: &[Zone], length: WindowLength) -> Self {
+        let rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+        let mut thinning = rng.clone();
+        thinning.set_stream(THINNING_STREAM);
+        Self {
+            profile: AccessProfile::new(zones, length),
+            awaited: VecDeque::new(),
+            windows: 0,
+            kept: Thinned::new(sampling.samples_max, thinning),
+            rng,
+            sampling,
         }
     }
-    samples
+
+    /// How many windows it has taken in.
+    pub(crate) fn windows(&self) -> usize {
+        self.windows
+    }
+
+    /// Takes in the next window.
+    pub(crate) fn observe(&mut self, window: &WindowCounts) {
+        if self.windows >= self.sampling.warm_up.max(self.sampling.horizon) {
+            self.sample(window);
+        }
+        self.windows += 1;
+        if self.sampling.horizon == 1 {
+            self.profile.observe(window);
+            return;
+        }
+        self.awaited.push_back(window.clone());
+        if self.awaited.len() == self.sampling.horizon
+            && let Some(known) = self.awaited.pop_front()
+        {
+            self.profile.observe(&known);
+        }
+    }
+
+    fn sample(&mut self, window: &WindowCounts) {
+        let reader = FeatureReader::new(&self.profile, window.window);
+        for shard in self.profile.shards().keys() {
+            let idle = !window.shards.contains_key(shard);
+            if idle && !self.rng.random_ratio(1, self.sampling.idle_keep) {
+                continue;
+            }
+            let weight = if idle { self.sampling.idle_keep as f32 } else { 1.0 };
+            self.kept
+                .offer(|| drawn(&self.profile, &reader, *shard, window, weight));
+        }
+    }
+
+    /// The samples, in order of time.
+    pub(crate) fn into_samples(self) -> Vec<Sample> {
+        self.kept.into_items().collect()
+    }
 }
 
-fn draw(
+fn drawn(
     profile: &AccessProfile,
     reader: &FeatureReader<'_>,
     shard: ShardId,
     window: &WindowCounts,
-    sampling: &Sampling<'_>,
-    rng: &mut ChaCha8Rng,
+    weight: f32,
 ) -> Option<Sample> {
     let seen = window.shards.get(&shard);
-    let idle = seen.is_none();
-    if idle && !rng.random_ratio(1, sampling.idle_keep) {
-        return None;
-    }
     let accesses = |zone| {
         seen.and_then(|by_zone| by_zone.get(zone))
             .map_or(0.0, |count| count.accesses() as f32)
     };
     let counts = profile.zones().zones().iter().map(accesses).collect();
-    let features = match idle {
-        true => ShardFeatures {
+    let features = match seen {
+        None => ShardFeatures {
             pairs: PairFeatures::default(),
             rate: reader.rate_features(shard)?,
         },
-        false => reader.features(shard)?,
+        Some(_) => reader.features(shard)?,
     };
     Some(Sample {
         features,
         counts,
-        weight: if idle { sampling.idle_keep as f32 } else { 1.0 },
+        weight,
     })
 }

@@ -15,13 +15,15 @@ use thiserror::Error;
 use super::calibration::{Calibration, calibrate, negative_log_likelihood};
 use super::features::PAIR_FEATURE_NAMES;
 use super::model_file::{TrainedModel, TrainingMetrics, TrainingSpan};
-use super::sample::{Sample, Sampling, samples_of};
+use super::sample::{Sample, Sampler, Sampling};
 use super::train_device::TrainDevice;
 use super::trainer::Trainer;
 use crate::profile::WindowLength;
 use crate::window::WindowCounts;
 
 const CALIBRATION_PART: usize = 10;
+/// Samples that a model is trained on unless its configuration says otherwise.
+const SAMPLES_MAX: usize = 400_000;
 
 /// How to train.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +46,8 @@ pub struct TrainConfig {
     pub without: Vec<String>,
     /// One idle (shard, window) in this many is kept for the rate, at least 1.
     pub idle_keep: u32,
+    /// Most samples to train on, at least 1: of more an even part is drawn. Each takes about sixty bytes an origin.
+    pub samples_max: usize,
     /// Where burn computes.
     pub device: TrainDevice,
 }
@@ -60,6 +64,7 @@ impl Default for TrainConfig {
             horizon_windows: 1,
             without: Vec::new(),
             idle_keep: 4,
+            samples_max: SAMPLES_MAX,
             device: TrainDevice::Cpu,
         }
     }
@@ -127,24 +132,19 @@ pub struct TrainingSet {
 }
 
 impl TrainingSet {
-    /// Reads consecutive windows. Of the configuration it takes the warm-up, the horizon, how many idle samples stay,
-    /// and the seed that draws them.
+    /// Reads consecutive windows; see [`TrainingSampler`].
     pub fn new(
         windows: &[WindowCounts],
         zones: &[Zone],
         length: WindowLength,
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
-        check(config)?;
-        let samples = sampled(windows, zones, length, config)?;
-        Ok(Self {
-            samples,
-            origins: zones.len(),
-            span: TrainingSpan::of(windows, length, config),
-        })
+        let mut sampler = TrainingSampler::new(zones, length, config)?;
+        windows.iter().for_each(|window| sampler.observe(window));
+        sampler.finish()
     }
 
-    /// Trains one model. The configuration's warm-up, horizon and idle samples are those of the set.
+    /// Trains one model. The configuration's warm-up, horizon and numbers of samples are those of the set.
     pub fn train(&self, config: &TrainConfig) -> Result<TrainedModel, TrainError> {
         check(config)?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
@@ -166,29 +166,64 @@ impl TrainingSet {
     }
 }
 
-fn sampled(
-    windows: &[WindowCounts],
-    zones: &[Zone],
+/// Reads a training set off consecutive windows, one by one: a log of any length, in memory that is bounded by
+/// [`TrainConfig::samples_max`].
+#[derive(Clone, Debug)]
+pub struct TrainingSampler {
+    sampler: Sampler,
+    origins: usize,
     length: WindowLength,
-    config: &TrainConfig,
-) -> Result<Vec<Sample>, TrainError> {
-    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-    let sampling = Sampling {
-        zones,
-        length,
-        warm_up: config.warm_up_windows,
-        horizon: config.horizon_windows,
-        idle_keep: config.idle_keep,
-    };
-    let samples = samples_of(windows, &sampling, &mut rng);
-    let active = samples.iter().filter(|sample| sample.accesses() > 0.0).count();
-    if active < ACTIVE_SAMPLES_MIN {
-        return Err(TrainError::TooFew {
-            samples: active,
-            wanted: ACTIVE_SAMPLES_MIN,
-        });
+    span: TrainingSpan,
+}
+
+impl TrainingSampler {
+    /// Of the configuration it takes the warm-up, the horizon, how many samples stay, and the seed that draws them.
+    pub fn new(zones: &[Zone], length: WindowLength, config: &TrainConfig) -> Result<Self, TrainError> {
+        check(config)?;
+        let sampling = Sampling {
+            warm_up: config.warm_up_windows,
+            horizon: config.horizon_windows,
+            idle_keep: config.idle_keep,
+            samples_max: config.samples_max,
+            seed: config.seed,
+        };
+        Ok(Self {
+            sampler: Sampler::new(sampling, zones, length),
+            origins: zones.len(),
+            length,
+            span: TrainingSpan::before_any(length, config),
+        })
     }
-    Ok(samples)
+
+    /// Takes in the next window.
+    pub fn observe(&mut self, window: &WindowCounts) {
+        let start_ms = self.length.start_ms(window.window);
+        if self.sampler.windows() == 0 {
+            self.span.from_ms = start_ms;
+        }
+        self.span.to_ms = start_ms + self.length.as_ms();
+        self.sampler.observe(window);
+    }
+
+    /// The set.
+    ///
+    /// # Errors
+    /// When there is too little to learn from.
+    pub fn finish(self) -> Result<TrainingSet, TrainError> {
+        let samples = self.sampler.into_samples();
+        let active = samples.iter().filter(|sample| sample.accesses() > 0.0).count();
+        if active < ACTIVE_SAMPLES_MIN {
+            return Err(TrainError::TooFew {
+                samples: active,
+                wanted: ACTIVE_SAMPLES_MIN,
+            });
+        }
+        Ok(TrainingSet {
+            samples,
+            origins: self.origins,
+            span: self.span,
+        })
+    }
 }
 
 fn check(config: &TrainConfig) -> Result<(), TrainError> {
@@ -198,6 +233,7 @@ fn check(config: &TrainConfig) -> Result<(), TrainError> {
         ("hidden", config.hidden),
         ("horizon_windows", config.horizon_windows),
         ("idle_keep", config.idle_keep as usize),
+        ("samples_max", config.samples_max),
     ];
     if let Some((field, _)) = counts.iter().find(|(_, count)| *count == 0) {
         return Err(TrainError::Zero { field });
@@ -233,7 +269,38 @@ fn metrics_of(held: &[Sample], calibration: Calibration, trained_on: usize) -> T
 
 #[cfg(test)]
 mod tests {
+    use placement::{ShardId, WindowId};
+
     use super::*;
+
+    #[test]
+    fn a_long_log_is_trained_on_in_part_and_the_part_is_spread_over_all_of_it() {
+        let zones = [Zone::from("a"), Zone::from("b")];
+        let window = |at: u64| {
+            let mut counts = WindowCounts::empty(WindowId(at));
+            for shard in 1..=4 {
+                counts.count(ShardId(shard), &zones[((at + shard) % 2) as usize], 1, 0);
+            }
+            counts
+        };
+        let windows: Vec<WindowCounts> = (0..1000).map(window).collect();
+        let samples = |samples_max| {
+            let config = TrainConfig {
+                epochs: 1,
+                warm_up_windows: 10,
+                samples_max,
+                ..TrainConfig::default()
+            };
+            let model = train(&windows, &zones, WindowLength::HOUR, &config).unwrap();
+            let metrics = *model.metrics();
+            (metrics.samples + metrics.held_samples, model.span().to_ms)
+        };
+        let hour_ms = WindowLength::HOUR.as_ms();
+        assert_eq!(samples(4_000), (3_960, 1000 * hour_ms));
+        let (thinned, to_ms) = samples(600);
+        assert!((200..=600).contains(&thinned), "{thinned}");
+        assert_eq!(to_ms, 1000 * hour_ms);
+    }
 
     #[test]
     fn a_configuration_with_a_zero_is_refused() {

@@ -8,15 +8,15 @@
 //! Must hold: no held window lies before the end of what the challenger was trained on.
 //! Left out: the time that a move takes; everyone is spared it alike.
 
-use placement::Zone;
+use placement::{WindowId, Zone};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::replay::{Objective, ReplayConfig, ReplayScore, replay};
+use super::replay::{Homes, Objective, ReplayConfig, ReplayScore};
 use super::voters::Voters;
 use crate::affinity::{HostAffinityModel, TrainedModel};
 use crate::baselines::{
-    Ewma, HourOfDay, LastAccess, LastWindow, RuleForecaster, SeasonalNaive, StaticMajority,
+    Ewma, HourOfDay, LastAccess, LastWindow, Rule, RuleForecaster, SeasonalNaive, StaticMajority,
 };
 use crate::forecaster::Forecaster;
 use crate::profile::WindowLength;
@@ -37,12 +37,14 @@ pub struct GateConfig<'a> {
     pub zones: &'a [Zone],
     /// Round trips in microseconds, origin by home.
     pub rtt_micros: &'a [Vec<u64>],
-    /// Voters of a shard, chosen by the windows that are not held.
-    pub voters: usize,
+    /// Where homes may be, chosen by the windows that are not held.
+    pub voters: &'a Voters,
     /// What a move of a home costs, in microseconds of accesses' waiting.
     pub move_cost_micros: u64,
-    /// How many of the latest windows are held.
-    pub held_windows: usize,
+    /// How long a window is.
+    pub length: WindowLength,
+    /// The first window that is held.
+    pub held_from: WindowId,
 }
 
 /// Why nobody can be judged.
@@ -117,51 +119,93 @@ impl GateReport {
     }
 }
 
-/// Judges a challenger by the latest of consecutive windows.
-///
-/// # Errors
-/// When there is too little to judge by, or a model knows it already.
-pub fn judge(
-    challenger: &TrainedModel,
-    active: Option<&TrainedModel>,
-    windows: &[WindowCounts],
-    length: WindowLength,
-    config: &GateConfig<'_>,
-) -> Result<GateReport, GateError> {
-    let too_short = GateError::TooShort {
-        windows: windows.len(),
-        held: config.held_windows,
-    };
-    let from = windows
-        .len()
-        .checked_sub(config.held_windows)
-        .filter(|from| *from > 0);
-    let (Some(from), Some(last)) = (from.filter(|from| *from < windows.len()), windows.last()) else {
-        return Err(too_short);
-    };
-    let accesses = windows[from..].iter().map(WindowCounts::accesses).sum();
-    if accesses < ACCESSES_MIN {
-        return Err(GateError::TooFew { accesses });
+/// Judges a challenger by the latest of consecutive windows, which are shown to it one by one.
+pub struct Gate<'a> {
+    config: GateConfig<'a>,
+    challenger: Player<'a>,
+    active: Option<Player<'a>>,
+    rules: Vec<Player<'a>>,
+    history_windows: usize,
+    held_windows: usize,
+    accesses: u64,
+}
+
+impl<'a> Gate<'a> {
+    /// Nothing shown yet.
+    ///
+    /// # Errors
+    /// When a model is for other windows, or knows those that are held.
+    pub fn new(
+        challenger: &TrainedModel,
+        active: Option<&TrainedModel>,
+        config: GateConfig<'a>,
+    ) -> Result<Self, GateError> {
+        for model in std::iter::once(challenger).chain(active) {
+            check(model, config.length, config.length.start_ms(config.held_from))?;
+        }
+        let model =
+            |model: &TrainedModel| Player::new(HostAffinityModel::new(model.clone(), config.zones), &config);
+        Ok(Self {
+            challenger: model(challenger),
+            active: active.map(model),
+            rules: rules(&config),
+            config,
+            history_windows: 0,
+            held_windows: 0,
+            accesses: 0,
+        })
     }
-    for model in std::iter::once(challenger).chain(active) {
-        check(model, length, length.start_ms(windows[from].window))?;
+
+    /// Takes in the next window: everyone is asked before it, if it is held, and sees it then.
+    pub fn observe(&mut self, window: &WindowCounts) {
+        let is_held = window.window >= self.config.held_from;
+        match is_held {
+            true => {
+                self.held_windows += 1;
+                self.accesses += window.accesses();
+            }
+            false => self.history_windows += 1,
+        }
+        let models = std::iter::once(&mut self.challenger).chain(&mut self.active);
+        for player in models.chain(&mut self.rules) {
+            if is_held {
+                player.play(window);
+            }
+            player.forecaster.observe(window);
+        }
     }
-    let voters = Voters::nearest(&windows[..from], config.zones, config.rtt_micros, config.voters);
-    let judging = Judging {
-        windows,
-        config,
-        replay: ReplayConfig {
-            zones: config.zones,
-            rtt_micros: config.rtt_micros,
-            voters: &voters,
-            objective: Objective::ExpectedRtt,
-            from: windows[from].window,
-            to: placement::WindowId(last.window.0 + 1),
-            lead_windows: 0,
-            move_cost: 0,
-        },
-    };
-    Ok(judging.report(challenger, active, length))
+
+    /// Who is better, and by how much.
+    ///
+    /// # Errors
+    /// When there was too little to judge by.
+    pub fn report(&self) -> Result<GateReport, GateError> {
+        let (held, accesses) = (self.held_windows, self.accesses);
+        if held == 0 || self.history_windows == 0 {
+            let windows = self.history_windows + held;
+            return Err(GateError::TooShort { windows, held });
+        }
+        if accesses < ACCESSES_MIN {
+            return Err(GateError::TooFew { accesses });
+        }
+        let best = |player: &Player<'_>| player.best(self.config.move_cost_micros);
+        let challenger = best(&self.challenger);
+        let active = self.active.as_ref().map(best);
+        let rules: Vec<Contestant> = self.rules.iter().map(best).collect();
+        let worse_than = |other: &&Contestant| challenger.cost_micros > other.cost_micros * (1.0 + TIE_PART);
+        Ok(GateReport {
+            accesses,
+            better: active
+                .iter()
+                .chain(&rules)
+                .filter(worse_than)
+                .map(|other| other.name.clone())
+                .collect(),
+            challenger,
+            active,
+            rules,
+        })
+    }
 }
 
 fn check(model: &TrainedModel, length: WindowLength, held_from_ms: u64) -> Result<(), GateError> {
@@ -181,94 +225,78 @@ fn check(model: &TrainedModel, length: WindowLength, held_from_ms: u64) -> Resul
     }
 }
 
-struct Judging<'a> {
-    windows: &'a [WindowCounts],
-    config: &'a GateConfig<'a>,
-    replay: ReplayConfig<'a>,
+fn rules<'a>(config: &GateConfig<'a>) -> Vec<Player<'a>> {
+    fn rule<'a>(name: &str, rule: impl Rule + 'static, config: &GateConfig<'a>) -> Player<'a> {
+        Player::new(RuleForecaster::new(name, config.zones, rule), config)
+    }
+    let mut rules = vec![
+        rule("static majority", StaticMajority::new(config.held_from), config),
+        rule("last window", LastWindow::default(), config),
+        rule("last access", LastAccess::default(), config),
+        rule("hour of day", HourOfDay::new(config.length), config),
+    ];
+    let ewma = |alpha| rule(&format!("EWMA {alpha}"), Ewma::new(alpha), config);
+    rules.extend(EWMA_ALPHAS.map(ewma));
+    let season = |hours| {
+        let season = SeasonalNaive::new(config.length.windows_in_hours(hours));
+        rule(&format!("{hours} h ago"), season, config)
+    };
+    rules.extend([24, 168].map(season));
+    rules
 }
 
-impl Judging<'_> {
-    fn report(
-        &self,
-        challenger: &TrainedModel,
-        active: Option<&TrainedModel>,
-        length: WindowLength,
-    ) -> GateReport {
-        let model = |model: &TrainedModel| {
-            self.best(&|| Box::new(HostAffinityModel::new(model.clone(), self.config.zones)))
+/// A forecaster, and homes that follow it with each of the hesitations.
+struct Player<'a> {
+    forecaster: Box<dyn Forecaster>,
+    homes: [Homes<'a>; HESITATIONS.len()],
+}
+
+impl<'a> Player<'a> {
+    fn new(forecaster: impl Forecaster + 'static, config: &GateConfig<'a>) -> Self {
+        let homes = |hesitation: u64| {
+            Homes::new(ReplayConfig {
+                zones: config.zones,
+                rtt_micros: config.rtt_micros,
+                voters: config.voters,
+                objective: Objective::ExpectedRtt,
+                from: config.held_from,
+                to: WindowId(u64::MAX),
+                lead_windows: 0,
+                move_cost: hesitation * config.move_cost_micros,
+            })
         };
-        let challenger = model(challenger);
-        let active = active.map(model);
-        let rules = self.rules(length);
-        let worse_than = |other: &&Contestant| challenger.cost_micros > other.cost_micros * (1.0 + TIE_PART);
-        GateReport {
-            accesses: self.windows[self.windows.len() - self.config.held_windows..]
-                .iter()
-                .map(WindowCounts::accesses)
-                .sum(),
-            better: active
-                .iter()
-                .chain(&rules)
-                .filter(worse_than)
-                .map(|other| other.name.clone())
-                .collect(),
-            challenger,
-            active,
-            rules,
+        Self {
+            forecaster: Box::new(forecaster),
+            homes: HESITATIONS.map(homes),
         }
     }
 
-    fn rules(&self, length: WindowLength) -> Vec<Contestant> {
-        let (zones, from) = (self.config.zones, self.replay.from);
-        let mut rules = vec![
-            self.best(&|| {
-                Box::new(RuleForecaster::new(
-                    "static majority",
-                    zones,
-                    StaticMajority::new(from),
-                ))
-            }),
-            self.best(&|| Box::new(RuleForecaster::new("last window", zones, LastWindow::default()))),
-            self.best(&|| Box::new(RuleForecaster::new("last access", zones, LastAccess::default()))),
-            self.best(&|| Box::new(RuleForecaster::new("hour of day", zones, HourOfDay::new(length)))),
-        ];
-        for alpha in EWMA_ALPHAS {
-            let name = format!("EWMA {alpha}");
-            rules.push(self.best(&|| Box::new(RuleForecaster::new(name.clone(), zones, Ewma::new(alpha)))));
+    fn play(&mut self, window: &WindowCounts) {
+        let forecast = self.forecaster.forecast(window.window);
+        for homes in &mut self.homes {
+            forecast
+                .shards
+                .iter()
+                .for_each(|(shard, forecast)| homes.choose(*shard, forecast));
+            homes.serve(window);
         }
-        for hours in [24, 168] {
-            let (name, season) = (format!("{hours} h ago"), length.windows_in_hours(hours));
-            rules.push(self.best(&|| {
-                Box::new(RuleForecaster::new(
-                    name.clone(),
-                    zones,
-                    SeasonalNaive::new(season),
-                ))
-            }));
-        }
-        rules
     }
 
-    /// With the hesitation that suits best.
-    fn best(&self, forecaster: &dyn Fn() -> Box<dyn Forecaster>) -> Contestant {
-        let name = forecaster().name().to_owned();
-        let with = |hesitation: u64| {
-            let config = ReplayConfig {
-                move_cost: hesitation * self.config.move_cost_micros,
-                ..self.replay.clone()
-            };
-            self.contestant(&name, &replay(forecaster().as_mut(), self.windows, &config))
-        };
-        let tried = HESITATIONS.map(with).into_iter();
+    /// With the hesitation that suited best.
+    fn best(&self, move_cost_micros: u64) -> Contestant {
+        let tried = self
+            .homes
+            .iter()
+            .map(|homes| self.contestant(&homes.score(), move_cost_micros));
         tried
             .min_by(|a, b| a.cost_micros.total_cmp(&b.cost_micros))
             .expect("there are hesitations")
     }
 
-    fn contestant(&self, name: &str, score: &ReplayScore) -> Contestant {
-        let moves = score.home_moves as f64 * self.config.move_cost_micros as f64;
+    fn contestant(&self, score: &ReplayScore, move_cost_micros: u64) -> Contestant {
+        let moves = score.home_moves as f64 * move_cost_micros as f64;
         Contestant {
-            name: name.to_owned(),
+            name: self.forecaster.name().to_owned(),
             cost_micros: score.mean_rtt_micros() + moves / score.accesses.max(1) as f64,
             mean_rtt_micros: score.mean_rtt_micros(),
             local_access_ratio: score.local_access_ratio(),

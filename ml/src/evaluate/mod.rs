@@ -19,7 +19,7 @@ mod terms;
 mod tournament;
 mod voters;
 
-pub use gate::{Contestant, GateConfig, GateError, GateReport, judge};
+pub use gate::{Contestant, Gate, GateConfig, GateError, GateReport};
 pub use ground::{Cell, Ground};
 pub use head_room::{CalibrationScore, HeadRoom, HeadRoomScore, head_room};
 pub use ledger::Ledger;
@@ -32,4 +32,4 @@ pub use tournament::{
     Contender, Forecasts, MOVE_DELAY_WINDOWS, Mixture, Standing, Standings, Tournament,
     run as run_tournament, run_observed as run_tournament_observed,
 };
-pub use voters::Voters;
+pub use voters::{VoterChoice, Voters};

@@ -87,7 +87,7 @@ pub fn replay(
     windows: &[WindowCounts],
     config: &ReplayConfig<'_>,
 ) -> ReplayScore {
-    let mut homes = Homes::new(config);
+    let mut homes = Homes::new(config.clone());
     let mut observed = 0;
     for window in windows {
         while observed < windows.len() && windows[observed].window.0 + config.lead_windows < window.window.0 {
@@ -103,12 +103,12 @@ pub fn replay(
             homes.serve(window);
         }
     }
-    homes.score
+    homes.score()
 }
 
 /// Scores the best home of each shard in each window, knowing the window.
 pub fn replay_oracle(windows: &[WindowCounts], config: &ReplayConfig<'_>) -> ReplayScore {
-    let mut homes = Homes::new(config);
+    let mut homes = Homes::new(config.clone());
     for window in windows
         .iter()
         .filter(|window| window.window >= config.from && window.window < config.to)
@@ -118,7 +118,7 @@ pub fn replay_oracle(windows: &[WindowCounts], config: &ReplayConfig<'_>) -> Rep
         }
         homes.serve(window);
     }
-    homes.score
+    homes.score()
 }
 
 fn hindsight(by_zone: &BTreeMap<Zone, OriginCount>) -> ShardForecast {
@@ -142,19 +142,25 @@ struct Home {
     regret: u64,
 }
 
-struct Homes<'a> {
-    config: &'a ReplayConfig<'a>,
+/// Where homes are, and what they have served.
+pub(super) struct Homes<'a> {
+    config: ReplayConfig<'a>,
     homes: BTreeMap<ShardId, Home>,
     score: ReplayScore,
 }
 
 impl<'a> Homes<'a> {
-    fn new(config: &'a ReplayConfig<'a>) -> Self {
+    pub(super) fn new(config: ReplayConfig<'a>) -> Self {
         Self {
             config,
             homes: BTreeMap::new(),
             score: ReplayScore::default(),
         }
+    }
+
+    /// What they got so far.
+    pub(super) fn score(&self) -> ReplayScore {
+        self.score
     }
 
     fn home_of(&self, shard: ShardId) -> Home {
@@ -166,7 +172,7 @@ impl<'a> Homes<'a> {
     }
 
     /// Moves a shard's home to the best of its voters, once staying has cost enough. Of equals the present one stays.
-    fn choose(&mut self, shard: ShardId, forecast: &ShardForecast) {
+    pub(super) fn choose(&mut self, shard: ShardId, forecast: &ShardForecast) {
         let mut home = self.home_of(shard);
         let voters = self.config.voters.of(shard);
         let cost = |zone: usize| self.cost_ppm(forecast, zone, voters);
@@ -236,7 +242,8 @@ impl<'a> Homes<'a> {
             .unwrap_or(0)
     }
 
-    fn serve(&mut self, window: &WindowCounts) {
+    /// Counts what a window's accesses cost.
+    pub(super) fn serve(&mut self, window: &WindowCounts) {
         for (shard, by_zone) in &window.shards {
             let home = self.home_of(*shard).zone;
             let quorum = self.quorum_micros(home, self.config.voters.of(*shard));

@@ -26,46 +26,12 @@ impl Voters {
 
     /// For each shard the `count` zones with the least total round trip, each access served by the nearest of them.
     pub fn nearest(training: &[WindowCounts], zones: &[Zone], rtt: &[Vec<u64>], count: usize) -> Self {
-        let cost = |accesses: &[u64], set: &[usize]| -> u128 {
-            let nearest = |origin: usize| set.iter().map(|home| rtt[origin][*home]).min().unwrap_or(0);
-            accesses
-                .iter()
-                .enumerate()
-                .map(|(at, n)| u128::from(*n) * u128::from(nearest(at)))
-                .sum()
-        };
-        Self::chosen(training, zones, count, &cost)
+        VoterChoice::of(training, zones).nearest(rtt, count)
     }
 
     /// For each shard the `count` zones with most accesses.
     pub fn busiest(training: &[WindowCounts], zones: &[Zone], count: usize) -> Self {
-        let cost = |accesses: &[u64], set: &[usize]| -> u128 {
-            u128::from(accesses.iter().sum::<u64>() - set.iter().map(|at| accesses[*at]).sum::<u64>())
-        };
-        Self::chosen(training, zones, count, &cost)
-    }
-
-    fn chosen(
-        training: &[WindowCounts],
-        zones: &[Zone],
-        count: usize,
-        cost: &dyn Fn(&[u64], &[usize]) -> u128,
-    ) -> Self {
-        let sets = subsets(zones.len(), count);
-        let choose = |(shard, accesses): (ShardId, Vec<u64>)| {
-            let mut set = sets
-                .iter()
-                .min_by_key(|set| cost(&accesses, set))
-                .cloned()
-                .unwrap_or_default();
-            set.sort_by_key(|at| (u64::MAX - accesses[*at], *at));
-            (shard, set)
-        };
-        let by_shard = totals(training, zones).into_iter().map(choose).collect();
-        Self {
-            by_shard,
-            all: (0..zones.len()).collect(),
-        }
+        VoterChoice::of(training, zones).busiest(count)
     }
 
     /// A shard's voters by the zones' numbers; every zone for a shard without accesses in training.
@@ -74,15 +40,73 @@ impl Voters {
     }
 }
 
-fn totals(windows: &[WindowCounts], zones: &[Zone]) -> BTreeMap<ShardId, Vec<u64>> {
-    let mut totals: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
-    for (shard, by_zone) in windows.iter().flat_map(|window| &window.shards) {
-        let accesses = totals.entry(*shard).or_insert_with(|| vec![0; zones.len()]);
-        for (at, zone) in zones.iter().enumerate() {
-            accesses[at] += by_zone.get(zone).map_or(0, OriginCount::accesses);
+/// What voters are chosen by: each shard's accesses by origin, over windows that are taken in one by one.
+#[derive(Clone, Debug)]
+pub struct VoterChoice<'a> {
+    zones: &'a [Zone],
+    totals: BTreeMap<ShardId, Vec<u64>>,
+}
+
+impl<'a> VoterChoice<'a> {
+    /// Nothing seen yet.
+    pub fn new(zones: &'a [Zone]) -> Self {
+        Self {
+            zones,
+            totals: BTreeMap::new(),
         }
     }
-    totals
+
+    fn of(windows: &[WindowCounts], zones: &'a [Zone]) -> Self {
+        let mut choice = Self::new(zones);
+        windows.iter().for_each(|window| choice.observe(window));
+        choice
+    }
+
+    /// Takes in a window.
+    pub fn observe(&mut self, window: &WindowCounts) {
+        for (shard, by_zone) in &window.shards {
+            let none = || vec![0; self.zones.len()];
+            let accesses = self.totals.entry(*shard).or_insert_with(none);
+            for (at, zone) in self.zones.iter().enumerate() {
+                accesses[at] += by_zone.get(zone).map_or(0, OriginCount::accesses);
+            }
+        }
+    }
+
+    /// As [`Voters::nearest`].
+    pub fn nearest(&self, rtt: &[Vec<u64>], count: usize) -> Voters {
+        self.cheapest(count, &|accesses, set| {
+            let nearest = |origin: usize| set.iter().map(|home| rtt[origin][*home]).min().unwrap_or(0);
+            accesses
+                .iter()
+                .enumerate()
+                .map(|(at, n)| u128::from(*n) * u128::from(nearest(at)))
+                .sum()
+        })
+    }
+
+    fn busiest(&self, count: usize) -> Voters {
+        self.cheapest(count, &|accesses, set| {
+            u128::from(accesses.iter().sum::<u64>() - set.iter().map(|at| accesses[*at]).sum::<u64>())
+        })
+    }
+
+    fn cheapest(&self, count: usize, cost: &dyn Fn(&[u64], &[usize]) -> u128) -> Voters {
+        let sets = subsets(self.zones.len(), count);
+        let choose = |(shard, accesses): (&ShardId, &Vec<u64>)| {
+            let mut set = sets
+                .iter()
+                .min_by_key(|set| cost(accesses, set))
+                .cloned()
+                .unwrap_or_default();
+            set.sort_by_key(|at| (u64::MAX - accesses[*at], *at));
+            (*shard, set)
+        };
+        Voters {
+            by_shard: self.totals.iter().map(choose).collect(),
+            all: (0..self.zones.len()).collect(),
+        }
+    }
 }
 
 /// All sets of `count` numbers below `of`, in order.

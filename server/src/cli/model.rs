@@ -168,6 +168,9 @@ pub struct ModelTrainArgs {
     /// Passes over the samples
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub epochs: u64,
+    /// Most samples to train on; of a log that has more, an even part is drawn
+    #[arg(long, value_name = "N", default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    pub samples_max: u64,
 }
 
 /// Flags of `godwit model eval`.

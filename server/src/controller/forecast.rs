@@ -182,9 +182,8 @@ pub(crate) fn learn_kept(
         Ok(windows) => {
             let news = |window: WindowId| known.is_none_or(|known| known < window) && window < open;
             windows
-                .iter()
                 .filter(|counts| news(counts.window))
-                .for_each(|counts| forecaster.observe(counts));
+                .for_each(|counts| forecaster.observe(&counts));
         }
         Err(error) => tracing::warn!(%error, "the windows kept here cannot be read"),
     }

@@ -101,19 +101,19 @@ impl WindowArchive {
     }
 }
 
-/// The windows of a folder in their order. Files that are damaged are passed over, with a warning.
+/// The windows of a folder in their order, read one by one. Files that are damaged or gone are passed over, with a warning.
 ///
 /// # Errors
 /// When the folder cannot be listed.
-pub fn archived_windows(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<WindowCounts>> {
-    if !disk.exists(dir)? {
-        return Ok(Vec::new());
-    }
-    let read = |path: &Path| -> io::Result<WindowCounts> {
-        let text = zstd::decode_all(disk.read(path)?.as_slice())?;
-        Ok(serde_json::from_slice(&text)?)
+pub fn archived_windows<'a>(
+    disk: &'a dyn Disk,
+    dir: &Path,
+) -> io::Result<impl Iterator<Item = WindowCounts> + use<'a>> {
+    let files = match disk.exists(dir)? {
+        true => files(disk, dir)?,
+        false => Vec::new(),
     };
-    let windows = files(disk, dir)?.into_iter().filter_map(|(window, path)| match read(&path) {
+    let windows = files.into_iter().filter_map(|(window, path)| match read(disk, &path) {
         Ok(counts) if counts.window == window => Some(counts),
         Ok(_) => {
             tracing::warn!(path = %path.display(), "an archived window is another one than its name says");
@@ -124,7 +124,12 @@ pub fn archived_windows(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<WindowCou
             None
         }
     });
-    Ok(windows.collect())
+    Ok(windows)
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<WindowCounts> {
+    let text = zstd::decode_all(disk.read(path)?.as_slice())?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(WindowId, PathBuf)>> {
@@ -170,9 +175,9 @@ mod tests {
             archive.keep(&counts(window, 9)).unwrap();
             disk.crash();
         }
-        let read = archived_windows(&*disk, dir).unwrap();
+        let read = archived_windows(&*disk, dir).unwrap().collect::<Vec<_>>();
         assert_eq!(read, [3, 9, 10].map(|window| counts(window, 2)));
-        assert_eq!(archived_windows(&*disk, Path::new("/none")).unwrap(), []);
+        assert_eq!(archived_windows(&*disk, Path::new("/none")).unwrap().count(), 0);
     }
 
     #[test]
@@ -181,14 +186,14 @@ mod tests {
         let dir = Path::new("/windows");
         let mut archive = WindowArchive::open(disk.clone(), dir, 4_096).unwrap();
         (0..200).for_each(|window| archive.keep(&counts(window, 20)).unwrap());
-        let read = archived_windows(&*disk, dir).unwrap();
+        let read = archived_windows(&*disk, dir).unwrap().collect::<Vec<_>>();
         assert!(
             read.len() < 100 && read.last() == Some(&counts(199, 20)),
             "{}",
             read.len()
         );
         archive.keep(&counts(200, TRAIL_MAX + 5)).unwrap();
-        let read = archived_windows(&*disk, dir).unwrap();
+        let read = archived_windows(&*disk, dir).unwrap().collect::<Vec<_>>();
         assert_eq!(read.last().map(|counts| counts.trail.len()), Some(TRAIL_MAX));
     }
 
@@ -203,7 +208,7 @@ mod tests {
             .unwrap()
             .write(4, &[0; 8])
             .unwrap();
-        let read = archived_windows(&*disk, dir).unwrap();
+        let read = archived_windows(&*disk, dir).unwrap().collect::<Vec<_>>();
         assert_eq!(read, [counts(1, 1), counts(3, 1)]);
     }
 }

@@ -1,28 +1,20 @@
 //! `godwit model`: trains, judges and shows models, from logs or from windows that were kept. No cluster is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ml::{
-    AccessLogError, AccessLogReader, Contestant, GateConfig, GateError, GateReport, KeyRanges,
-    ModelFileError, TrainConfig, TrainError, TrainedModel, WindowAggregator, WindowCounts, WindowError,
-    WindowLength, ZoneMap, ZoneMapError, each_window, judge, train,
+    Contestant, Gate, GateConfig, GateError, GateReport, ModelFileError, TrainConfig, TrainError,
+    TrainedModel, TrainingSampler, VoterChoice, Voters,
 };
-use placement::{WindowId, Zone};
 use serde_json::{Value, json};
-use storage::disk::RealDisk;
 
-use super::init::{SplitFileError, read_split_keys};
 use super::outcome::Exit;
 use super::text::{self, numbers, words};
+use super::training_log::{TrainingLog, TrainingLogError};
 use crate::cli::{ModelArgs, ModelEvalArgs, ModelLogArgs, ModelStatusArgs, ModelTrainArgs, ModelVerb};
-use crate::net::{DistanceError, read_rtt_matrix};
-use crate::profiler::archived_windows;
 
 const MINUTE_MS: u64 = 60_000;
-/// What was collected before a longer gap is of another time.
-const GAP_MAX: u64 = 4_032;
 /// Windows of so many hours only fill the histories, of a log that is long enough.
 const WARM_UP_HOURS: u64 = 24 * 14;
 
@@ -32,47 +24,9 @@ pub enum ModelError {
     /// A model cannot be read or written.
     #[error(transparent)]
     Model(#[from] ModelFileError),
-    /// A log cannot be read.
-    #[error("{}: {source}", path.display())]
-    Log {
-        /// The file.
-        path: PathBuf,
-        /// Where and how.
-        source: AccessLogError,
-    },
-    /// A log cannot be counted into windows.
-    #[error("the logs cannot be counted into windows: {0}")]
-    Window(#[from] WindowError),
-    /// A file cannot be opened.
-    #[error("{}: cannot be read: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The zone file makes no sense.
-    #[error("{}: {source}", path.display())]
-    Zones {
-        /// The file.
-        path: PathBuf,
-        /// Where and how.
-        source: ZoneMapError,
-    },
-    /// The split keys make no sense.
-    #[error("{}: {source}", path.display())]
-    SplitKeys {
-        /// The file.
-        path: PathBuf,
-        /// Where and how.
-        source: SplitFileError,
-    },
-    /// Round trips make no sense.
+    /// The log cannot be used.
     #[error(transparent)]
-    Distance(#[from] DistanceError),
-    /// Neither logs nor windows were named.
-    #[error("either --trace with --zones and --split-at, or --windows with --rtt")]
-    NoSource,
+    Log(#[from] TrainingLogError),
     /// The verb is one of [`super::models`].
     #[error("this verb asks a cluster")]
     AsksCluster,
@@ -111,18 +65,20 @@ pub fn model(args: &ModelArgs, out: &mut dyn Write) -> Result<Exit, ModelError> 
 }
 
 fn trained(args: &ModelTrainArgs, out: &mut dyn Write) -> Result<Exit, ModelError> {
-    let log = Log::read(&args.log)?;
-    let history = &log.windows[..log.windows.len() - log.held_windows];
+    let log = TrainingLog::open(&args.log)?;
+    let warm_up = log.length.windows_in_hours(WARM_UP_HOURS) as usize;
     let config = TrainConfig {
         seed: args.seed,
         epochs: args.epochs as usize,
-        warm_up_windows: (log.length.windows_in_hours(WARM_UP_HOURS) as usize).min(history.len() / 4),
+        samples_max: args.samples_max as usize,
+        warm_up_windows: warm_up.min(log.history_windows() / 4),
         ..TrainConfig::default()
     };
-    let model = train(history, &log.zones, log.length, &config)?;
-    let report = log.judge(&model, &args.log)?;
-    let passes = report.passes();
-    if passes {
+    let mut sampler = TrainingSampler::new(&log.zones, log.length, &config)?;
+    let voters = voters(&log, &args.log, |window| sampler.observe(window))?;
+    let model = sampler.finish()?.train(&config)?;
+    let report = report(&model, &log, &voters, &args.log)?;
+    if report.passes() {
         model.save(&args.out)?;
     }
     print(&model, &report, args.log.json, out)?;
@@ -131,9 +87,49 @@ fn trained(args: &ModelTrainArgs, out: &mut dyn Write) -> Result<Exit, ModelErro
 
 fn judged(args: &ModelEvalArgs, out: &mut dyn Write) -> Result<Exit, ModelError> {
     let model = TrainedModel::load(&args.model)?;
-    let report = Log::read(&args.log)?.judge(&model, &args.log)?;
+    let log = TrainingLog::open(&args.log)?;
+    let voters = voters(&log, &args.log, |_| ())?;
+    let report = report(&model, &log, &voters, &args.log)?;
     print(&model, &report, args.log.json, out)?;
     verdict(&model, report)
+}
+
+/// The voters that suit the windows that are not held; each of these is shown to `also` as well.
+fn voters(
+    log: &TrainingLog,
+    args: &ModelLogArgs,
+    mut also: impl FnMut(&ml::WindowCounts),
+) -> Result<Voters, ModelError> {
+    let held_from = log.held_from();
+    let mut choice = VoterChoice::new(&log.zones);
+    log.each(|window| {
+        if window.window < held_from {
+            choice.observe(window);
+            also(window);
+        }
+    })?;
+    Ok(choice.nearest(&log.rtt, args.voters as usize))
+}
+
+/// How a model does in the windows that are held.
+fn report(
+    model: &TrainedModel,
+    log: &TrainingLog,
+    voters: &Voters,
+    args: &ModelLogArgs,
+) -> Result<GateReport, ModelError> {
+    let active = args.active.as_deref().map(TrainedModel::load).transpose()?;
+    let config = GateConfig {
+        zones: &log.zones,
+        rtt_micros: &log.rtt,
+        voters,
+        move_cost_micros: args.move_cost_us,
+        length: log.length,
+        held_from: log.held_from(),
+    };
+    let mut gate = Gate::new(model, active.as_ref(), config)?;
+    log.each(|window| gate.observe(window))?;
+    Ok(gate.report()?)
 }
 
 fn verdict(model: &TrainedModel, report: GateReport) -> Result<Exit, ModelError> {
@@ -202,151 +198,6 @@ fn document(model: &TrainedModel, path: &Path) -> Value {
         "model": model.version(),
         "span": model.span(),
         "metrics": model.metrics(),
-    })
-}
-
-/// What a log says, in windows.
-struct Log {
-    zones: Vec<Zone>,
-    /// Microseconds, in the order of the zones.
-    rtt: Vec<Vec<u64>>,
-    windows: Vec<WindowCounts>,
-    length: WindowLength,
-    held_windows: usize,
-}
-
-/// What is wrong with a log, before its file is named.
-enum LogError {
-    Read(PathBuf, AccessLogError),
-    Window(WindowError),
-}
-
-impl From<WindowError> for LogError {
-    fn from(error: WindowError) -> Self {
-        Self::Window(error)
-    }
-}
-
-impl Log {
-    fn read(args: &ModelLogArgs) -> Result<Self, ModelError> {
-        let length = WindowLength::from_ms(args.window_ms.unwrap_or(args.window_min * MINUTE_MS));
-        let (zones, rtt, windows) = match (&args.windows, &args.rtt, &args.zones, &args.split_at) {
-            (Some(windows), Some(rtt), ..) => collected(windows, rtt)?,
-            (_, _, Some(zones), Some(split_at)) => counted(args, zones, split_at, length)?,
-            _ => return Err(ModelError::NoSource),
-        };
-        Ok(Self {
-            zones,
-            rtt,
-            held_windows: windows.len() / args.held_part as usize,
-            windows,
-            length,
-        })
-    }
-
-    fn judge(&self, model: &TrainedModel, args: &ModelLogArgs) -> Result<GateReport, ModelError> {
-        let active = args.active.as_deref().map(TrainedModel::load).transpose()?;
-        let config = GateConfig {
-            zones: &self.zones,
-            rtt_micros: &self.rtt,
-            voters: args.voters as usize,
-            move_cost_micros: args.move_cost_us,
-            held_windows: self.held_windows,
-        };
-        Ok(judge(
-            model,
-            active.as_ref(),
-            &self.windows,
-            self.length,
-            &config,
-        )?)
-    }
-}
-
-/// Zones, the round trips between them, and windows.
-type Told = (Vec<Zone>, Vec<Vec<u64>>, Vec<WindowCounts>);
-
-/// What logs say.
-fn counted(
-    args: &ModelLogArgs,
-    zones: &Path,
-    split_at: &Path,
-    length: WindowLength,
-) -> Result<Told, ModelError> {
-    let zones = read_zones(zones)?;
-    let splits = read_split_keys(split_at).map_err(|source| ModelError::SplitKeys {
-        path: split_at.to_owned(),
-        source,
-    })?;
-    let ranges = KeyRanges::new(splits.iter().map(|key| key.to_vec()).collect());
-    let mut windows = Vec::new();
-    let aggregator = WindowAggregator::new(length.as_ms(), ranges, zones.clone());
-    each_window(entries(&args.trace), aggregator, |counts| windows.push(counts)).map_err(
-        |error| match error {
-            LogError::Read(path, source) => ModelError::Log { path, source },
-            LogError::Window(error) => ModelError::Window(error),
-        },
-    )?;
-    Ok((zones.zones(), zones.rtt_matrix_micros(), windows))
-}
-
-/// What a controller has collected. A window that is missing is one in which nothing was seen.
-fn collected(dir: &Path, rtt: &Path) -> Result<Told, ModelError> {
-    let rtt = read_rtt_matrix(rtt)?;
-    let found = archived_windows(&RealDisk, dir).map_err(|source| ModelError::File {
-        path: dir.to_owned(),
-        source,
-    })?;
-    let mut zones: BTreeSet<Zone> = rtt.zones().cloned().collect();
-    zones.extend(
-        found
-            .iter()
-            .flat_map(|counts| counts.shards.values())
-            .flat_map(BTreeMap::keys)
-            .cloned(),
-    );
-    let zones: Vec<Zone> = zones.into_iter().collect();
-    let row = |from: &Zone| zones.iter().map(|to| u64::from(rtt.micros(from, to))).collect();
-    let matrix = zones.iter().map(row).collect();
-    let mut windows: Vec<WindowCounts> = Vec::with_capacity(found.len());
-    for counts in found {
-        if let Some(last) = windows.last() {
-            let missing = last.window.0 + 1..counts.window.0;
-            if missing.end - missing.start > GAP_MAX {
-                windows.clear();
-                windows.push(counts);
-                continue;
-            }
-            windows.extend(missing.map(|window| WindowCounts::empty(WindowId(window))));
-        }
-        windows.push(counts);
-    }
-    Ok((zones, matrix, windows))
-}
-
-/// All entries of the files, one after the other.
-fn entries(files: &[PathBuf]) -> impl Iterator<Item = Result<ml::AccessLogEntry, LogError>> {
-    files.iter().flat_map(|path| {
-        let failed = |error| LogError::Read(path.clone(), error);
-        let (reader, error) = match AccessLogReader::open(path) {
-            Ok(reader) => (Some(reader), None),
-            Err(error) => (None, Some(Err(failed(error)))),
-        };
-        let read = reader.into_iter().flatten();
-        error
-            .into_iter()
-            .chain(read.map(move |entry| entry.map_err(failed)))
-    })
-}
-
-fn read_zones(path: &Path) -> Result<ZoneMap, ModelError> {
-    let file = std::fs::File::open(path).map_err(|source| ModelError::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    ZoneMap::read(file).map_err(|source| ModelError::Zones {
-        path: path.to_owned(),
-        source,
     })
 }
 
