@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Measure(Measurement),
     /// Compares placement policies on access traces with each other and with the optimum.
     Placement(PlacementArgs),
+    /// Trains a model on a long access log, and measures how long that takes and how much memory.
+    Training(TrainingArgs),
     /// Makes the load that standard input tells of: the other commands start it.
     #[command(hide = true)]
     Load,
@@ -163,6 +165,25 @@ pub(crate) struct ScaleArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) measurement: MeasurementArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainingArgs {
+    /// The trace that the log repeats: a folder with `trace.csv.zst` and `origins.csv`; by default the flights of the study.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Entries of the log, at least.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) entries: u64,
+    /// Shards that the keys are cut into.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) shards: u32,
+    /// Where the log lies meanwhile.
+    #[arg(long, value_name = "DIR", default_value = "bench-data")]
+    pub(crate) data: PathBuf,
+    /// Writes the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

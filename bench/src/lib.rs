@@ -15,5 +15,6 @@ pub mod process;
 pub mod profile;
 pub mod restart;
 pub mod scale;
+pub mod training;
 pub mod watch;
 pub mod workload;

@@ -13,13 +13,14 @@ use bench::placement::{PlacementOptions, default_traces, placement};
 use bench::profile::{ProfileOptions, profile, render};
 use bench::restart::{RestartOptions, restart};
 use bench::scale::{ScaleOptions, scale};
+use bench::training::{TrainingOptions, training};
 use bench::watch::{WatchLoad, watch};
 use clap::Parser;
 use serde::Serialize;
 
 use cli::{
     Cli, Command, CompareArgs, FailoverArgs, Measurement, MigrateArgs, PlacementArgs, ProfileArgs,
-    RestartArgs, ScaleArgs, WatchArgs,
+    RestartArgs, ScaleArgs, TrainingArgs, WatchArgs,
 };
 
 /// Where one dimension of a scale varies, the other has this.
@@ -52,6 +53,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Measure(measurement) => measure(measurement).await,
         Command::Placement(args) => placed(&args),
+        Command::Training(args) => trained(&args),
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
     }
@@ -203,6 +205,20 @@ async fn profiled(args: &ProfileArgs) -> anyhow::Result<()> {
         std::fs::write(file, page)?;
     }
     write_json(args.measurement.json.as_deref(), &profile)
+}
+
+fn trained(args: &TrainingArgs) -> anyhow::Result<()> {
+    let report = training(&TrainingOptions {
+        trace: args
+            .trace
+            .clone()
+            .unwrap_or_else(|| default_traces().join("flights-nyc13")),
+        entries: args.entries,
+        shards: args.shards as usize,
+        folder: args.data.clone(),
+    })?;
+    print!("{report}");
+    write_json(args.json.as_deref(), &report)
 }
 
 fn placed(args: &PlacementArgs) -> anyhow::Result<()> {

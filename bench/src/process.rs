@@ -163,6 +163,17 @@ pub fn usage_of(pid: u32) -> anyhow::Result<Usage> {
     })
 }
 
+/// The most memory that was ever resident of the process `pid`, in bytes.
+///
+/// # Errors
+/// When it has ended, or belongs to another user.
+pub fn peak_bytes_of(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let kib = field(&status, "VmHWM:").with_context(|| path)?;
+    Ok(kib * 1024)
+}
+
 /// User and kernel time in a line of `/proc/PID/stat`. The program's name may hold anything; it ends with the last `)`.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     const USER_FIELD: usize = 11;
@@ -219,6 +230,7 @@ mod tests {
         };
         let mut process = Process::start(launch).expect("sleep is there");
         assert!(process.usage().expect("it runs").resident_bytes > 0);
+        assert!(peak_bytes_of(process.child.id()).expect("it runs") > 0);
         process.kill().expect("it is killed");
         assert!(process.usage().is_err());
         process.restart().expect("it is started again");
