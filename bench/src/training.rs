@@ -148,7 +148,7 @@ fn zones(origins: &Path) -> anyhow::Result<String> {
     let mut zones = "origin,zone,region,lat,lon\n".to_owned();
     for line in text.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
-        let [origin, lat, lon] = fields[..] else {
+        let [origin, lat, lon, ..] = fields[..] else {
             anyhow::bail!("{}: not origin,lat,lon: {line:?}", origins.display());
         };
         zones += &format!("{origin},{origin},{origin},{lat},{lon}\n");
@@ -200,7 +200,7 @@ mod tests {
         let text = format!("{}\n5,u,a,east,get,1\n9,u,b,west,get,1\n", COLUMNS.join(","));
         let file = zstd::encode_all(text.as_bytes(), 1).unwrap();
         std::fs::write(trace.join("trace.csv.zst"), file).unwrap();
-        std::fs::write(trace.join("origins.csv"), "origin,lat,lon\neast,1,2\nwest,3,4\n").unwrap();
+        std::fs::write(trace.join("origins.csv"), "origin,lat,lon,name\neast,1,2,E\nwest,3,4,W\n").unwrap();
         let options = TrainingOptions {
             trace,
             entries: 5,
