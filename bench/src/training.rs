@@ -200,7 +200,11 @@ mod tests {
         let text = format!("{}\n5,u,a,east,get,1\n9,u,b,west,get,1\n", COLUMNS.join(","));
         let file = zstd::encode_all(text.as_bytes(), 1).unwrap();
         std::fs::write(trace.join("trace.csv.zst"), file).unwrap();
-        std::fs::write(trace.join("origins.csv"), "origin,lat,lon,name\neast,1,2,E\nwest,3,4,W\n").unwrap();
+        std::fs::write(
+            trace.join("origins.csv"),
+            "origin,lat,lon,name\neast,1,2,E\nwest,3,4,W\n",
+        )
+        .unwrap();
         let options = TrainingOptions {
             trace,
             entries: 5,

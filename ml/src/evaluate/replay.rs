@@ -175,19 +175,20 @@ impl<'a> Homes<'a> {
     pub(super) fn choose(&mut self, shard: ShardId, forecast: &ShardForecast) {
         let mut home = self.home_of(shard);
         let voters = self.config.voters.of(shard);
-        let cost = |zone: usize| self.cost_ppm(forecast, zone, voters);
-        let best = voters
-            .iter()
-            .copied()
-            .min_by_key(|zone| (cost(*zone), *zone != home.zone, *zone));
-        let Some(best) = best.filter(|best| *best != home.zone && cost(*best) < cost(home.zone)) else {
+        let share_of = |zone| u64::from(forecast.shares.of(zone));
+        let shares: Vec<u64> = self.config.zones.iter().map(share_of).collect();
+        let cost = |zone: usize| self.cost_ppm(&shares, zone, voters);
+        let cheapest = |zone: &usize| (cost(*zone), *zone != home.zone, *zone);
+        let best = voters.iter().map(cheapest).min();
+        let staying = cost(home.zone);
+        let Some((cheaper, _, best)) = best.filter(|(cost, ..)| *cost < staying) else {
             home.regret = 0;
             self.homes.insert(shard, home);
             return;
         };
         home.regret = home
             .regret
-            .saturating_add(self.saved(cost(home.zone) - cost(best), forecast));
+            .saturating_add(self.saved(staying - cheaper, forecast));
         if home.regret >= self.config.move_cost {
             home = Home {
                 zone: best,
@@ -210,15 +211,14 @@ impl<'a> Homes<'a> {
     }
 
     /// The cost of an access with this home, times one million; by [`Objective::MostLikely`] the share that is remote.
-    fn cost_ppm(&self, forecast: &ShardForecast, home: usize, voters: &[usize]) -> u64 {
-        let share_of = |origin: usize| u64::from(forecast.shares.of(&self.config.zones[origin]));
+    /// Shares are parts per million, by the zones' numbers.
+    fn cost_ppm(&self, shares: &[u64], home: usize, voters: &[usize]) -> u64 {
         let rtt_ppm = || {
-            (0..self.config.zones.len())
-                .map(|at| share_of(at) * self.config.rtt_micros[at][home])
-                .sum()
+            let travelling = shares.iter().zip(self.config.rtt_micros);
+            travelling.map(|(share, rtt)| share * rtt[home]).sum()
         };
         match self.config.objective {
-            Objective::MostLikely => u64::from(PPM) - share_of(home).min(u64::from(PPM)),
+            Objective::MostLikely => u64::from(PPM) - shares[home].min(u64::from(PPM)),
             Objective::ExpectedRtt => rtt_ppm(),
             Objective::ExpectedQuorumRtt => {
                 let travelling: u64 = rtt_ppm();
