@@ -32,9 +32,9 @@ pub use baselines::{
 pub use evaluate::field;
 pub use evaluate::{
     Bounds, CalibrationScore, Cell, Contender, Contestant, Forecasts, Gate, GateConfig, GateError,
-    GateReport, Ground, HeadRoom, HeadRoomScore, Ledger, MOVE_DELAY_WINDOWS, Mixture, Mover, Objective,
-    Prices, ReplayConfig, ReplayScore, Standing, Standings, Terms, Tournament, VoterChoice, Voters,
-    head_room, optimum, replay, replay_oracle, run_tournament, run_tournament_observed,
+    GateReport, Ground, HeadRoom, HeadRoomScore, Ledger, MOVE_DELAY_WINDOWS, Mixture, Mover, ORIGINS_MAX,
+    Objective, Prices, ReplayConfig, ReplayScore, Standing, Standings, Terms, Tournament, VoterChoice,
+    Voters, head_room, optimum, replay, replay_oracle, run_tournament, run_tournament_observed,
 };
 pub use forecaster::{Expectation, Forecaster, OriginNames, shares_ppm};
 pub use partition::{KeyLoad, KeyLoads, KeyRanges};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use ml::{AccessLogReader, WindowLength, ZoneMap, digest};
+use ml::{AccessLogReader, ORIGINS_MAX, WindowLength, ZoneMap, digest};
 use placement::Zone;
 
 /// One access.
@@ -135,6 +135,13 @@ impl Reading {
         let file =
             std::fs::File::open(&places).with_context(|| format!("cannot read {}", places.display()))?;
         let zone_map = ZoneMap::of_origins(file).with_context(|| places.display().to_string())?;
+        let origins = zone_map.zones().len();
+        anyhow::ensure!(
+            origins <= ORIGINS_MAX,
+            "{}: {origins} origins are more than the {ORIGINS_MAX} that policies can weigh; give those that are near each \
+             other one name",
+            places.display()
+        );
         let trace = Trace {
             name,
             events: Vec::new(),
@@ -221,6 +228,28 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("trace.csv"), format!("{HEADER}{rows}")).unwrap();
         std::fs::write(folder.join("origins.csv"), "origin,lat,lon\na,0,0\nb,0,10\n").unwrap();
+    }
+
+    #[test]
+    fn more_origins_than_can_be_weighed_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "t", "0,u,k1,o1,x,5\n");
+        let places = |count: usize| {
+            let lines: String = (0..count).map(|at| format!("o{at},0,{}\n", at % 180)).collect();
+            std::fs::write(
+                folder.path().join("t/origins.csv"),
+                format!("origin,lat,lon\n{lines}"),
+            )
+            .unwrap();
+        };
+        places(ORIGINS_MAX);
+        assert_eq!(
+            read_traces(folder.path(), None).unwrap()[0].zones.len(),
+            ORIGINS_MAX
+        );
+        places(ORIGINS_MAX + 1);
+        let error = read_traces(folder.path(), None).unwrap_err().to_string();
+        assert!(error.contains("257 origins are more than the 256"), "{error}");
     }
 
     #[test]

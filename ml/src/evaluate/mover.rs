@@ -93,7 +93,7 @@ fn first_step(outlook: &Outlook, home: usize, move_cost: f32, long_run_windows: 
 }
 
 /// Most origins that a policy can weigh.
-pub(crate) const ORIGINS_MAX: usize = 64;
+pub const ORIGINS_MAX: usize = 256;
 
 /// The place of the largest; of equals the home, then the first.
 fn largest(values: &[f32], home: usize) -> usize {

@@ -12,6 +12,7 @@ use super::capacity::Fitting;
 use super::ground::Cell;
 use super::ledger::Ledger;
 use super::prices::{PASSES, Prices};
+use super::sets::Sets;
 use super::terms::{Bounds, Terms};
 
 /// Standard deviations by which a candidate must be better: each shard asks once a review.
@@ -49,7 +50,7 @@ pub(crate) struct Replicas {
     next: Vec<Vec<usize>>,
     candidates: Vec<Option<Candidate>>,
     /// All sets that there are.
-    sets: Vec<Vec<usize>>,
+    sets: Sets,
     /// By shard and origin, the voter that serves reads nearby in the next window, and in the one after it.
     routes: Vec<usize>,
     next_routes: Vec<usize>,
@@ -73,7 +74,7 @@ impl Replicas {
             now: vec![first.clone(); shards],
             next: vec![first; shards],
             candidates: vec![None; shards],
-            sets: super::voters::subsets(origins, bounds.voters),
+            sets: Sets::new(origins, bounds.voters),
             routes: Vec::new(),
             next_routes: Vec::new(),
             prices: Prices::new(origins, bounds.fair_share_max),
@@ -289,9 +290,8 @@ impl Replicas {
     /// The set of the least expected cost; of equals the first.
     fn best(&self, shard: usize, terms: &Terms) -> Vec<usize> {
         let demand = self.demand(shard);
-        let costs = self.sets.iter().map(|set| (self.cost(demand, set, terms), set));
-        let best = costs.min_by(|a, b| a.0.total_cmp(&b.0));
-        best.map(|(_, set)| set.clone()).unwrap_or_default()
+        self.sets
+            .cheapest(|set| self.cost(demand, set, terms), f32::total_cmp)
     }
 
     fn cost(&self, demand: &[f32], set: &[usize], terms: &Terms) -> f32 {

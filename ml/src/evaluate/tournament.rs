@@ -107,7 +107,7 @@ pub struct Standings {
     pub copies: (u64, u64),
 }
 
-/// Runs the windows once for all. Panics with more than 64 origins.
+/// Runs the windows once for all. Panics with more than [`ORIGINS_MAX`] origins.
 pub fn run(tournament: Tournament, ground: &Ground<'_>) -> Standings {
     run_observed(tournament, ground, |_, _| ())
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use placement::{ShardId, Zone};
 
+use super::sets::Sets;
 use crate::window::{OriginCount, WindowCounts};
 
 /// The zones that hold a voter of each shard, the best home of the training part first.
@@ -92,13 +93,9 @@ impl<'a> VoterChoice<'a> {
     }
 
     fn cheapest(&self, count: usize, cost: &dyn Fn(&[u64], &[usize]) -> u128) -> Voters {
-        let sets = subsets(self.zones.len(), count);
+        let sets = Sets::new(self.zones.len(), count);
         let choose = |(shard, accesses): (&ShardId, &Vec<u64>)| {
-            let mut set = sets
-                .iter()
-                .min_by_key(|set| cost(accesses, set))
-                .cloned()
-                .unwrap_or_default();
+            let mut set = sets.cheapest(|set| cost(accesses, set), Ord::cmp);
             set.sort_by_key(|at| (u64::MAX - accesses[*at], *at));
             (*shard, set)
         };
@@ -106,30 +103,5 @@ impl<'a> VoterChoice<'a> {
             by_shard: self.totals.iter().map(choose).collect(),
             all: (0..self.zones.len()).collect(),
         }
-    }
-}
-
-/// All sets of `count` numbers below `of`, in order.
-pub(super) fn subsets(of: usize, count: usize) -> Vec<Vec<usize>> {
-    let mut sets: Vec<Vec<usize>> = vec![Vec::new()];
-    for _ in 0..count.min(of) {
-        let longer = |set: &Vec<usize>| {
-            let first = set.last().map_or(0, |last| last + 1);
-            let set = set.clone();
-            (first..of).map(move |next| set.iter().copied().chain([next]).collect::<Vec<usize>>())
-        };
-        sets = sets.iter().flat_map(longer).collect();
-    }
-    sets
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subsets_are_all_of_them() {
-        assert_eq!(subsets(4, 2).len(), 6);
-        assert_eq!(subsets(6, 3).len(), 20);
     }
 }
