@@ -217,6 +217,7 @@ impl RaftHost {
             reply_timeout: APPEND_REPLY_TIMEOUT,
             transfers: self.shared.transfers.clone(),
             log: self.shared.log.clone(),
+            keep_entries: self.shared.options.keep_entries,
         };
         let put_off = PutOff::new(group, self.shared.transfers.clone(), self.shared.log.clone());
         let put_off = Arc::new(put_off);

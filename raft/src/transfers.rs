@@ -165,7 +165,8 @@ impl Transfers {
         self.under_way().get(&(group, to)).copied()
     }
 
-    /// Whether a snapshot of the group has its turn, or has arrived so lately that its replica may still need the log behind it.
+    /// Whether a snapshot of the group has its turn, or has arrived so lately that its replica may still need the log behind it,
+    /// or is about to be sent with another state.
     pub(crate) fn is_bringing(&self, group: u64) -> bool {
         let is_sent = |(target, progress): (&Target, &SnapshotProgress)| {
             target.0 == group && matches!(progress, SnapshotProgress::Sending { .. })
@@ -267,6 +268,15 @@ impl Transfer {
 
     /// The other side has installed it.
     pub(crate) fn arrives(&self) {
+        self.puts_off();
+    }
+
+    /// It is begun again at once, with a state that is known to openraft: until then no later one is taken.
+    pub(crate) fn comes_again(&self) {
+        self.puts_off();
+    }
+
+    fn puts_off(&self) {
         let now = self.transfers.shared.context.uptime();
         self.transfers.arrived().insert(self.target.0, now);
     }
@@ -431,6 +441,8 @@ mod tests {
         drop(sending);
         transfer.waits();
         assert!(!transfers.is_bringing(7), "it was turned away");
+        transfer.comes_again();
+        assert!(transfers.is_bringing(7), "it is begun again at once");
         transfer.arrives();
         drop(transfer);
         tokio::time::sleep(CATCH_UP - Duration::from_millis(1)).await;

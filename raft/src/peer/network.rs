@@ -59,6 +59,8 @@ pub(crate) struct NetworkFactory {
     pub(crate) reply_timeout: Duration,
     pub(crate) transfers: Transfers,
     pub(crate) log: LogHub,
+    /// Entries that stay in the log behind a snapshot.
+    pub(crate) keep_entries: u64,
 }
 
 impl NetworkFactory {
@@ -75,6 +77,7 @@ impl NetworkFactory {
             reply_timeout: self.reply_timeout,
             transfers: self.transfers.clone(),
             log: self.log.clone(),
+            keep_entries: self.keep_entries,
         }
     }
 }
@@ -104,6 +107,7 @@ pub(crate) struct Sender {
     reply_timeout: Duration,
     transfers: Transfers,
     log: LogHub,
+    keep_entries: u64,
 }
 
 impl Sender {
@@ -284,7 +288,7 @@ impl NetSnapshot<TypeConfig> for Sender {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        _snapshot: RaftSnapshot,
+        sent: RaftSnapshot,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
@@ -299,6 +303,8 @@ impl NetSnapshot<TypeConfig> for Sender {
             cell: self.cell.clone(),
             transfers: self.transfers.clone(),
             log: self.log.clone(),
+            known: sent.meta.last_log_id,
+            keep_entries: self.keep_entries,
         };
         tokio::select! {
             sent = transfer.send() => sent,

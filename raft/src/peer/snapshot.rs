@@ -28,7 +28,7 @@ use crate::proto::peer_client::PeerClient;
 use crate::proto::refusal::Kind;
 use crate::state_machine::{Cell, SnapshotContent, meta_of};
 use crate::transfers::{Receiving, Sending, Transfers};
-use crate::types::{TypeConfig, Vote};
+use crate::types::{LogId, TypeConfig, Vote};
 
 /// How long to leave a receiver alone that has its hands full.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
@@ -43,13 +43,25 @@ pub(super) struct Outgoing {
     pub(super) cell: Arc<Cell>,
     pub(super) transfers: Transfers,
     pub(super) log: LogHub,
+    /// The last entry of the snapshot as openraft knows it: it goes on with the log behind that.
+    pub(super) known: Option<LogId>,
+    /// Entries that stay in the log behind a snapshot.
+    pub(super) keep_entries: u64,
 }
 
 impl Outgoing {
     pub(super) async fn send(self) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let is_voter = self.cell.mark().is_voter(self.to);
         let transfer = Arc::new(self.transfers.announce(self.group, self.to, is_voter));
-        let reply = self.send_in_turn(transfer.begin().await).await?;
+        let were_put_off = self.transfers.is_bringing(self.group);
+        let sending = transfer.begin().await;
+        // From here on no snapshot is taken for its policy; behind one that is being taken, the log will be gone.
+        self.cell.settled().await;
+        if !were_put_off && self.is_in_vain() {
+            transfer.comes_again();
+            return Err(NetworkError::from_string("a later snapshot was taken meanwhile").into());
+        }
+        let reply = self.send_in_turn(sending).await?;
         match (reply.vote, reply.refusal) {
             (Some(vote), None) => {
                 transfer.arrives();
@@ -67,6 +79,13 @@ impl Outgoing {
         }
     }
 
+    /// Whether the log behind the snapshot that openraft knows is purged already, or about to be: all would be sent again.
+    fn is_in_vain(&self) -> bool {
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index());
+        let durable = self.cell.durable().and_then(|mark| mark.applied);
+        index(durable) > index(self.known) + self.keep_entries
+    }
+
     async fn send_in_turn(
         &self,
         sending: Sending,
@@ -76,8 +95,6 @@ impl Outgoing {
         let channel = link::connect(&self.peers, address)
             .await
             .map_err(Unreachable::from_string)?;
-        // From here on no snapshot is taken for its policy; behind one that is being taken, the log will be gone.
-        self.cell.settled().await;
         let machine = self.cell.machine().clone();
         let opened = self.peers.env().background(move || machine.export()).await;
         let source = opened.map_err(|e| StorageError::read_snapshot(None, storage_source(&e)))?;
