@@ -51,32 +51,33 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Measure(measurement) => measure(measurement).await,
+        Command::Measure(measurement) => unless_told_to_end(measure(measurement)).await,
         Command::Placement(args) => placed(&args),
-        Command::Training(args) => trained(&args),
+        Command::Training(args) => unless_told_to_end(trained(&args)).await,
         Command::Load => bench::load::serve().await,
         Command::Godwit { .. } => anyhow::bail!("`godwit` must be the first argument"),
     }
 }
 
-/// Measures until that is done, or until the process is told to end: the hosts that were started end, and what they wrote goes,
-/// as the measurement is dropped.
-async fn measure(measurement: Measurement) -> anyhow::Result<()> {
+/// Measures until that is done, or until the process is told to end: the processes that were started end, and what they wrote
+/// goes, as the measurement is dropped.
+async fn unless_told_to_end(measured: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let told_to_end = server::process::told_to_end()?;
-    let measured = async {
-        match measurement {
-            Measurement::Compare(args) => compared(&args).await,
-            Measurement::Failover(args) => failed_over(&args).await,
-            Measurement::Scale(args) => scaled(&args).await,
-            Measurement::Restart(args) => restarted(&args).await,
-            Measurement::Migrate(args) => migrated(&args).await,
-            Measurement::Watch(args) => watched(&args).await,
-            Measurement::Profile(args) => profiled(&args).await,
-        }
-    };
     tokio::select! {
         measured = measured => measured,
         signal = told_to_end => anyhow::bail!("ended by {signal}"),
+    }
+}
+
+async fn measure(measurement: Measurement) -> anyhow::Result<()> {
+    match measurement {
+        Measurement::Compare(args) => compared(&args).await,
+        Measurement::Failover(args) => failed_over(&args).await,
+        Measurement::Scale(args) => scaled(&args).await,
+        Measurement::Restart(args) => restarted(&args).await,
+        Measurement::Migrate(args) => migrated(&args).await,
+        Measurement::Watch(args) => watched(&args).await,
+        Measurement::Profile(args) => profiled(&args).await,
     }
 }
 
@@ -207,7 +208,7 @@ async fn profiled(args: &ProfileArgs) -> anyhow::Result<()> {
     write_json(args.measurement.json.as_deref(), &profile)
 }
 
-fn trained(args: &TrainingArgs) -> anyhow::Result<()> {
+async fn trained(args: &TrainingArgs) -> anyhow::Result<()> {
     let report = training(&TrainingOptions {
         trace: args
             .trace
@@ -216,7 +217,8 @@ fn trained(args: &TrainingArgs) -> anyhow::Result<()> {
         entries: args.entries,
         shards: args.shards as usize,
         folder: args.data.clone(),
-    })?;
+    })
+    .await?;
     print!("{report}");
     write_json(args.json.as_deref(), &report)
 }

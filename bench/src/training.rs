@@ -4,18 +4,19 @@
 //! `godwit model train` runs on it as a process, as a user would run it: it reads the log, trains, and judges the model by
 //! the latest tenth of the windows.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ml::{AccessLogEntry, AccessLogReader, COLUMNS, KeyLoads, partition};
+use ml::{AccessLogEntry, AccessLogReader, KeyLoads, ZoneMap, partition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::process::peak_bytes_of;
 
@@ -58,7 +59,7 @@ pub struct TrainingReport {
 ///
 /// # Errors
 /// When the trace cannot be read, the log not be written, or no model was trained.
-pub fn training(options: &TrainingOptions) -> anyhow::Result<TrainingReport> {
+pub async fn training(options: &TrainingOptions) -> anyhow::Result<TrainingReport> {
     std::fs::create_dir_all(&options.folder)?;
     let folder = tempfile::tempdir_in(&options.folder)?;
     let log = write_log(options, folder.path())?;
@@ -71,12 +72,13 @@ pub fn training(options: &TrainingOptions) -> anyhow::Result<TrainingReport> {
         .arg(option("--out", &folder.path().join("model")))
         .stdin(Stdio::null())
         .stdout(File::create(folder.path().join("answer"))?)
+        .kill_on_drop(true)
         .spawn()?;
+    let pid = child.id().context("the process has just begun")?;
     let mut peak_bytes = 0;
-    while child.try_wait()?.is_none() {
-        // One that has just ended has no memory to look at.
-        peak_bytes = peak_bytes.max(peak_bytes_of(child.id()).unwrap_or(0));
-        std::thread::sleep(LOOK_PAUSE);
+    while tokio::time::timeout(LOOK_PAUSE, child.wait()).await.is_err() {
+        // It only grows; one that has ended just now cannot be asked any more.
+        peak_bytes = peak_bytes_of(pid).unwrap_or(peak_bytes);
     }
     let seconds = began.elapsed().as_secs_f64();
     let answer = std::fs::read(folder.path().join("answer"))?;
@@ -120,49 +122,33 @@ fn write_log(options: &TrainingOptions, folder: &Path) -> anyhow::Result<Log> {
         entries: repetitions * entries.len() as u64,
         repetitions,
     };
-    let mut out = zstd::Encoder::new(BufWriter::new(File::create(&log.trace)?), 1)?;
-    writeln!(out, "{}", COLUMNS.join(","))?;
+    let compressed = zstd::Encoder::new(BufWriter::new(File::create(&log.trace)?), 1)?;
+    let mut out = csv::Writer::from_writer(compressed);
     for repetition in 0..repetitions {
         for entry in &entries {
-            let timestamp_ms = entry.timestamp_ms + repetition * span_ms;
-            let AccessLogEntry {
-                user_id,
-                data_id,
-                origin,
-                op,
-                size,
-                ..
-            } = entry;
-            writeln!(out, "{timestamp_ms},{user_id},{data_id},{origin},{op},{size}")?;
+            out.serialize(AccessLogEntry {
+                timestamp_ms: entry.timestamp_ms + repetition * span_ms,
+                ..entry.clone()
+            })?;
         }
     }
-    out.finish()?.flush()?;
-    std::fs::write(&log.zones, zones(&options.trace.join("origins.csv"))?)?;
+    let compressed = out.into_inner().map_err(csv::IntoInnerError::into_error)?;
+    compressed.finish()?.flush()?;
+    let origins = options.trace.join("origins.csv");
+    let places = File::open(&origins).with_context(|| origins.display().to_string())?;
+    let zones = ZoneMap::of_origins(places).with_context(|| origins.display().to_string())?;
+    zones.write(File::create(&log.zones)?)?;
     std::fs::write(&log.splits, splits(&entries, options.shards)?)?;
     Ok(log)
 }
 
-/// A zone for each origin, of its name.
-fn zones(origins: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(origins).with_context(|| origins.display().to_string())?;
-    let mut zones = "origin,zone,region,lat,lon\n".to_owned();
-    for line in text.lines().skip(1) {
-        let fields: Vec<&str> = line.split(',').collect();
-        let [origin, lat, lon, ..] = fields[..] else {
-            anyhow::bail!("{}: not origin,lat,lon: {line:?}", origins.display());
-        };
-        zones += &format!("{origin},{origin},{origin},{lat},{lon}\n");
-    }
-    Ok(zones)
-}
-
 fn splits(entries: &[AccessLogEntry], shards: usize) -> anyhow::Result<String> {
-    let keys: BTreeMap<&str, ()> = entries.iter().map(|entry| (entry.data_id.as_str(), ())).collect();
+    let keys: BTreeSet<&str> = entries.iter().map(|entry| entry.data_id.as_str()).collect();
     let mut loads = KeyLoads::new(keys.len());
     for entry in entries {
         loads
             .add(entry.data_id.as_bytes(), &entry.origin, 1)
-            .map_err(|_| anyhow::anyhow!("too many origins"))?;
+            .context("the trace")?;
     }
     let ranges = partition::equal_load(loads.by_key(), shards);
     let lines: Vec<String> = ranges
@@ -190,6 +176,8 @@ impl fmt::Display for TrainingReport {
 
 #[cfg(test)]
 mod tests {
+    use ml::COLUMNS;
+
     use super::*;
 
     #[test]
@@ -197,7 +185,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let trace = folder.path().join("short");
         std::fs::create_dir(&trace).unwrap();
-        let text = format!("{}\n5,u,a,east,get,1\n9,u,b,west,get,1\n", COLUMNS.join(","));
+        let text = format!(
+            "{}\n5,u,a,east,get,1\n9,u,\"b,c\",west,get,1\n",
+            COLUMNS.join(",")
+        );
         let file = zstd::encode_all(text.as_bytes(), 1).unwrap();
         std::fs::write(trace.join("trace.csv.zst"), file).unwrap();
         std::fs::write(
@@ -217,8 +208,8 @@ mod tests {
         let times: Vec<u64> = read.map(|entry| entry.unwrap().timestamp_ms).collect();
         let of = |week: u64| [5, 9].map(|ms| ms + week * WEEK_MS);
         assert_eq!(times, [of(0), of(1), of(2)].concat());
-        assert_eq!(std::fs::read_to_string(&log.splits).unwrap(), "b\n");
-        let zones = ml::ZoneMap::read(File::open(&log.zones).unwrap()).unwrap();
+        assert_eq!(std::fs::read_to_string(&log.splits).unwrap(), "b,c\n");
+        let zones = ZoneMap::open(&log.zones).unwrap();
         assert_eq!(zones.zones().len(), 2);
     }
 }

@@ -43,4 +43,4 @@ pub use window::{
     OriginCount, TOUCHES_MAX, Touch, WindowAggregator, WindowCounts, WindowError, digest, each_window,
     windows_of,
 };
-pub use zone_map::{ZoneMap, ZoneMapError, ZoneSite};
+pub use zone_map::{ZoneFileError, ZoneMap, ZoneMapError, ZoneSite};

@@ -7,10 +7,12 @@
 //! Must hold: an origin has one zone, a zone one region and one place.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use placement::Zone;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 const RTT_WITHIN_MICROS: u64 = 500;
@@ -42,6 +44,27 @@ pub enum ZoneMapError {
     },
 }
 
+/// Why there is no mapping in a file.
+#[derive(Debug, Error)]
+pub enum ZoneFileError {
+    /// It cannot be opened.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It makes no sense.
+    #[error("{}: {source}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Where and how.
+        source: ZoneMapError,
+    },
+}
+
 /// The mapping of origins to zones, and the zones' places.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ZoneMap {
@@ -49,7 +72,7 @@ pub struct ZoneMap {
     sites: BTreeMap<Zone, ZoneSite>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Line {
     origin: String,
     zone: String,
@@ -66,6 +89,21 @@ struct Place {
 }
 
 impl ZoneMap {
+    /// Reads the zone file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read; the error names it.
+    pub fn open(path: &Path) -> Result<Self, ZoneFileError> {
+        let file = File::open(path).map_err(|source| ZoneFileError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::read(file).map_err(|source| ZoneFileError::Content {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
     /// Reads a zone file.
     pub fn read(reader: impl Read) -> Result<Self, ZoneMapError> {
         let mut map = Self::default();
@@ -103,6 +141,25 @@ impl ZoneMap {
             .map_err(failed)?;
         }
         Ok(map)
+    }
+
+    /// Writes a zone file: what [`ZoneMap::read`] reads.
+    ///
+    /// # Errors
+    /// When the writer takes no more.
+    pub fn write(&self, writer: impl Write) -> std::io::Result<()> {
+        let mut csv = csv::Writer::from_writer(writer);
+        for (origin, zone) in &self.origins {
+            let site = &self.sites[zone];
+            csv.serialize(Line {
+                origin: origin.clone(),
+                zone: zone.0.clone(),
+                region: site.region.clone(),
+                lat: site.lat,
+                lon: site.lon,
+            })?;
+        }
+        csv.flush()
     }
 
     fn insert(&mut self, line: Line) -> Result<(), String> {
@@ -187,6 +244,20 @@ mod tests {
         assert_eq!(map.rtt_matrix_micros(), vec![vec![500, far], vec![far, 500]]);
         assert_eq!(map.zone_of("jfk"), Some(&a));
         assert_eq!(map.zone_of("r9"), None);
+    }
+
+    #[test]
+    fn a_missing_zone_file_is_named() {
+        let error = ZoneMap::open(Path::new("/nonexistent/zones.csv")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/zones.csv"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let map = ZoneMap::read(TEXT.as_bytes()).unwrap();
+        let mut written = Vec::new();
+        map.write(&mut written).unwrap();
+        assert_eq!(ZoneMap::read(written.as_slice()).unwrap(), map);
     }
 
     #[test]

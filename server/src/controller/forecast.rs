@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ml::{
     AccessLogError, AccessLogReader, Ewma, Forecaster, GuardedModel, HostAffinityModel, HourOfDay, KeyRanges,
     LastWindow, ModelFileError, RuleForecaster, StaticMajority, TrainedModel, WindowAggregator, WindowError,
-    WindowLength, ZoneMap, ZoneMapError, each_window,
+    WindowLength, ZoneFileError, ZoneMap, each_window,
 };
 use placement::planner::{Hysteresis, Mode, Objective, PlanCosts, PlanOptions, SkiRental};
 use placement::{WindowId, Zone};
@@ -31,11 +31,9 @@ pub(crate) enum PolicyError {
     #[error(transparent)]
     Model(#[from] ModelFileError),
     #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {source}")]
     Log { path: PathBuf, source: AccessLogError },
-    #[error("{path}: {source}")]
-    Zones { path: PathBuf, source: ZoneMapError },
+    #[error(transparent)]
+    Zones(#[from] ZoneFileError),
     #[error("{path}: {source}")]
     Window { path: PathBuf, source: WindowError },
 }
@@ -144,7 +142,7 @@ pub(crate) fn learn(
     let (Some(log), Some(zones)) = (&config.history, &config.history_zones) else {
         return Ok(None);
     };
-    let zones = read_zones(zones)?;
+    let zones = ZoneMap::open(zones)?;
     let until_ms = match config.history_until_ms {
         0 => u64::MAX,
         until_ms => until_ms,
@@ -203,17 +201,6 @@ impl From<WindowError> for HistoryError {
 
 fn open_log(path: &Path) -> Result<AccessLogReader, PolicyError> {
     AccessLogReader::open(path).map_err(|source| PolicyError::Log {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-pub(crate) fn read_zones(path: &Path) -> Result<ZoneMap, PolicyError> {
-    let file = std::fs::File::open(path).map_err(|source| PolicyError::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    ZoneMap::read(file).map_err(|source| PolicyError::Zones {
         path: path.to_owned(),
         source,
     })

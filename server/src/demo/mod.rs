@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use client::proto::PlanOutcome;
 use indicatif::{ProgressBar, ProgressStyle};
-use ml::ZoneMapError;
+use ml::{ZoneFileError, ZoneMapError};
 use tokio::time::Instant;
 
 use crate::cli::DemoArgs;
@@ -48,6 +48,9 @@ pub enum DemoError {
     #[error(transparent)]
     Trace(#[from] TraceError),
     /// The zone file.
+    #[error(transparent)]
+    ZoneFile(#[from] ZoneFileError),
+    /// The zones, named anew.
     #[error(transparent)]
     Zones(#[from] ZoneMapError),
     /// The slice.

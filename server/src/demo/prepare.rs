@@ -61,7 +61,7 @@ fn repository_file(relative: &str) -> PathBuf {
 pub(crate) fn prepare(args: &DemoArgs, days: u32) -> Result<Prepared, DemoError> {
     let trace_file = args.trace.clone().unwrap_or_else(|| repository_file(TRACE));
     let zones_file = args.zones.clone().unwrap_or_else(|| repository_file(ZONES));
-    let zones = Trace::read_zones(&zones_file)?;
+    let zones = ZoneMap::open(&zones_file)?;
     let limits = TraceLimits {
         key_bytes_max: 4 << 10,
         value_bytes_max: 1 << 20,

@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn the_trace_of_the_demo_can_be_planned() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces/flights-nyc13");
-        let zones = Trace::read_zones(&folder.join("zones.csv")).unwrap();
+        let zones = ZoneMap::open(&folder.join("zones.csv")).unwrap();
         let limits = TraceLimits {
             key_bytes_max: 4_096,
             value_bytes_max: 1 << 20,

@@ -4,31 +4,14 @@
 //! would trip over later is refused here, with the line.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use ml::{AccessLogEntry, AccessLogError, AccessLogReader, ZoneMap, ZoneMapError};
+use ml::{AccessLogEntry, AccessLogError, AccessLogReader, ZoneMap};
 use placement::Zone;
 
 /// Why a trace cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// The file of zones cannot be opened.
-    #[error("cannot open the zone file {}: {source}", path.display())]
-    OpenZones {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file of zones makes no sense.
-    #[error("{}: {source}", path.display())]
-    Zones {
-        /// The file.
-        path: PathBuf,
-        /// Where and how.
-        source: ZoneMapError,
-    },
     /// The trace cannot be read; names the line.
     #[error("{}: {source}", path.display())]
     Read {
@@ -99,18 +82,6 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads the file of zones that goes with a trace.
-    pub fn read_zones(path: &Path) -> Result<ZoneMap, TraceError> {
-        let file = File::open(path).map_err(|source| TraceError::OpenZones {
-            path: path.to_owned(),
-            source,
-        })?;
-        ZoneMap::read(file).map_err(|source| TraceError::Zones {
-            path: path.to_owned(),
-            source,
-        })
-    }
-
     /// Reads a trace, plain or compressed, and checks every row.
     pub fn read(path: &Path, zones: &ZoneMap, limits: TraceLimits) -> Result<Trace, TraceError> {
         let unreadable = |source| TraceError::Read {
@@ -329,11 +300,5 @@ mod tests {
         let error = read(&format!("{good}soon,u,k,ewr,dep,1\n")).unwrap_err();
         assert!(error.starts_with("trace.csv: line 3 "), "{error}");
         assert_eq!(read("").unwrap_err(), "trace.csv: the trace has no rows");
-    }
-
-    #[test]
-    fn a_missing_zone_file_is_named() {
-        let error = Trace::read_zones(Path::new("/nonexistent/zones.csv")).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/zones.csv"), "{error}");
     }
 }

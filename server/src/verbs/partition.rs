@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ml::partition::{Births, CutScore, Proposal, ProposedRange, TooManyOrigins};
-use ml::{AccessLogEntry, AccessLogError, AccessLogReader, KeyLoads, ZoneMap, ZoneMapError};
+use ml::{AccessLogEntry, AccessLogError, AccessLogReader, KeyLoads, ZoneFileError, ZoneMap};
 use serde_json::{Value, json};
 use storage::disk::RealDisk;
 
@@ -35,22 +35,9 @@ pub enum PartitionError {
         /// The folder.
         path: PathBuf,
     },
-    /// The zone file cannot be opened.
-    #[error("{}: cannot be read: {source}", path.display())]
-    ZoneFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The zone file makes no sense.
-    #[error("{}: {source}", path.display())]
-    Zones {
-        /// The file.
-        path: PathBuf,
-        /// Where and how.
-        source: ZoneMapError,
-    },
+    /// The zone file cannot be used.
+    #[error(transparent)]
+    Zones(#[from] ZoneFileError),
     /// An origin without a zone.
     #[error("{}: the zone file does not name the origin {origin:?}", path.display())]
     UnknownOrigin {
@@ -96,7 +83,7 @@ pub enum PartitionError {
 pub fn partition(args: &PartitionArgs, out: &mut dyn Write) -> Result<Exit, PartitionError> {
     let births = births_of(args)?;
     let mut counting = Counting {
-        zones: args.zones.as_deref().map(read_zones).transpose()?,
+        zones: args.zones.as_deref().map(ZoneMap::open).transpose()?,
         loads: KeyLoads::new(args.keys_max as usize),
     };
     args.sources
@@ -131,17 +118,6 @@ fn births_of(args: &PartitionArgs) -> Result<Option<Births>, PartitionError> {
     Ok(Some(Births {
         prefix: prefix.clone().into_bytes(),
     }))
-}
-
-fn read_zones(path: &Path) -> Result<ZoneMap, PartitionError> {
-    let file = std::fs::File::open(path).map_err(|source| PartitionError::ZoneFile {
-        path: path.to_owned(),
-        source,
-    })?;
-    ZoneMap::read(file).map_err(|source| PartitionError::Zones {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 struct Counting {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ml::{
     AccessLogError, AccessLogReader, KeyRanges, WindowAggregator, WindowCounts, WindowError, WindowLength,
-    ZoneMap, ZoneMapError, each_window,
+    ZoneFileError, ZoneMap, each_window,
 };
 use placement::{WindowId, Zone};
 use storage::disk::RealDisk;
@@ -37,22 +37,17 @@ pub enum TrainingLogError {
     /// A log cannot be counted into windows.
     #[error("the logs cannot be counted into windows: {0}")]
     Window(#[from] WindowError),
-    /// A file cannot be opened.
+    /// The folder of collected windows cannot be listed.
     #[error("{}: cannot be read: {source}", path.display())]
-    File {
-        /// The file.
+    Archive {
+        /// The folder.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// The zone file makes no sense.
-    #[error("{}: {source}", path.display())]
-    Zones {
-        /// The file.
-        path: PathBuf,
-        /// Where and how.
-        source: ZoneMapError,
-    },
+    /// The zone file cannot be used.
+    #[error(transparent)]
+    Zones(#[from] ZoneFileError),
     /// The split keys make no sense.
     #[error("{}: {source}", path.display())]
     SplitKeys {
@@ -139,10 +134,11 @@ impl Source {
                 each_window(entries(files), aggregator, visit)
             }
             Self::Archive { dir } => {
-                let windows = archived_windows(&RealDisk, dir).map_err(|source| TrainingLogError::File {
-                    path: dir.clone(),
-                    source,
-                })?;
+                let windows =
+                    archived_windows(&RealDisk, dir).map_err(|source| TrainingLogError::Archive {
+                        path: dir.clone(),
+                        source,
+                    })?;
                 windows.for_each(visit);
                 Ok(())
             }
@@ -156,7 +152,7 @@ fn logged(
     split_at: &Path,
     length: WindowLength,
 ) -> Result<TrainingLog, TrainingLogError> {
-    let zones = read_zones(zones)?;
+    let zones = ZoneMap::open(zones)?;
     let splits = read_split_keys(split_at).map_err(|source| TrainingLogError::SplitKeys {
         path: split_at.to_owned(),
         source,
@@ -224,17 +220,6 @@ fn entries(files: &[PathBuf]) -> impl Iterator<Item = Result<ml::AccessLogEntry,
         error
             .into_iter()
             .chain(read.map(move |entry| entry.map_err(failed)))
-    })
-}
-
-fn read_zones(path: &Path) -> Result<ZoneMap, TrainingLogError> {
-    let file = std::fs::File::open(path).map_err(|source| TrainingLogError::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    ZoneMap::read(file).map_err(|source| TrainingLogError::Zones {
-        path: path.to_owned(),
-        source,
     })
 }
 
