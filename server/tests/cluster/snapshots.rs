@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use client::Client;
 use client::proto::{
-    ChangeLimitsRequest, InitRequest, MigrationStatus, MoveReplicaRequest, Replica, ShardStatus, UsageReply,
+    ChangeLimitsRequest, InitRequest, MigrationStatus, MoveHomeRequest, MoveReplicaRequest, Replica,
+    ShardStatus, UsageReply,
 };
 
 use super::harness::{Cluster, check_all, eventually, keys, write_all};
@@ -71,8 +72,13 @@ async fn start(more: &[String]) -> Cluster {
 async fn usage(cluster: &Cluster, host: usize) -> UsageReply {
     let admin = cluster.admin();
     let address = &cluster.hosts[host].address;
+    // A host that was just taken in is known before it knows its own id.
     eventually("a host tells what it uses", || async {
-        admin.usage_of(address).await.map_err(|e| e.to_string())
+        let told = admin.usage_of(address).await.map_err(|e| e.to_string())?;
+        match told.host_id {
+            0 => Err("it has no id yet".to_owned()),
+            _ => Ok(told),
+        }
     })
     .await
 }
@@ -99,6 +105,57 @@ async fn begin_move(cluster: &Cluster, shard: &ShardStatus, to_host: u64) -> u64
     reply.migration_id
 }
 
+/// The shards in the order of their keys.
+async fn in_order(cluster: &Cluster) -> Vec<ShardStatus> {
+    let mut shards = cluster.shards().await;
+    shards.sort_by(|a, b| a.start.cmp(&b.start));
+    shards
+}
+
+/// Gives a shard's home to a host that has a replica of it.
+async fn lead_from(cluster: &Cluster, shard: &ShardStatus, host: u64) {
+    if shard.home == host {
+        return;
+    }
+    let request = MoveHomeRequest {
+        shard_id: shard.shard_id,
+        to_host: host,
+        reason: "test".into(),
+    };
+    let reply = cluster.admin().move_home(request).await.unwrap();
+    assert_eq!(reply.refused, "");
+    let ended = cluster.wait_for(reply.migration_id).await;
+    assert_eq!(ended.state, "Done", "{ended:?}");
+}
+
+/// Writes a key time and again.
+struct Busy {
+    is_over: Arc<AtomicBool>,
+    writer: tokio::task::JoinHandle<u64>,
+}
+
+impl Busy {
+    fn begin(client: Client, key: &'static str) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = is_over.clone();
+        let writer = tokio::spawn(async move {
+            let mut writes = 0;
+            while !told.load(Ordering::Relaxed) {
+                client.put(key, "x").await.expect("a write");
+                writes += 1;
+            }
+            writes
+        });
+        Self { is_over, writer }
+    }
+
+    /// How many writes there were.
+    async fn end(self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.writer.await.expect("no write failed")
+    }
+}
+
 /// The log behind a snapshot is kept while it is on its way: or it would have to be sent again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
@@ -107,27 +164,11 @@ async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
     let to_host = usage(&cluster, 3).await.host_id;
     let value = "v".repeat(SHARD_BYTES / VALUES as usize);
     let acknowledged = write_all(&client, &keys(VALUES), &value).await;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn({
-        let (client, is_over) = (cluster.client().await, is_over.clone());
-        async move {
-            let mut writes = 0_u64;
-            while !is_over.load(Ordering::Relaxed) {
-                client.put("busy", "x").await.expect("a write");
-                writes += 1;
-            }
-            writes
-        }
-    });
-    let shards = cluster.shards().await;
-    let shard = shards
-        .iter()
-        .min_by(|a, b| a.start.cmp(&b.start))
-        .expect("shards");
-    let moving = begin_move(&cluster, shard, to_host).await;
+    let busy = Busy::begin(cluster.client().await, "busy");
+    let shards = in_order(&cluster).await;
+    let moving = begin_move(&cluster, &shards[0], to_host).await;
     let ended = cluster.wait_for(moving).await;
-    is_over.store(true, Ordering::Relaxed);
-    let writes = writer.await.expect("no write failed");
+    let writes = busy.end().await;
     assert_eq!(ended.state, "Done", "{ended:?} beside {writes} writes");
     assert!(writes > 100, "{writes} writes are no load");
     check_all(&client, &acknowledged).await;
@@ -135,6 +176,34 @@ async fn a_shard_that_is_written_to_all_the_while_is_copied_once() {
     let twice = 2 * SHARD_BYTES as u64;
     assert!(
         received < twice * 9 / 10,
+        "{received} bytes beside {writes} writes"
+    );
+}
+
+/// A snapshot that waits behind another has been followed by later ones when its turn comes, and the log behind it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_is_written_to_while_it_waits_for_its_turn_is_copied_once() {
+    let cluster = start(&in_turn()).await;
+    let client = cluster.client().await;
+    let to_host = usage(&cluster, 3).await.host_id;
+    let acknowledged = fill_both(&client).await;
+    let shards = in_order(&cluster).await;
+    lead_from(&cluster, &shards[1], shards[0].home).await;
+    let shards = in_order(&cluster).await;
+    let first = begin_move(&cluster, &shards[0], to_host).await;
+    let busy = Busy::begin(cluster.client().await, "\u{e9}busy");
+    let second = begin_move(&cluster, &shards[1], to_host).await;
+    for migration in [first, second] {
+        let ended = cluster.wait_for(migration).await;
+        assert_eq!(ended.state, "Done", "{ended:?}");
+    }
+    let writes = busy.end().await;
+    assert!(writes > 100, "{writes} writes are no load");
+    check_all(&client, &acknowledged).await;
+    let received = usage(&cluster, 3).await.snapshots.unwrap().received_bytes;
+    let thrice = 3 * SHARD_BYTES as u64;
+    assert!(
+        received < thrice * 9 / 10,
         "{received} bytes beside {writes} writes"
     );
 }
